@@ -1,0 +1,47 @@
+"""Checks of values that a type cannot express; each error names the argument and what came."""
+
+import math
+from collections.abc import Collection
+from difflib import get_close_matches
+
+import numpy as np
+
+from ntkbayes._types import AnyArray
+
+
+def check_finite(name: str, array: AnyArray) -> None:
+    """Raise `ValueError` if `array` holds NaN or infinity, saying where the first one is."""
+    bad = np.argwhere(~np.isfinite(np.asarray(array)))
+    if len(bad):
+        where = tuple(int(i) for i in bad[0])
+        raise ValueError(
+            f"{name} must be finite, but holds {len(bad)} NaN or infinite value(s), "
+            f"the first at index {where}; drop or impute them."
+        )
+
+
+def check_not_empty(name: str, array: AnyArray) -> None:
+    """Raise `ValueError` if `array` has no entries."""
+    if array.size == 0:
+        raise ValueError(f"{name} is empty (shape {tuple(array.shape)}); at least one is needed.")
+
+
+def check_positive(name: str, value: float, *, or_zero: bool = False) -> None:
+    """Raise `ValueError` unless `value` is finite and > 0 (or ≥ 0 with `or_zero`)."""
+    if not (math.isfinite(value) and (value > 0 or (or_zero and value == 0))):
+        wanted = "zero or positive" if or_zero else "positive"
+        raise ValueError(f"{name} must be {wanted} and finite, but is {value}.")
+
+
+def check_at_least(name: str, value: int, minimum: int) -> None:
+    """Raise `ValueError` if `value` is below `minimum`."""
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, but is {value}.")
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raise `ValueError` unless `value` is one of `choices`, naming the closest ones."""
+    if value not in choices:
+        close = get_close_matches(value, choices, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"choose from {', '.join(choices)}."
+        raise ValueError(f"unknown {name} {value!r}: {hint}")

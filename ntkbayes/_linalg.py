@@ -1,0 +1,65 @@
+"""The one Cholesky factorisation, and how Gaussian functions are drawn with it."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+
+from ntkbayes._types import Array, Float
+
+
+def cholesky(matrix: Float[Array, "n n"], *, name: str, remedy: str) -> Float[Array, "n n"]:
+    """Return lower-triangular L with L Lᵀ = `matrix`; fail with `name` and `remedy`.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not positive definite (under ``jit``: an Equinox runtime error).
+    """
+    factor = jnp.linalg.cholesky(matrix)
+    message = f"{name} is not positive definite in {matrix.dtype}: {remedy}."
+    failed = jnp.any(jnp.isnan(jnp.diagonal(factor)))
+    if isinstance(failed, jax.core.Tracer):
+        return eqx.error_if(factor, failed, message)
+    if failed:
+        raise ValueError(message)
+    return factor
+
+
+def covariance_factor(covariance: Float[Array, "n n"], *, name: str) -> Float[Array, "n n"]:
+    """Factor a covariance that may be singular (repeated inputs), for drawing from it.
+
+    The diagonal is raised by n · eps · max diag, the largest amount by which rounding in the
+    entries can lower an eigenvalue.
+    """
+    return _factor_with_rounding(covariance, jnp.max(jnp.diagonal(covariance)), name=name)
+
+
+def extend_factor(
+    factor: Float[Array, "n n"],
+    k_cross: Float[Array, "n m"],
+    k_test: Float[Array, "m m"],
+    *,
+    name: str,
+) -> tuple[Float[Array, "m n"], Float[Array, "m m"]]:
+    """Continue the factor of k_train to test points: rows [B, C] of the joint factor.
+
+    With k_train = L Lᵀ and z ~ N(0, I), ``L z`` is a function at the training points and
+    ``B z + C z'`` the *same* function at the test points.
+    """
+    cross = solve_triangular(factor, k_cross, lower=True).T
+    conditional = k_test - cross @ cross.T
+    scale = jnp.max(jnp.diagonal(k_test))
+    return cross, _factor_with_rounding(conditional, scale, name=name, extra=factor.shape[0])
+
+
+def _factor_with_rounding(
+    covariance: Float[Array, "n n"], scale: Float[Array, ""], *, name: str, extra: int = 0
+) -> Float[Array, "n n"]:
+    size = covariance.shape[0]
+    rounding = (size + extra) * jnp.finfo(covariance.dtype).eps * scale
+    return cholesky(
+        covariance + rounding * jnp.eye(size, dtype=covariance.dtype),
+        name=name,
+        remedy="use float64 (jax_enable_x64) or remove inputs that nearly coincide",
+    )

@@ -1,0 +1,28 @@
+"""Array types and the run-time shape check shared by every public function.
+
+Dimension letters: ``n`` training points, ``m`` test points, ``d`` features, ``c`` outputs,
+``s`` draws, ``p`` parameters.
+"""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from beartype import beartype
+from jaxtyping import Float, Int, PRNGKeyArray, jaxtyped
+
+__all__ = ["AnyArray", "Array", "Float", "Int", "Key", "Progress", "silent", "typed"]
+
+Array = jax.Array
+AnyArray = jax.Array | np.ndarray
+Key = PRNGKeyArray
+
+Progress = Callable[[float], None]
+"""Called with the finished fraction (0 to 1) of a long computation."""
+
+typed = jaxtyped(typechecker=beartype)
+"""Decorator: check the shapes and types a signature promises, at every call."""
+
+
+def silent(fraction: float) -> None:
+    """Ignore the progress of a computation; the default `Progress`."""

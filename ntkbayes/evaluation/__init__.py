@@ -1,0 +1,71 @@
+"""Evaluation: from predictors to tables, figures and a report.
+
+- predictions: `predict` and `predictions_from_draws` make an ArviZ `DataTree`; `save_predictions`
+  and `load_predictions` keep it on disk; `probabilities`, `observations` and `pooled` give arrays.
+- comparison: `compare` (every metric with its standard error), `paired_differences`,
+  `distance_matrix`, `wide_table`.
+- chains: `chain_diagnostics`, R-hat and ESS of the predictions.
+- figures: `plot_reliability`, `plot_predictive_distributions`, `plot_probability_maps` (at
+  `grid_points`), `plot_bands`, `plot_coverage`, `plot_distance_heatmap`, `plot_metric_forest`.
+- report: `write_report`, one HTML file.
+- `metrics` and `distances`: the formulas, as functions of arrays and weighted test points.
+"""
+
+from ntkbayes.evaluation import distances, metrics
+from ntkbayes.evaluation.comparison import (
+    METRICS,
+    compare,
+    distance_matrix,
+    paired_differences,
+    wide_table,
+)
+from ntkbayes.evaluation.diagnostics import ChainDiagnostics, chain_diagnostics
+from ntkbayes.evaluation.plots import (
+    METHOD_COLORS,
+    grid_points,
+    plot_bands,
+    plot_coverage,
+    plot_distance_heatmap,
+    plot_metric_forest,
+    plot_predictive_distributions,
+    plot_probability_maps,
+    plot_reliability,
+)
+from ntkbayes.evaluation.predictions import predict, predictions_from_draws
+from ntkbayes.evaluation.report import write_report
+from ntkbayes.evaluation.storage import (
+    load_predictions,
+    observations,
+    pooled,
+    probabilities,
+    save_predictions,
+)
+
+__all__ = [
+    "METHOD_COLORS",
+    "METRICS",
+    "ChainDiagnostics",
+    "chain_diagnostics",
+    "compare",
+    "distance_matrix",
+    "distances",
+    "grid_points",
+    "load_predictions",
+    "metrics",
+    "observations",
+    "paired_differences",
+    "plot_bands",
+    "plot_coverage",
+    "plot_distance_heatmap",
+    "plot_metric_forest",
+    "plot_predictive_distributions",
+    "plot_probability_maps",
+    "plot_reliability",
+    "pooled",
+    "predict",
+    "predictions_from_draws",
+    "probabilities",
+    "save_predictions",
+    "wide_table",
+    "write_report",
+]

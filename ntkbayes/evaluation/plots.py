@@ -1,0 +1,123 @@
+"""Figures for any task: distances between methods, and metrics with their errors.
+
+Each function returns a figure that notebooks show and ``figure.savefig(path)`` writes; pyplot's
+global state is never touched. Every method has one colour everywhere (`METHOD_COLORS`).
+"""
+
+import numpy as np
+import pandas as pd
+
+from ntkbayes.evaluation._style import (
+    METHOD_COLORS,
+    NotebookFigure,
+    grid_shape,
+    hide_unused,
+    label as in_words,
+    method_colors,
+    new_figure,
+    styled,
+)
+from ntkbayes.evaluation.plots_classification import (
+    grid_points,
+    plot_predictive_distributions,
+    plot_probability_maps,
+    plot_reliability,
+)
+from ntkbayes.evaluation.plots_regression import plot_bands, plot_coverage
+
+__all__ = [
+    "METHOD_COLORS",
+    "grid_points",
+    "plot_bands",
+    "plot_coverage",
+    "plot_distance_heatmap",
+    "plot_metric_forest",
+    "plot_predictive_distributions",
+    "plot_probability_maps",
+    "plot_reliability",
+]
+
+FLOOR = "monte_carlo_floor"
+
+
+@styled
+def plot_distance_heatmap(
+    matrix: pd.DataFrame, *, label: str = "total variation (mean over test points)"
+) -> NotebookFigure:
+    """Show the distance between every two methods, as colours and numbers.
+
+    Parameters
+    ----------
+    matrix
+        Symmetric, from `distance_matrix`.
+    label
+        What the numbers are.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not square.
+    """
+    values, names = matrix.to_numpy(dtype=float), [str(name) for name in matrix.index]
+    if values.shape[0] != values.shape[1]:
+        raise ValueError(f"matrix must be square, but has shape {values.shape}.")
+    size = 0.72 * len(names)
+    figure = new_figure(size + 2.8, size + 1.3, compressed=True)
+    axes = figure.add_subplot()
+    image = axes.imshow(values, cmap="Blues", vmin=0)
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    middle = 0.55 * values.max()
+    for (row, column), value in np.ndenumerate(values):
+        text = "0" if row == column else f"{value:.3f}"
+        color = "white" if value > middle else "black"
+        axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
+    figure.colorbar(image, ax=axes, label=label, shrink=0.8)
+    return figure
+
+
+@styled
+def plot_metric_forest(long: pd.DataFrame) -> NotebookFigure:
+    """Show every metric of every method with ± 2 standard errors; one panel per metric.
+
+    A tick marks the Monte-Carlo floor of a distance: what draws of the same distribution would
+    show.
+
+    Parameters
+    ----------
+    long
+        From `compare`.
+
+    Raises
+    ------
+    ValueError
+        If the table is empty.
+    """
+    if long.empty:
+        raise ValueError("long is empty: there is no metric to show.")
+    methods, names = list(long["method"].unique()), list(long["metric"].unique())
+    colors, (rows, columns) = method_colors(methods), grid_shape(len(names))
+    figure = new_figure(1.5 + 2.0 * columns, 0.4 + rows * (0.75 + 0.21 * len(methods)))
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for axes, name in zip(panels, names, strict=False):
+        part = long[long["metric"] == name]
+        series = (part[k] for k in ("method", "value", "standard_error", FLOOR))
+        for method, value, error, floor in zip(*series, strict=True):
+            y, color = methods.index(method), colors[method]
+            axes.errorbar(value, y, xerr=2 * error, fmt="o", ms=4, color=color)
+            if np.isfinite(floor):
+                axes.plot(floor, y, "|", ms=9, mew=1.5, color="0.45")
+        axes.set_title(in_words(name))
+        axes.set_yticks(range(len(methods)), methods)
+        axes.set_ylim(len(methods) - 0.5, -0.5)
+        axes.locator_params(axis="x", nbins=4)
+        axes.grid(axis="y", color="0.9", linewidth=0.6)
+        axes.set_axisbelow(True)
+    hide_unused(panels, len(names), columns)
+    legend = "bars: ± 2 standard errors over test points"
+    if np.isfinite(long[FLOOR].to_numpy()).any():
+        legend += "  ·  grey tick: Monte-Carlo floor"
+    figure.supxlabel(legend, fontsize=8, color="0.35")
+    return figure

@@ -1,0 +1,123 @@
+"""Figures of regression; see `plots` for what all figures have in common."""
+
+import numpy as np
+import scipy.special
+import scipy.stats
+import xarray as xr
+from matplotlib.axes import Axes
+
+from ntkbayes._types import AnyArray, Float, typed
+from ntkbayes.evaluation import metrics
+from ntkbayes.evaluation._style import (
+    NotebookFigure,
+    grid_shape,
+    hide_unused,
+    method_colors,
+    new_figure,
+    styled,
+)
+from ntkbayes.evaluation.comparison import check_comparable
+from ntkbayes.evaluation.measures import predictive_interval
+from ntkbayes.evaluation.storage import observations
+
+__all__ = ["plot_bands", "plot_coverage"]
+
+
+@styled
+@typed
+def plot_bands(
+    draws: dict[str, Float[AnyArray, "_ g"]],
+    *,
+    x_grid: Float[AnyArray, "g"],
+    x_train: Float[AnyArray, "n"],
+    y_train: Float[AnyArray, "n"],
+    exact: tuple[Float[AnyArray, "g"], Float[AnyArray, "g"]] | None = None,
+    gap: tuple[float, float] | None = None,
+) -> NotebookFigure:
+    """Show the latent function over one input: mean, 50 % and 95 % bands, one panel per method.
+
+    The bands are central intervals of the *latent* function; observation noise is excluded.
+
+    Parameters
+    ----------
+    draws
+        Latent draws (s g) of each method on the grid.
+    x_grid
+        Inputs of the draws, increasing.
+    x_train, y_train
+        Training points.
+    exact
+        Mean and variance (g,) of the exact GP posterior, drawn as thin outlines in every panel.
+    gap
+        Interval of inputs without training points, shaded.
+    """
+    colors, (rows, columns) = method_colors(draws), grid_shape(len(draws))
+    figure = new_figure(0.5 + 2.3 * columns, 0.7 + 1.75 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    x = np.asarray(x_grid)
+    for i, (name, latent) in enumerate(draws.items()):
+        axes = panels[i]
+        values, color = np.asarray(latent, dtype=float), colors[name]
+        low, lower, upper, high = np.quantile(values, [0.025, 0.25, 0.75, 0.975], axis=0)
+        if gap is not None:
+            axes.axvspan(*gap, color="0.94", zorder=0, label="no data")
+        axes.fill_between(x, low, high, color=color, alpha=0.22, lw=0, label="95 % band")
+        axes.fill_between(x, lower, upper, color=color, alpha=0.4, lw=0, label="50 % band")
+        axes.plot(x, values.mean(axis=0), color=color, label="mean")
+        axes.plot(x_train, y_train, ".", color="0.25", ms=2.5, zorder=3, label="training data")
+        if exact is not None:
+            _exact_outline(axes, x, *exact)
+        axes.set_title(name)
+        axes.set_xlabel("x" if i >= len(draws) - columns else "")
+    hide_unused(panels, len(draws), columns)
+    figure.supylabel("latent function (noise excluded)", fontsize=9)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3 + columns))
+    return figure
+
+
+@styled
+def plot_coverage(trees: dict[str, xr.DataTree]) -> NotebookFigure:
+    """Show the share of test observations inside central intervals against their nominal level.
+
+    Above the diagonal intervals are too wide, below too narrow. Shaded: where 95 % of perfectly
+    calibrated predictors would lie at each level, given the number of test points.
+
+    Parameters
+    ----------
+    trees
+        Predictions of each method at the same points, a regression task.
+
+    Raises
+    ------
+    ValueError
+        If the predictions are not comparable or not of a regression task.
+    """
+    check_comparable(trees)
+    first = next(iter(trees.values()))
+    if first.attrs["task"] != "regression":
+        raise ValueError(f"coverage needs a regression task, not {first.attrs['task']}.")
+    y, colors = observations(first), method_colors(trees)
+    levels, weights = np.linspace(0.05, 0.95, 19), metrics.uniform_weights(len(y))
+    figure = new_figure(6.0, 4.0, compressed=True)
+    axes = figure.add_subplot(aspect="equal")
+    fine = np.linspace(0, 1, 201)
+    band = scipy.stats.binom.ppf([[0.025], [0.975]], y.size, fine) / y.size
+    axes.fill_between(fine, *band, color="0.92", lw=0, label="expected by chance (95 %)")
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
+    for name, tree in trees.items():
+        shares = [
+            float(metrics.coverage(*predictive_interval(tree, float(level)), y, weights))
+            for level in levels
+        ]
+        axes.plot(levels, shares, "o-", ms=2.5, lw=1.2, color=colors[name], label=name)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="nominal level", ylabel="share of test points inside")
+    figure.legend(loc="outside right center")
+    return figure
+
+
+def _exact_outline(axes: Axes, x: np.ndarray, mean: AnyArray, variance: AnyArray) -> None:
+    half_width = scipy.special.ndtri(0.975) * np.sqrt(np.asarray(variance))
+    for i, shift in enumerate((0, -half_width, half_width)):
+        label = "exact GP: mean and 95 % band" if i == 0 else None
+        axes.plot(x, np.asarray(mean) + shift, color="black", lw=0.7, ls=(0, (4, 2)), label=label)

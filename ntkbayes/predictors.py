@@ -1,0 +1,84 @@
+"""Predictors: what every method returns, a distribution over functions one can draw from."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+
+from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent
+from ntkbayes.likelihoods import Likelihood
+
+__all__ = ["Draws", "GaussianPredictor", "Predictor"]
+
+
+class Draws(eqx.Module):
+    """Functions drawn from a predictor, with what is known about each draw.
+
+    Parameters
+    ----------
+    latent
+        The latent function (logits, or regression mean without noise), joint over the m points.
+    stats
+        One number per draw, such as ``residual`` and ``iterations`` of a solver or ``diverging``
+        of a Markov chain.
+    """
+
+    latent: Float[Array, "s m c"]
+    stats: dict[str, Array]
+
+
+class Predictor(eqx.Module):
+    """A distribution over latent functions.
+
+    Attributes
+    ----------
+    likelihood
+        Turns latent functions into observations.
+    """
+
+    likelihood: eqx.AbstractVar[Likelihood]
+
+    @abc.abstractmethod
+    def draw(
+        self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent
+    ) -> Draws:
+        """Draw functions jointly over the rows of x (m d), with their statistics."""
+
+    @property
+    @abc.abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Method name and settings, as written into results."""
+
+    @property
+    def num_available(self) -> int | None:
+        """How many distinct draws there are; None if there is no limit.
+
+        A Markov chain has as many as it was run for, an ensemble of trained networks one per
+        member, a single network one.
+        """
+        return None
+
+    @property
+    def num_chains(self) -> int:
+        """Number of Markov chains; draws are ordered chain by chain."""
+        return 1
+
+    def sample(self, key: Key, x: AnyArray, *, num_draws: int) -> Float[Array, "s m c"]:
+        """Draw latent functions jointly over the rows of x (m d)."""
+        return self.draw(key, x, num_draws=num_draws).latent
+
+
+class GaussianPredictor(Predictor):
+    """A predictor whose functions are Gaussian, with exact moments."""
+
+    @abc.abstractmethod
+    def mean(self, x: AnyArray) -> Float[Array, "m c"]:
+        """Mean of the latent function, in latent units."""
+
+    @abc.abstractmethod
+    def covariance(self, x: AnyArray) -> Float[Array, "m c m c"]:
+        """Covariance of the latent function between points and outputs; observation noise excluded."""
+
+    @abc.abstractmethod
+    def variance(self, x: AnyArray) -> Float[Array, "m c"]:
+        """Diagonal of `covariance`."""
