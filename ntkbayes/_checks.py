@@ -43,5 +43,7 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Raise `ValueError` unless `value` is one of `choices`, naming the closest ones."""
     if value not in choices:
         close = get_close_matches(value, choices, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"choose from {', '.join(choices)}."
+        hint = (
+            f"did you mean {' or '.join(close)}?" if close else f"choose from {', '.join(choices)}."
+        )
         raise ValueError(f"unknown {name} {value!r}: {hint}")

@@ -1,8 +1,8 @@
 """The one Cholesky factorisation, and how Gaussian functions are drawn with it."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.scipy.linalg import solve_triangular
 
 from ntkbayes._types import Array, Float
@@ -19,7 +19,7 @@ def cholesky(matrix: Float[Array, "n n"], *, name: str, remedy: str) -> Float[Ar
     factor = jnp.linalg.cholesky(matrix)
     message = f"{name} is not positive definite in {matrix.dtype}: {remedy}."
     failed = jnp.any(jnp.isnan(jnp.diagonal(factor)))
-    if isinstance(failed, jax.core.Tracer):
+    if isinstance(failed, Tracer):
         return eqx.error_if(factor, failed, message)
     if failed:
         raise ValueError(message)

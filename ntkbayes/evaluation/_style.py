@@ -1,12 +1,12 @@
 """The one look of all figures: fonts, colours per method, and figures without global state."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import wraps
 from io import BytesIO
 from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
+import numpy as np
 from matplotlib.figure import Figure
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "new_figure",
     "png",
     "styled",
+    "two_lines",
 ]
 
 METHOD_COLORS = {
@@ -34,7 +35,15 @@ METHOD_COLORS = {
 
 _OTHER_COLORS = ("#CC79A7", "#882255", "#44AA99", "#332288", "#999933")
 
-_ACRONYMS = ("nll", "ece", "rmse", "crps")
+_LABELS = {
+    "nll": "NLL",
+    "ece": "ECE",
+    "rmse": "RMSE",
+    "crps": "CRPS",
+    "brier": "Brier",
+    "wasserstein_1": "Wasserstein-1",
+    "wasserstein_1_floor": "Wasserstein-1 floor",
+}
 
 RC: Any = {
     "font.family": "sans-serif",
@@ -102,12 +111,17 @@ def grid_shape(count: int, max_columns: int = 4) -> tuple[int, int]:
 
 
 def label(metric: str) -> str:
-    """Turn the name of a metric into words: "nll" → "NLL", "total_variation" → "total variation"."""
-    return metric.upper() if metric in _ACRONYMS else metric.replace("_", " ")
+    """Turn a metric's name into words: "nll" → "NLL", "total_variation" → "total variation"."""
+    return _LABELS.get(metric) or metric.replace("_", " ")
 
 
-def hide_unused(panels: Sequence[Axes], count: int, columns: int) -> None:
-    """Hide the panels after the first `count`; the panel above a hidden one keeps its tick labels."""
+def two_lines(method: str) -> str:
+    """Break a long method name, to stand above a narrow panel."""
+    return method if len(method) < 17 else method.replace(" ", "\n", 1)
+
+
+def hide_unused(panels: np.ndarray, count: int, columns: int) -> None:
+    """Hide the panels after the first `count`; those above a hidden one show their tick labels."""
     for i, axes in enumerate(panels):
         axes.set_visible(i < count)
         if count - columns <= i < count:

@@ -100,14 +100,15 @@ def chain_diagnostics(tree: xr.DataTree) -> ChainDiagnostics:
             "independent draws need none, a Markov chain should be run several times."
         )
     draws = probabilities(tree) if tree.attrs["task"] == "classification" else pooled(tree)
-    chains, varies = _chains(draws, num_chains)
-    # A quantity that never changes, in any chain, says nothing; one that gives NaN is stuck.
-    rhat = np.nan_to_num(az.rhat(chains, chain_axis=0, draw_axis=1), nan=np.inf)[varies]
-    ess = np.nan_to_num(az.ess(chains, chain_axis=0, draw_axis=1), nan=0.0)[varies]
+    # A prediction that no draw changes says nothing; one that changes and gives NaN is stuck.
+    chains = _varying_chains(draws, num_chains)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rhat = np.nan_to_num(az.rhat(chains, chain_axis=0, draw_axis=1), nan=np.inf)
+        ess = np.nan_to_num(az.ess(chains, chain_axis=0, draw_axis=1), nan=0.0)
     stats = tree["sample_stats"].to_dataset() if "sample_stats" in tree.children else {}
     return ChainDiagnostics(
         max_rhat=float(rhat.max(initial=1.0)),
-        share_above=float(np.sum(rhat > MAX_RHAT) / varies.size),
+        share_above=float(np.sum(rhat > MAX_RHAT) / draws[0].size),
         min_ess=float(ess.min(initial=len(draws))),
         num_divergences=int(stats["diverging"].sum()) if "diverging" in stats else 0,
         num_chains=num_chains,
@@ -129,13 +130,20 @@ def effective_sample_size(
     kind
         "mean" for averages, "bulk" for the distribution (rank-normalised).
     """
-    chains, varies = _chains(draws, int(tree.attrs["num_chains"]))
-    if len(chains) == 1:
-        return np.full(draws.shape[1:], float(len(draws)))
-    ess = np.nan_to_num(az.ess(chains, method=kind, chain_axis=0, draw_axis=1), nan=1.0)
-    return np.where(varies, np.maximum(ess, 1.0), len(draws))
+    num_chains = int(tree.attrs["num_chains"])
+    sizes = np.full(draws.shape[1:], float(len(draws)))
+    if num_chains > 1:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            chains = _varying_chains(draws, num_chains)
+            ess = az.ess(chains, method=kind, chain_axis=0, draw_axis=1)
+        sizes[_varies(draws)] = np.maximum(np.nan_to_num(ess, nan=1.0), 1.0)
+    return sizes
 
 
-def _chains(draws: np.ndarray, num_chains: int) -> tuple[np.ndarray, np.ndarray]:
-    """Separate the chains again, and say which quantities vary at all."""
-    return draws.reshape(num_chains, -1, *draws.shape[1:]), np.ptp(draws, axis=0) > 0
+def _varying_chains(draws: np.ndarray, num_chains: int) -> np.ndarray:
+    """Separate the chains again (chain draw k), for the k quantities that vary at all."""
+    return draws[:, _varies(draws)].reshape(num_chains, len(draws) // num_chains, -1)
+
+
+def _varies(draws: np.ndarray) -> np.ndarray:
+    return np.ptp(draws, axis=0) > 0

@@ -102,7 +102,7 @@ def mixture_nll(
     nats for standardised targets, summed over outputs.
     """
     num_draws = log_likelihood.shape[0]
-    return -_mean(weights, scipy.special.logsumexp(log_likelihood, axis=0) - np.log(num_draws))
+    return _mean(weights, np.log(num_draws) - scipy.special.logsumexp(log_likelihood, axis=0))
 
 
 @typed
@@ -185,7 +185,7 @@ def rmse(
     weights: Float[np.ndarray, "*b m"],
 ) -> Float[np.ndarray, "*b"]:
     """Root of the mean squared error of the predictive mean, over points and outputs."""
-    return np.sqrt(_mean(weights, np.mean((y - mean) ** 2, axis=1)))
+    return np.asarray(np.sqrt(_mean(weights, np.mean((y - mean) ** 2, axis=1))))
 
 
 @typed
@@ -199,7 +199,7 @@ def normal_nll(
 
     Outputs are taken as independent given x.
     """
-    return -_mean(weights, scipy.stats.norm.logpdf(y, mean, np.sqrt(variance)).sum(axis=1))
+    return _mean(weights, -scipy.stats.norm.logpdf(y, mean, np.sqrt(variance)).sum(axis=1))
 
 
 @typed

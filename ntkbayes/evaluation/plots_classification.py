@@ -16,6 +16,7 @@ from ntkbayes.evaluation._style import (
     method_colors,
     new_figure,
     styled,
+    two_lines,
 )
 from ntkbayes.evaluation.comparison import check_comparable
 from ntkbayes.evaluation.storage import observations, probabilities
@@ -117,7 +118,7 @@ def plot_predictive_distributions(
                 labelbottom=i == len(points) - 1, labelleft=axes is row[1], labelsize=7
             )
     for axes, name in zip(panels[0, 1:], draws, strict=True):
-        axes.set_title(name if len(name) < 17 else name.replace(" ", "\n", 1), fontsize=8)
+        axes.set_title(two_lines(name), fontsize=8)
     panels[0, 0].set_title("image", fontsize=8)
     figure.supxlabel(
         "class  ·  bars: predictive probability, lines: central 90 % of the draws, "
@@ -170,13 +171,13 @@ def plot_probability_maps(
             )
     p = {k: scipy.special.softmax(np.asarray(v, dtype=float), axis=-1) for k, v in draws.items()}
     rows = {
-        "mean probability of class 1": [v.mean(axis=0)[:, 1] for v in p.values()],
-        "mutual information (nats)": [metrics.pointwise_mutual_information(v) for v in p.values()],
+        "mean probability\nof class 1": [v.mean(axis=0)[:, 1] for v in p.values()],
+        "mutual information\n(nats)": [metrics.pointwise_mutual_information(v) for v in p.values()],
     }
     ratio = (x2[-1] - x2[0]) / (x1[-1] - x1[0])
     figure = new_figure(1.2 + 1.55 * len(p), 0.7 + 2 * 1.5 * float(ratio), compressed=True)
     panels = figure.subplots(2, len(p), squeeze=False, sharex=True, sharey=True)
-    top = max(float(v.max()) for v in rows["mutual information (nats)"])
+    top = max(float(v.max()) for v in rows["mutual information\n(nats)"])
     looks = ({"cmap": "RdBu_r", "vmin": 0, "vmax": 1}, {"cmap": "cividis", "vmin": 0, "vmax": top})
     for row, (label, maps), look in zip(panels, rows.items(), looks, strict=True):
         images = []
@@ -186,7 +187,7 @@ def plot_probability_maps(
             axes.set(aspect="equal", xlim=(x1[0], x1[-1]), ylim=(x2[0], x2[-1]))
         figure.colorbar(images[-1], ax=list(row), label=label)
     for axes, name in zip(panels[0], p, strict=True):
-        axes.set_title(name)
+        axes.set_title(two_lines(name))
     return figure
 
 

@@ -68,7 +68,7 @@ def plot_bands(
         if exact is not None:
             _exact_outline(axes, x, *exact)
         axes.set_title(name)
-        axes.set_xlabel("x" if i >= len(draws) - columns else "")
+        axes.set_xlabel("x" if i >= (rows - 1) * columns else "")
     hide_unused(panels, len(draws), columns)
     figure.supylabel("latent function (noise excluded)", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
@@ -99,7 +99,7 @@ def plot_coverage(trees: dict[str, xr.DataTree]) -> NotebookFigure:
         raise ValueError(f"coverage needs a regression task, not {first.attrs['task']}.")
     y, colors = observations(first), method_colors(trees)
     levels, weights = np.linspace(0.05, 0.95, 19), metrics.uniform_weights(len(y))
-    figure = new_figure(6.0, 4.0, compressed=True)
+    figure = new_figure(6.0, 4.0)
     axes = figure.add_subplot(aspect="equal")
     fine = np.linspace(0, 1, 201)
     band = scipy.stats.binom.ppf([[0.025], [0.975]], y.size, fine) / y.size

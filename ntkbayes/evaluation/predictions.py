@@ -31,6 +31,7 @@ from ntkbayes.predictors import Draws, GaussianPredictor, Predictor
 __all__ = ["predict", "predictions_from_draws"]
 
 DEFAULT_NUM_DRAWS = 1000
+SPLITS = ("train", "val", "test")
 
 
 def predict(
@@ -75,7 +76,7 @@ def predict(
         than one, or a number that is no multiple of the number of chains, or if a draw is not
         finite.
     """
-    check_choice("split", split, ("train", "val", "test"))
+    check_choice("split", split, SPLITS)
     x = getattr(data, f"x_{split}")
     check_not_empty(f"x_{split}", x)
     if num_draws is None:
@@ -138,8 +139,10 @@ def predictions_from_draws(
     Raises
     ------
     ValueError
-        If the draws are not finite, do not match the split, or are no multiple of `num_chains`.
+        If `split` is unknown, or the draws are not finite, do not match the split, or are no
+        multiple of `num_chains`.
     """
+    check_choice("split", split, SPLITS)
     x, y = np.asarray(getattr(data, f"x_{split}")), np.asarray(getattr(data, f"y_{split}"))
     check_finite("draws.latent", draws.latent)
     targets = _evaluation_targets(likelihood, y)

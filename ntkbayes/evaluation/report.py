@@ -4,8 +4,6 @@ import base64
 import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import jinja2
@@ -13,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ntkbayes.evaluation._style import label, png
+from ntkbayes.evaluation.storage import atomic_path
 
 __all__ = ["write_report"]
 
@@ -44,7 +43,11 @@ def write_report(
         Name → value, folded away at the end.
     """
     embedded = [
-        {"caption": caption, "png": base64.b64encode(png(figure)).decode()}
+        {
+            "caption": caption,
+            "png": base64.b64encode(png(figure)).decode(),
+            "width": round(96 * figure.get_figwidth()),  # CSS pixels per inch
+        }
         for caption, figure in (figures or {}).items()
     ]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
@@ -58,16 +61,5 @@ def write_report(
         notes=notes,
         settings=list((settings or {}).items()),
     )
-    _write_atomically(Path(path), html)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    with NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
-    ) as file:
-        file.write(text)
-    try:
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
-    finally:
-        Path(file.name).unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")

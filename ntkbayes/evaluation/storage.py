@@ -1,8 +1,10 @@
 """Predictions on disk, and as plain arrays; `predictions` says what the groups hold."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from uuid import uuid4
 
 import numpy as np
 import scipy.special
@@ -26,14 +28,8 @@ def save_predictions(tree: xr.DataTree, path: str | os.PathLike[str]) -> None:
     path
         File to write; its directory must exist. An older file is replaced.
     """
-    path = Path(path)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        temporary = Path(file.name)
-    try:
+    with atomic_path(path) as temporary:
         tree.to_netcdf(temporary, engine="netcdf4")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_predictions(path: str | os.PathLike[str]) -> xr.DataTree:
@@ -100,3 +96,15 @@ def probabilities(tree: xr.DataTree) -> Float[np.ndarray, "s m c"]:
             f"{tree.attrs['task']}."
         )
     return scipy.special.softmax(pooled(tree).astype(float), axis=-1)
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside `path`; move it there when the block ends without an error."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,66 @@
+"""The training problem every method shares: checked data and its kernels."""
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from ntkbayes._checks import check_finite, check_not_empty
+from ntkbayes._types import AnyArray, Array, Float
+from ntkbayes.likelihoods import Likelihood
+from ntkbayes.networks import Network
+
+
+class TrainingSet(eqx.Module):
+    """Inputs and targets in one dtype, checked."""
+
+    x: Float[Array, "n d"]
+    targets: Float[Array, "n c"]
+
+
+def training_set(likelihood: Likelihood, x: AnyArray, y: AnyArray) -> TrainingSet:
+    """Check inputs and observations and bring them to the inputs' floating dtype.
+
+    Raises
+    ------
+    ValueError
+        If x is not a finite, non-empty (n, d) array, or y does not fit the likelihood or x.
+    """
+    if x.ndim != 2:
+        raise ValueError(f"x must have shape (n, d), but has {tuple(x.shape)}.")
+    check_not_empty("x", x)
+    check_finite("x", x)
+    targets = likelihood.targets(y)
+    if len(x) != len(targets):
+        raise ValueError(f"x and y must have as many rows, but have {len(x)} and {len(targets)}.")
+    inputs = jnp.asarray(x)
+    if not jnp.issubdtype(inputs.dtype, jnp.floating):
+        inputs = inputs.astype(targets.dtype)
+    return TrainingSet(inputs, targets.astype(inputs.dtype))
+
+
+def checked_inputs(train: TrainingSet, x: AnyArray) -> Float[Array, "m d"]:
+    """Check test inputs against the training inputs and bring them to the same dtype.
+
+    Raises
+    ------
+    ValueError
+        If x is not a finite, non-empty (m, d) array with the training data's d.
+    """
+    num_features = train.x.shape[1]
+    if x.ndim != 2 or x.shape[1] != num_features:
+        raise ValueError(f"x must have shape (m, {num_features}), but has {tuple(x.shape)}.")
+    check_not_empty("x", x)
+    check_finite("x", x)
+    return jnp.asarray(x, dtype=train.x.dtype)
+
+
+def prior_kernel(
+    network: Network,
+    x1: Array,
+    x2: Array | None = None,
+    *,
+    prior_precision: float,
+    kind: str = "ntk",
+) -> Float[Array, "n m"]:
+    """K = Θ / λ (or Q / λ for ``kind="nngp"``): the prior covariance of the function."""
+    pair = network.kernel(x1, x2)
+    return (pair.ntk if kind == "ntk" else pair.nngp) / prior_precision

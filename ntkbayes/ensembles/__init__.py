@@ -1,0 +1,6 @@
+"""Ensembles: the distribution of trained predictors over random initialisations."""
+
+from ntkbayes.ensembles.ntk import ntk_ensemble
+from ntkbayes.ensembles.trained import deep_ensemble
+
+__all__ = ["deep_ensemble", "ntk_ensemble"]

@@ -1,0 +1,92 @@
+"""The NTK ensemble: wide networks trained from random initialisations, in closed form.
+
+Training minimises −Σ log p(yᵢ | f(xᵢ)) + ½ λ ‖θ − θ₀‖²; the trained function is
+f₀(x) + K(x, X) a with K = Θ / λ and a = s(f∞(X)). The initial function f₀ is random:
+
+- ``"nngp"``: f₀ ~ GP(0, Q), ordinary random initialisation;
+- ``"ntk"``: f₀ ~ GP(0, K), as in Bayesian deep ensembles;
+- ``"zero"``: f₀ = 0, symmetrised initialisation; the trained function is the posterior mode.
+
+References
+----------
+Calvo-Ordoñez et al. 2026, arXiv 2605.17606. Lee et al. 2019, arXiv 1902.06720. He,
+Lakshminarayanan, Teh 2020, arXiv 2007.05864 (``"ntk"``, perturbed targets).
+"""
+
+import math
+
+from ntkbayes._checks import check_choice, check_positive
+from ntkbayes._problem import training_set
+from ntkbayes._types import AnyArray, typed
+from ntkbayes.ensembles.classification import ClassificationEnsemble, classification_ensemble
+from ntkbayes.ensembles.initial import INITIAL_FUNCTIONS
+from ntkbayes.ensembles.regression import RegressionEnsemble, regression_ensemble
+from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
+from ntkbayes.networks import Network
+
+__all__ = ["ntk_ensemble"]
+
+
+@typed
+def ntk_ensemble(
+    network: Network,
+    likelihood: Likelihood,
+    x: AnyArray,
+    y: AnyArray,
+    *,
+    prior_precision: float | int,
+    initial: str = "nngp",
+    perturb_targets: bool = False,
+    time: float | int = math.inf,
+) -> RegressionEnsemble | ClassificationEnsemble:
+    """Return the distribution of trained predictors over random initialisations.
+
+    Parameters
+    ----------
+    network
+        Supplies the kernels Q and Θ.
+    likelihood
+        `Gaussian` (exact moments) or `Categorical` (one convex problem per draw).
+    x, y
+        Training inputs (n d), and targets: values (n,) or (n c), class indices (n,), or soft
+        targets (n c).
+    prior_precision
+        λ, the weight of ½‖θ − θ₀‖² against the *summed* loss. Zero is possible for `Gaussian`.
+    initial
+        Law of the initial function: ``"nngp"``, ``"ntk"`` or ``"zero"``.
+    perturb_targets
+        Train each member on its own noisy targets: y + N(0, σ²), or labels resampled at the mode.
+    time
+        Training time of gradient flow at unit rate on the summed loss; finite for `Gaussian` only.
+
+    Raises
+    ------
+    ValueError
+        If the data do not fit the likelihood, or the settings exclude a finite solution.
+    """
+    check_choice("initial", initial, INITIAL_FUNCTIONS)
+    check_positive("prior_precision", prior_precision, or_zero=True)
+    if not time > 0:
+        raise ValueError(f"time must be positive, but is {time}.")
+    train = training_set(likelihood, x, y)
+    if prior_precision == 0 and initial == "ntk":
+        raise ValueError("initial='ntk' draws from GP(0, Θ/λ): prior_precision must be positive.")
+    settings = (float(prior_precision), initial, perturb_targets)
+    match likelihood:
+        case Gaussian():
+            return regression_ensemble(network, likelihood, train, *settings, time=float(time))
+        case Categorical():
+            _check_classification(prior_precision, time)
+            return classification_ensemble(network, likelihood, train, *settings)
+        case _:
+            raise ValueError(f"no ensemble for the likelihood {type(likelihood).__name__}.")
+
+
+def _check_classification(prior_precision: float, time: float) -> None:
+    if prior_precision == 0:
+        raise ValueError(
+            "prior_precision must be positive with a Categorical likelihood: unregularised "
+            "training on one-hot targets has no finite solution, its logits diverge."
+        )
+    if not math.isinf(time):
+        raise ValueError(f"time must be inf with a Categorical likelihood, but is {time}.")

@@ -1,0 +1,76 @@
+"""Any architecture of neural-tangents' ``stax`` as a network."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from ntkbayes._types import AnyArray, Array, Float, Key, typed
+from ntkbayes.networks.base import KernelPair, Network
+
+__all__ = ["StaxNetwork", "stax_network"]
+
+
+class StaxNetwork(Network):
+    """A neural-tangents architecture; made by `stax_network`."""
+
+    init_fn: Callable[..., Any] = eqx.field(static=True)
+    apply_fn: Callable[..., Any] = eqx.field(static=True)
+    kernel_fn: Callable[..., Any] = eqx.field(static=True)
+    input_shape: tuple[int, ...] | None = eqx.field(static=True)
+
+    def kernel(
+        self, x1: Float[AnyArray, "n d"], x2: Float[AnyArray, "m d"] | None = None
+    ) -> KernelPair:
+        """Infinite-width kernels, (n m) each; `x2` None means x1."""
+        other = None if x2 is None else self._shaped(jnp.asarray(x2))
+        pair = self.kernel_fn(self._shaped(jnp.asarray(x1)), other, ("nngp", "ntk"))
+        return KernelPair(pair.nngp, pair.ntk)
+
+    def init(self, key: Key, *, num_features: int, num_outputs: int) -> Any:
+        """Random parameters; raises `ValueError` if the architecture has another output size."""
+        shape = self.input_shape or (num_features,)
+        (*_, outputs), params = self.init_fn(key, (-1, *shape))
+        if outputs != num_outputs:
+            raise ValueError(
+                f"the stax network's last layer has {outputs} outputs, but the likelihood "
+                f"needs {num_outputs}: change its last Dense layer."
+            )
+        return params
+
+    def apply(self, params: Any, x: Float[Array, "n d"]) -> Float[Array, "n c"]:
+        """Outputs of the finite network at each row of x."""
+        return self.apply_fn(params, self._shaped(x))
+
+    def settings(self) -> dict[str, Any]:
+        """Say that it is a stax architecture, with its input shape."""
+        return {"network": "stax", "input_shape": self.input_shape}
+
+    def _shaped(self, x: Array) -> Array:
+        return x if self.input_shape is None else x.reshape(x.shape[0], *self.input_shape)
+
+
+@typed
+def stax_network(
+    triple: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]],
+    *,
+    input_shape: tuple[int, ...] | None = None,
+) -> StaxNetwork:
+    """Wrap ``(init_fn, apply_fn, kernel_fn)`` of ``stax.serial(...)``.
+
+    Import ``stax`` from `ntkbayes.networks.neural_tangents`.
+
+    Parameters
+    ----------
+    triple
+        What every ``stax`` layer or combinator returns.
+    input_shape
+        Shape that one flat row of x takes, such as ``(8, 8, 1)`` for convolutions.
+
+    References
+    ----------
+    Novak et al. 2020, arXiv 1912.02803 (neural-tangents).
+    """
+    init_fn, apply_fn, kernel_fn = triple
+    return StaxNetwork(init_fn, apply_fn, kernel_fn, input_shape)

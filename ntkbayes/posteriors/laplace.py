@@ -1,0 +1,203 @@
+"""Laplace approximation in function space, with the full softmax block between classes.
+
+Prior f ~ GP(0, K ⊗ I_c), mode f̂ = K a, a = s(f̂), W the curvature at the mode. The approximation is
+N(f̂, (K⁻¹ + W)⁻¹) at the training points, extended to test points by the prior's conditional:
+
+    mean        K(x, X) a,
+    covariance  K(x, x') − K(x, X) (K + W⁻¹)⁻¹ K(X, x')   with (K + W⁻¹)⁻¹ = E − E R (Σ_c E_c)⁻¹ Rᵀ E.
+
+For a Gaussian likelihood it is the exact posterior.
+
+References
+----------
+Rasmussen & Williams 2006, §2.2 and §3.5, algorithms 3.3, 3.4.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import cho_solve, solve_triangular
+
+from ntkbayes._checks import check_choice, check_positive
+from ntkbayes._linalg import cholesky, covariance_factor
+from ntkbayes._problem import TrainingSet, checked_inputs, prior_kernel, training_set
+from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent, typed
+from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
+from ntkbayes.networks import Network
+from ntkbayes.predictors import Draws, GaussianPredictor
+from ntkbayes.solvers import (
+    SoftmaxHessian,
+    default_tolerance,
+    find_mode,
+    require_converged,
+    softmax_hessian,
+)
+
+__all__ = ["LaplacePosterior", "laplace"]
+
+
+class LaplacePosterior(GaussianPredictor):
+    """A Gaussian posterior approximation, with its log marginal likelihood in nats."""
+
+    likelihood: Likelihood
+    network: Network
+    train: TrainingSet
+    prior_precision: float
+    kernel: str = eqx.field(static=True)
+    a: Float[Array, "n c"]
+    hessian: SoftmaxHessian | None
+    factor: Float[Array, "n n"] | None
+    log_marginal_likelihood: Float[Array, ""]
+
+    def mean(self, x: AnyArray) -> Float[Array, "m c"]:
+        """K(x, X) a, in latent units."""
+        return self._prior(checked_inputs(self.train, x), self.train.x) @ self.a
+
+    def covariance(self, x: AnyArray) -> Float[Array, "m c m c"]:
+        """Posterior covariance between points and classes; memory (m c)² numbers."""
+        x_test = checked_inputs(self.train, x)
+        k_cross = self._prior(self.train.x, x_test)
+        eye = jnp.eye(self.likelihood.num_outputs, dtype=k_cross.dtype)
+        k_test = self._prior(x_test)
+        if self.hessian is None:
+            half = solve_triangular(self.factor, k_cross, lower=True)
+            return jnp.einsum("ij,kl->ikjl", k_test - half.T @ half, eye)
+        return _softmax_covariance(self.hessian, k_cross, k_test)
+
+    def variance(self, x: AnyArray) -> Float[Array, "m c"]:
+        """Diagonal of `covariance`."""
+        return jnp.einsum("icic->ic", self.covariance(x))
+
+    def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
+        """Draw functions jointly over the rows of x by Matheron's rule.
+
+        A prior draw f₀ and score noise ξ ~ N(0, W) give f̂ + f₀ − K(x, X)(I + W K)⁻¹(W f₀ − ξ),
+        which has the posterior's moments exactly and needs prior covariances (n + m)² only.
+        """
+        x_test = checked_inputs(self.train, x)
+        key_prior, key_noise = jax.random.split(key)
+        k_cross = self._prior(self.train.x, x_test)
+        joint = self._prior(jnp.concatenate([self.train.x, x_test]))
+        root = covariance_factor(joint, name="the prior covariance K")
+        n, c = self.train.targets.shape
+        z = jax.random.normal(key_prior, (num_draws, len(joint), c), joint.dtype)
+        prior = jnp.einsum("ij,sjc->sic", root, z)
+        noise = jax.random.normal(key_noise, (num_draws, n, c), joint.dtype)
+        progress(0.5)
+        weights = _matheron_weights(self, prior[:, :n], noise)
+        latent = self.mean(x_test)[None] + prior[:, n:]
+        return Draws(latent - jnp.einsum("nm,snc->smc", k_cross, weights), {})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Method and settings."""
+        return {
+            "method": "laplace",
+            "prior_precision": self.prior_precision,
+            "kernel": self.kernel,
+            "log_marginal_likelihood": float(self.log_marginal_likelihood),
+            **self.network.settings(),
+        }
+
+    def _prior(self, x1: Array, x2: Array | None = None) -> Array:
+        return prior_kernel(
+            self.network, x1, x2, prior_precision=self.prior_precision, kind=self.kernel
+        )
+
+
+@typed
+def laplace(
+    network: Network,
+    likelihood: Likelihood,
+    x: AnyArray,
+    y: AnyArray,
+    *,
+    prior_precision: float | int,
+    kernel: str = "ntk",
+) -> LaplacePosterior:
+    """Approximate the posterior of the infinitely wide network around its mode.
+
+    Parameters
+    ----------
+    network, likelihood, x, y
+        The model and its training data, as in `ntkbayes.ntk_ensemble`.
+    prior_precision
+        λ > 0; the prior covariance is kernel / λ.
+    kernel
+        ``"ntk"`` (Bayes over the linearised weights) or ``"nngp"``.
+
+    Raises
+    ------
+    ValueError
+        If the data do not fit the likelihood, or a setting is out of range.
+    """
+    check_choice("kernel", kernel, ("ntk", "nngp"))
+    check_positive("prior_precision", prior_precision)
+    train = training_set(likelihood, x, y)
+    k = prior_kernel(network, train.x, prior_precision=float(prior_precision), kind=kernel)
+    match likelihood:
+        case Gaussian():
+            fit = _fit_gaussian(k, likelihood, train.targets)
+        case Categorical():
+            fit = _fit_softmax(k, likelihood, train.targets)
+        case _:
+            raise ValueError(f"no Laplace approximation for {type(likelihood).__name__}.")
+    return LaplacePosterior(likelihood, network, train, float(prior_precision), kernel, *fit)
+
+
+def _fit_gaussian(k: Array, likelihood: Gaussian, targets: Array) -> tuple:
+    eye = jnp.eye(len(k), dtype=k.dtype)
+    factor = cholesky(
+        k + likelihood.noise_variance * eye,
+        name="K + noise_variance I",
+        remedy="use float64 or a larger noise_variance",
+    )
+    a = cho_solve((factor, True), targets)
+    log_det = 2 * targets.shape[1] * jnp.sum(jnp.log(jnp.diagonal(factor)))
+    constant = targets.size * jnp.log(2 * jnp.pi)
+    return a, None, factor, -0.5 * (jnp.vdot(targets, a) + log_det + constant)
+
+
+def _fit_softmax(k: Array, likelihood: Categorical, targets: Array) -> tuple:
+    """Theory: log p(y | f̂) − ½ f̂ᵀ K⁻¹ f̂ − ½ log det(I + K W)."""
+    tolerance = default_tolerance(k.dtype)
+    mode = find_mode(k, likelihood, targets, tolerance=tolerance)
+    require_converged(mode, tolerance=tolerance)
+    f = k @ mode.a
+    hessian = softmax_hessian(k, jax.nn.softmax(f))
+    fit = jnp.sum(jax.vmap(likelihood.log_prob)(targets, f))
+    return mode.a, hessian, None, fit - 0.5 * jnp.vdot(mode.a, f) - 0.5 * hessian.log_det
+
+
+@eqx.filter_jit
+def _softmax_covariance(hessian: SoftmaxHessian, k_cross: Array, k_test: Array) -> Array:
+    weighted = jnp.einsum("cij,jm->cim", hessian.middle, k_cross)
+    half = solve_triangular(hessian.coupling, jnp.swapaxes(weighted, 0, 1).reshape(
+        len(k_cross), -1), lower=True)  # fmt: skip
+    half = half.reshape(len(k_cross), *weighted.shape[::2])
+    coupled = jnp.einsum("ncm,ndk->mckd", half, half)
+    own = jnp.einsum("nm,cnk->cmk", k_cross, weighted)
+    eye = jnp.eye(weighted.shape[0], dtype=k_test.dtype)
+    return coupled + jnp.einsum("cmk,cd->mckd", k_test[None] - own, eye)
+
+
+@eqx.filter_jit
+def _matheron_weights(posterior: LaplacePosterior, f0: Array, noise: Array) -> Array:
+    """(I + W K)⁻¹ (W f₀ − ξ) per draw, from standard normal noise (s n c)."""
+    if posterior.hessian is None:
+        assert isinstance(posterior.likelihood, Gaussian)  # the only likelihood without a Hessian
+        observed = f0 + posterior.likelihood.noise_variance**0.5 * noise
+        return jax.vmap(lambda r: cho_solve((posterior.factor, True), r))(observed)
+    hessian = posterior.hessian
+    p = hessian.probabilities
+
+    def one_draw(f: Array, eps: Array) -> Array:
+        # ξ = √p ∘ ε − p (√p · ε) has covariance diag(p) − p pᵀ.
+        xi = jnp.sqrt(p) * eps - p * jnp.sum(jnp.sqrt(p) * eps, axis=1, keepdims=True)
+        r = p * (f - jnp.sum(p * f, axis=1, keepdims=True)) - xi
+        z = hessian.solve(r)
+        return r - p * (z - jnp.sum(p * z, axis=1, keepdims=True))
+
+    return jax.vmap(one_draw)(f0, noise)

@@ -1,0 +1,270 @@
+"""Comparison: the long table, paired differences, distances, texts."""
+
+import equinox as eqx
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.special
+import scoringrules
+import sklearn.metrics
+
+from ntkbayes.datasets import load_dataset
+from ntkbayes.evaluation import (
+    METRICS,
+    compare,
+    distance_matrix,
+    distances,
+    metrics,
+    observations,
+    paired_differences,
+    pooled,
+    predictions_from_draws,
+    probabilities,
+    wide_table,
+)
+from ntkbayes.likelihoods import Categorical, Gaussian
+from ntkbayes.predictors import Draws
+
+DRAWS = {"NTK ensemble": 30, "HMC": 40, "Mode": 1}
+
+
+@pytest.fixture(scope="module")
+def iris():
+    return load_dataset("iris")
+
+
+@pytest.fixture(scope="module")
+def classification(iris):
+    return {
+        name: predict_noisily(iris, Categorical(3), 3, seed, num_draws)
+        for seed, (name, num_draws) in enumerate(DRAWS.items())
+    }
+
+
+@pytest.fixture(scope="module")
+def diabetes():
+    return load_dataset("diabetes")
+
+
+@pytest.fixture(scope="module")
+def regression(diabetes):
+    mean, variance = jax.numpy.zeros((len(diabetes.y_test), 1)), 0.3
+    closed = (mean, jax.numpy.full_like(mean, variance))
+    return {
+        "GP": predict_noisily(diabetes, Gaussian(0.5), 1, 0, 200, closed_form=closed),
+        "Laplace": predict_noisily(diabetes, Gaussian(0.5), 1, 1, 200, closed_form=closed),
+        "HMC": predict_noisily(diabetes, Gaussian(0.5), 1, 2, 300),
+    }
+
+
+def predict_noisily(data, likelihood, num_outputs, seed, num_draws, **settings):
+    """Draws around 1 at the true class (or half the target), plus noise per method and draw."""
+    key_method, key_draws, key_y = jax.random.split(jax.random.key(seed), 3)
+    y = np.asarray(data.y_test)
+    signal = np.eye(3)[y] if num_outputs == 3 else y[:, None] / 2
+    center = signal + 0.6 * jax.random.normal(key_method, signal.shape)
+    noise = 0.5 * jax.random.normal(key_draws, (num_draws, *signal.shape))
+    draws = Draws(center[None] + (noise if num_draws > 1 else 0 * noise), {})
+    return predictions_from_draws(draws, likelihood, data, key=key_y, **settings)
+
+
+def value(long, method, metric, column="value"):
+    return long.set_index(["method", "metric"])[column][method, metric]
+
+
+def test_the_long_table_has_every_metric_and_no_distance_of_the_reference(classification):
+    long = compare(classification, reference="HMC")
+    assert list(long.columns) == [
+        *("dataset", "split", "method", "metric", "value"),
+        *("standard_error", "monte_carlo_floor"),
+    ]
+    for method in classification:
+        rows = long[long["method"] == method]
+        expected = METRICS["classification"]
+        assert tuple(rows["metric"]) == (expected[:-2] if method == "HMC" else expected)
+    assert set(long["dataset"]) == {"iris"}
+    assert set(long["split"]) == {"test"}
+    without = compare(classification, reference=None)
+    assert set(without["metric"]) == set(METRICS["classification"][:-2])
+
+
+def test_values_are_those_of_scikit_learn(classification):
+    long = compare(classification, reference="HMC")
+    for method, tree in classification.items():
+        p, y = probabilities(tree).mean(axis=0), observations(tree)
+        expected = {
+            "accuracy": sklearn.metrics.accuracy_score(y, p.argmax(axis=1)),
+            "nll": sklearn.metrics.log_loss(y, p),
+            "brier": sklearn.metrics.brier_score_loss(y, p, scale_by_half=False),
+        }
+        for metric, number in expected.items():
+            assert value(long, method, metric) == pytest.approx(number, rel=1e-10)
+
+
+def test_the_standard_error_of_accuracy_is_the_binomial_one(classification):
+    long = compare(classification, reference=None)
+    for method, tree in classification.items():
+        share = value(long, method, "accuracy")
+        expected = np.sqrt(share * (1 - share) / len(observations(tree)))
+        found = value(long, method, "accuracy", "standard_error")
+        assert found == pytest.approx(expected, rel=0.1)  # 1,000 resamples: 2 %
+
+
+def test_a_single_predictor_has_no_mutual_information(classification):
+    long = compare(classification, reference=None)
+    assert value(long, "Mode", "mutual_information") == pytest.approx(0, abs=1e-12)
+    assert value(long, "HMC", "mutual_information") > 0.01
+
+
+def test_the_floor_is_the_formula_of_the_draws(classification):
+    long = compare(classification, reference="HMC")
+    p, q = (probabilities(classification[name]) for name in ("NTK ensemble", "HMC"))
+    expected = np.mean(
+        [
+            sum(
+                np.sqrt(2 / np.pi) / 2 * np.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
+                for a, b in ((p[:, i, k], q[:, i, k]) for k in range(3))
+            )
+            for i in range(p.shape[1])
+        ]
+    )
+    found = value(long, "NTK ensemble", "total_variation", "monte_carlo_floor")
+    assert found == pytest.approx(expected)
+    assert value(long, "Mode", "total_variation", "monte_carlo_floor") < found
+    assert np.isnan(value(long, "NTK ensemble", "accuracy", "monte_carlo_floor"))
+
+
+def test_regression_prefers_the_closed_form_over_draws(regression):
+    long, y = compare(regression, reference=None), observations(regression["GP"])
+    assert value(long, "GP", "rmse") == pytest.approx(np.sqrt(np.mean(y**2)))
+    expected = scoringrules.crps_normal(y, 0, np.sqrt(0.8)).mean()
+    assert value(long, "GP", "crps") == pytest.approx(expected)
+    expected = np.mean(y**2) / (2 * 0.8) + 0.5 * np.log(2 * np.pi * 0.8)
+    assert value(long, "GP", "nll") == pytest.approx(expected)
+    width = 2 * 1.6448536269514722 * np.sqrt(0.8)
+    assert value(long, "GP", "width_90") == pytest.approx(width)
+    inside = np.mean(np.abs(y) < width / 2)
+    assert value(long, "GP", "coverage_90") == pytest.approx(inside)
+
+
+def test_regression_without_a_closed_form_uses_draws(regression):
+    long, tree = compare(regression, reference=None), regression["HMC"]
+    y, draws = observations(tree)[:, 0], pooled(tree, "posterior_predictive/y")
+    error = pooled(tree)[..., 0].mean(axis=0) - y
+    assert value(long, "HMC", "rmse") == pytest.approx(np.sqrt(np.mean(error**2)))
+    expected = scoringrules.crps_ensemble(y, draws.T).mean()
+    assert value(long, "HMC", "crps") == pytest.approx(expected)
+    density = scipy.special.logsumexp(pooled(tree, "log_likelihood/y"), axis=0) - np.log(300)
+    assert value(long, "HMC", "nll") == pytest.approx(-density.mean())
+    low, high = np.quantile(draws, [0.25, 0.75], axis=0)
+    assert value(long, "HMC", "coverage_50") == pytest.approx(np.mean((low <= y) & (y <= high)))
+    assert value(long, "HMC", "width_50") == pytest.approx(np.mean(high - low))
+
+
+def test_regression_distances_are_exact_between_closed_forms_only(regression):
+    long = compare(regression, reference="GP")
+    assert value(long, "Laplace", "wasserstein_1") == pytest.approx(0, abs=1e-12)
+    assert value(long, "Laplace", "wasserstein_1", "monte_carlo_floor") == 0
+    uniform = metrics.uniform_weights(len(observations(regression["GP"])))
+    expected = distances.wasserstein_1(pooled(regression["HMC"]), pooled(regression["GP"]), uniform)
+    assert value(long, "HMC", "wasserstein_1") == pytest.approx(float(expected))
+    assert value(long, "HMC", "wasserstein_1", "monte_carlo_floor") > 0
+
+
+def test_a_method_compared_with_a_copy_of_itself_differs_by_exactly_nothing(classification):
+    trees = {"HMC": classification["HMC"], "again": classification["HMC"]}
+    long = compare(trees, reference="HMC")
+    assert value(long, "again", "agreement") == pytest.approx(1)
+    assert value(long, "again", "total_variation") == 0
+    differences = paired_differences(trees, baseline="HMC", reference=None)
+    assert not differences["difference"].any()
+    assert not differences["standard_error"].any()
+
+
+def test_paired_differences_are_differences_with_the_error_of_the_points_differences(
+    classification,
+):
+    long = compare(classification, reference="HMC")
+    paired = paired_differences(classification, baseline="Mode", reference="HMC")
+    for metric in ("brier", "total_variation"):
+        expected = value(long, "NTK ensemble", metric) - value(long, "Mode", metric)
+        assert value(paired, "NTK ensemble", metric, "difference") == pytest.approx(expected)
+    scores = []
+    for name in ("NTK ensemble", "Mode"):
+        tree = classification[name]
+        p, y = probabilities(tree).mean(axis=0), observations(tree)
+        scores.append(((p - np.eye(3)[y]) ** 2).sum(axis=1))
+    expected = (scores[0] - scores[1]).std() / np.sqrt(len(scores[0]))
+    found = value(paired, "NTK ensemble", "brier", "standard_error")
+    assert found == pytest.approx(expected, rel=0.1)  # 1,000 resamples: 2 %
+    assert ("HMC", "total_variation") not in set(
+        zip(paired["method"], paired["metric"], strict=True)
+    )
+    assert "Mode" not in set(paired["method"])
+
+
+def test_the_distance_matrix_is_symmetric_and_agrees_with_the_table(classification, regression):
+    for trees, metric in ((classification, "total_variation"), (regression, "wasserstein_1")):
+        matrix, long = distance_matrix(trees), compare(trees, reference="HMC")
+        assert list(matrix.index) == list(matrix.columns) == list(trees)
+        np.testing.assert_array_equal(matrix, matrix.T)
+        assert not np.diag(matrix).any()
+        for method in trees:
+            if method != "HMC":
+                expected = value(long, method, metric)
+                assert matrix.loc[method, "HMC"] == pytest.approx(expected)
+
+
+def test_the_order_of_test_points_changes_nothing(iris, classification):
+    order = np.random.default_rng(0).permutation(len(iris.y_test))
+    shuffled = {name: tree.isel(obs_id=order) for name, tree in classification.items()}
+    before, after = (compare(t, reference="HMC") for t in (classification, shuffled))
+    columns = ["value", "monte_carlo_floor"]
+    np.testing.assert_allclose(before[columns], after[columns], rtol=1e-9, atol=1e-12)
+
+
+def test_the_wide_table_writes_value_and_error_in_the_given_order():
+    long = pd.DataFrame(
+        [
+            ("d", "test", "HMC", "accuracy", 0.9624, 0.0081, np.nan),
+            ("d", "test", "GP", "accuracy", 0.9, 0.0102, np.nan),
+            ("d", "test", "GP", "total_variation", 0.01234, 0.0004, 0.005),
+        ],
+        columns=[
+            *("dataset", "split", "method", "metric", "value"),
+            *("standard_error", "monte_carlo_floor"),
+        ],
+    )
+    wide = wide_table(long)
+    assert list(wide.index) == ["HMC", "GP"]
+    assert list(wide.columns) == ["accuracy", "total_variation", "total_variation_floor"]
+    assert wide.loc["HMC", "accuracy"] == "0.962 ± 0.008"
+    assert list(wide.loc["HMC"][1:]) == ["–", "–"]
+    assert list(wide.loc["GP"]) == ["0.900 ± 0.010", "0.0123 ± 0.0004", "0.0050"]
+
+
+def test_a_table_of_two_datasets_is_not_mixed_up(classification):
+    long = compare(classification, reference=None)
+    with pytest.raises(ValueError, match="a metric of a method twice; select one dataset"):
+        wide_table(pd.concat([long, long]))
+
+
+def test_predictions_that_cannot_be_compared_are_refused(iris, classification, regression):
+    with pytest.raises(ValueError, match="trees is empty"):
+        compare({}, reference=None)
+    with pytest.raises(ValueError, match="unknown reference 'HMCC': did you mean HMC"):
+        compare(classification, reference="HMCC")
+    with pytest.raises(ValueError, match="unknown baseline 'mode': did you mean Mode"):
+        paired_differences(classification, baseline="mode", reference=None)
+    mixed = {"a": classification["HMC"], "b": regression["HMC"]}
+    with pytest.raises(ValueError, match=r"a and b .* dataset differs \(iris and diabetes\)"):
+        compare(mixed, reference=None)
+    train = classification["HMC"].copy()
+    train.attrs["split"] = "train"
+    with pytest.raises(ValueError, match=r"a and b .* split differs \(test and train\)"):
+        distance_matrix({"a": classification["HMC"], "b": train})
+    other = eqx.tree_at(lambda d: d.y_test, iris, (iris.y_test + 1) % 3)
+    tree = predict_noisily(other, Categorical(3), 3, 0, 2)
+    with pytest.raises(ValueError, match="their observations differ; predict with the same"):
+        compare({"a": classification["HMC"], "b": tree}, reference=None)

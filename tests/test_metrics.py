@@ -1,0 +1,336 @@
+"""Metrics, distances and chain diagnostics against loops, closed forms and other packages."""
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import scoringrules
+import sklearn.metrics
+import xarray as xr
+
+from ntkbayes.evaluation import chain_diagnostics, distances, metrics
+
+M, C, S = 60, 4, 25
+
+
+@pytest.fixture
+def generator():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def draws(generator):
+    return scipy.special.softmax(2 * generator.normal(size=(S, M, C)), axis=-1)
+
+
+@pytest.fixture
+def labels(generator):
+    return generator.integers(0, C, M)
+
+
+@pytest.fixture
+def uniform():
+    return metrics.uniform_weights(M)
+
+
+def predictions(latent, num_chains, task="classification", **stats):
+    """A tree with latent draws (s m c) only, as much as the diagnostics read."""
+    dims = ("chain", "draw", "obs_id", "output")
+    chained = latent.reshape(num_chains, -1, *latent.shape[1:])
+    attrs = {"task": task, "num_chains": num_chains, "method": "HMC", "dataset": "none"}
+    per_draw = {k: (dims[:2], v.reshape(num_chains, -1)) for k, v in stats.items()}
+    return xr.DataTree.from_dict(
+        {
+            "/": xr.Dataset(attrs=attrs),
+            "posterior_predictive": xr.Dataset({"latent": (dims, chained)}),
+            "sample_stats": xr.Dataset(per_draw),
+        }
+    )
+
+
+def test_accuracy_and_brier_are_those_of_scikit_learn(draws, labels, uniform):
+    p = draws.mean(axis=0)
+    expected = sklearn.metrics.accuracy_score(labels, p.argmax(axis=1))
+    assert metrics.accuracy(p, labels, uniform) == pytest.approx(expected, rel=1e-12)
+    expected = sklearn.metrics.brier_score_loss(labels, p, labels=range(C), scale_by_half=False)
+    assert metrics.brier(p, labels, uniform) == pytest.approx(expected, rel=1e-12)
+
+
+def test_mixture_nll_is_the_log_loss_of_the_mean_probabilities(draws, labels, uniform):
+    log_likelihood = np.log(draws[:, np.arange(M), labels])
+    expected = sklearn.metrics.log_loss(labels, draws.mean(axis=0), labels=range(C))
+    assert metrics.mixture_nll(log_likelihood, uniform) == pytest.approx(expected, rel=1e-12)
+    mean_of_logs = -log_likelihood.mean()
+    assert metrics.mixture_nll(log_likelihood, uniform) < mean_of_logs - 0.1
+
+
+def test_nll_stays_finite_where_probabilities_underflow(uniform):
+    assert metrics.mixture_nll(np.full((3, M), -2000.0), uniform) == pytest.approx(2000.0)
+
+
+def test_ece_is_its_definition_bin_by_bin(draws, labels, uniform):
+    p = draws.mean(axis=0)
+    confidence, correct = p.max(axis=1), p.argmax(axis=1) == labels
+    expected = 0.0
+    for b in range(15):
+        inside = [i for i in range(M) if b / 15 < confidence[i] <= (b + 1) / 15]
+        if inside:
+            gap = np.mean(correct[inside]) - np.mean(confidence[inside])
+            expected += len(inside) / M * abs(gap)
+    assert metrics.ece(p, labels, uniform) == pytest.approx(expected, rel=1e-12)
+
+
+def test_ece_of_a_sure_and_right_predictor_is_zero_and_of_a_wrong_one_is_one(labels, uniform):
+    sure = np.eye(C)[labels]
+    assert metrics.ece(sure, labels, uniform) == 0
+    assert metrics.ece(sure, (labels + 1) % C, uniform) == pytest.approx(1)
+
+
+def test_a_calibrated_predictor_has_the_ece_that_chance_gives_it(generator):
+    confidence, m = generator.uniform(0.5, 1, 4000), 4000
+    p = np.stack([1 - confidence, confidence], axis=1)
+    bins = metrics.calibration_bins(p)
+    # In each bin the sum of (correct − confidence) is nearly normal with the Bernoulli variances.
+    variances = np.bincount(bins, confidence * (1 - confidence), minlength=15)
+    expected = np.sum(np.sqrt(2 / np.pi * variances)) / m
+    deviation = np.sqrt(np.sum((1 - 2 / np.pi) * variances)) / m
+    labels = (generator.uniform(size=m) < confidence).astype(int)
+    found = metrics.ece(p, labels, metrics.uniform_weights(m))
+    assert abs(found - expected) < 3 * deviation
+
+
+def test_entropy_splits_into_mutual_information_and_mean_entropy(draws, uniform):
+    total = -np.sum(draws.mean(axis=0) * np.log(draws.mean(axis=0))) / M
+    aleatoric = -np.sum(draws * np.log(draws)) / (S * M)
+    assert metrics.predictive_entropy(draws.mean(axis=0), uniform) == pytest.approx(total)
+    assert metrics.mutual_information(draws, uniform) == pytest.approx(total - aleatoric)
+
+
+def test_mutual_information_is_zero_for_one_draw_and_log_c_for_sure_disagreement():
+    weights = metrics.uniform_weights(1)
+    one = np.array([[[0.2, 0.8]]])
+    assert metrics.mutual_information(one, weights) == pytest.approx(0, abs=1e-15)
+    disagreeing = np.eye(3)[:, None, :]
+    assert metrics.mutual_information(disagreeing, weights) == pytest.approx(np.log(3))
+
+
+def test_regression_metrics_are_those_of_scikit_learn_scipy_and_scoringrules(generator, uniform):
+    y, mean = generator.normal(size=(M, 2)), generator.normal(size=(M, 2))
+    variance, samples = generator.uniform(0.5, 2, (M, 2)), generator.normal(size=(S, M, 2))
+    mse = sklearn.metrics.mean_squared_error(y, mean)
+    assert metrics.rmse(mean, y, uniform) == pytest.approx(np.sqrt(mse))
+    nll = -sum(
+        scipy.stats.multivariate_normal(mean[i], np.diag(variance[i])).logpdf(y[i])
+        for i in range(M)
+    )
+    assert metrics.normal_nll(mean, variance, y, uniform) == pytest.approx(nll / M)
+    pairs = np.abs(samples[:, None] - samples[None]).mean(axis=(0, 1))
+    expected = np.mean(np.abs(samples - y).mean(axis=0) - pairs / 2)
+    assert metrics.crps(samples, y, uniform) == pytest.approx(expected)
+    expected = scoringrules.crps_normal(y, mean, np.sqrt(variance)).mean()
+    assert metrics.normal_crps(mean, variance, y, uniform) == pytest.approx(expected)
+
+
+def test_crps_of_many_normal_draws_approaches_the_closed_form(generator, uniform):
+    mean, variance = generator.normal(size=(M, 1)), generator.uniform(0.5, 2, (M, 1))
+    y = generator.normal(size=(M, 1))
+    samples = mean + np.sqrt(variance) * generator.normal(size=(4000, M, 1))
+    exact = metrics.normal_crps(mean, variance, y, uniform)
+    # Each point's score has a Monte-Carlo error near 1/√4000; 60 points average it.
+    assert metrics.crps(samples, y, uniform) == pytest.approx(exact, abs=5 / np.sqrt(4000 * M))
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.95])
+def test_intervals_of_draws_and_of_the_normal_cover_what_they_promise(generator, level):
+    mean, variance, m = np.zeros((4000, 1)), np.full((4000, 1), 4.0), 4000
+    y, weights = 2 * generator.normal(size=(m, 1)), metrics.uniform_weights(m)
+    lower, upper = metrics.normal_central_interval(mean, variance, level)
+    width = 4 * scipy.stats.norm.ppf((1 + level) / 2)
+    assert metrics.interval_width(lower, upper, weights) == pytest.approx(width)
+    share = metrics.coverage(lower, upper, y, weights)
+    assert abs(share - level) < 4 * np.sqrt(level * (1 - level) / m)
+    samples = np.linspace(0, 1, 101)[:, None, None]
+    lower, upper = metrics.central_interval(samples, level)
+    assert (upper - lower).item() == pytest.approx(level)
+
+
+def test_every_metric_of_weighted_points_is_that_of_repeated_points(draws, labels, generator):
+    weights = metrics.bootstrap_weights(M, num_resamples=3)
+    repeated = [np.repeat(np.arange(M), np.round(row * M).astype(int)) for row in weights]
+    p = draws.mean(axis=0)
+    cases = [
+        (metrics.accuracy, lambda i: (p[i], labels[i])),
+        (metrics.brier, lambda i: (p[i], labels[i])),
+        (metrics.ece, lambda i: (p[i], labels[i])),
+        (metrics.mutual_information, lambda i: (draws[:, i],)),
+        (metrics.rmse, lambda i: (p[i], draws[0, i])),
+        (distances.total_variation, lambda i: (p[i], draws[0, i])),
+    ]
+    for metric, arguments in cases:
+        found = metric(*arguments(slice(None)), weights)
+        uniform = metrics.uniform_weights(M)
+        expected = [metric(*arguments(rows), uniform) for rows in repeated]
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_bootstrap_standard_error_of_a_mean_is_the_textbook_one(generator):
+    values = generator.normal(size=400)
+    weights = metrics.bootstrap_weights(400, num_resamples=4000)
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-12)
+    # 4,000 resamples give the deviation to 1/√8000 = 1.1 %.
+    assert (weights @ values).std() == pytest.approx(values.std() / np.sqrt(400), rel=0.05)
+
+
+def test_bootstrap_weights_are_the_same_at_every_call():
+    np.testing.assert_array_equal(metrics.bootstrap_weights(9), metrics.bootstrap_weights(9))
+
+
+def test_bootstrap_refuses_no_points_and_one_resample():
+    with pytest.raises(ValueError, match="num_points must be at least 1"):
+        metrics.bootstrap_weights(0)
+    with pytest.raises(ValueError, match="num_resamples must be at least 2"):
+        metrics.bootstrap_weights(5, num_resamples=1)
+
+
+def test_agreement_and_total_variation_are_their_definitions(draws, uniform):
+    p, q = draws[0], draws[1]
+    same, variation = 0, 0.0
+    for i in range(M):
+        same += p[i].argmax() == q[i].argmax()
+        variation += 0.5 * sum(abs(p[i, k] - q[i, k]) for k in range(C))
+    assert distances.agreement(p, q, uniform) == pytest.approx(same / M)
+    assert distances.total_variation(p, q, uniform) == pytest.approx(variation / M)
+    opposite = distances.total_variation(np.eye(2), np.eye(2)[::-1], metrics.uniform_weights(2))
+    assert opposite == 1
+
+
+@pytest.mark.parametrize("sizes", [(25, 25), (25, 40), (1, 30)])
+def test_wasserstein_of_draws_is_that_of_scipy(generator, sizes):
+    a, b = (generator.normal(size=(s, 5, 2)) for s in sizes)
+    expected = np.mean(
+        [
+            scipy.stats.wasserstein_distance(a[:, i, k], b[:, i, k])
+            for i in range(5)
+            for k in range(2)
+        ]
+    )
+    found = distances.wasserstein_1(a, b, metrics.uniform_weights(5))
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_wasserstein_between_normals_is_the_integral_of_their_quantile_functions(generator):
+    mean_a, mean_b = generator.normal(size=(2, 5, 1))
+    variance_a, variance_b = generator.uniform(0.1, 2, size=(2, 5, 1))
+    z = scipy.special.ndtri((np.arange(200_000) + 0.5) / 200_000)
+    gaps = (mean_a - mean_b) + (np.sqrt(variance_a) - np.sqrt(variance_b)) * z
+    found = distances.normal_wasserstein_1(
+        mean_a, variance_a, mean_b, variance_b, metrics.uniform_weights(5)
+    )
+    assert found == pytest.approx(np.abs(gaps).mean(), rel=1e-4)  # midpoint rule in the tails
+
+
+def test_wasserstein_between_equally_wide_normals_is_the_shift():
+    zero, one = np.zeros((1, 1)), np.ones((1, 1))
+    weights = metrics.uniform_weights(1)
+    assert distances.normal_wasserstein_1(zero, one, 3 * one, one, weights) == pytest.approx(3)
+    assert distances.normal_wasserstein_1(zero, zero, zero, zero, weights) == 0
+
+
+def test_total_variation_of_two_halves_of_one_distribution_is_at_its_floor(generator):
+    halves = [generator.normal(size=(400, 300, 3)) for _ in range(2)]
+    trees = [predictions(latent, 1) for latent in halves]
+    p, q = (scipy.special.softmax(latent, axis=-1).mean(axis=0) for latent in halves)
+    found = distances.total_variation(p, q, metrics.uniform_weights(300))
+    floor = distances.total_variation_floor(*map(distances.mean_probability_error, trees))
+    assert found == pytest.approx(floor, rel=0.1)  # 300 points × 2 free classes: about 3 %
+
+
+def test_wasserstein_of_two_halves_of_one_distribution_is_at_its_floor(generator):
+    a, b = generator.normal(size=(400, 300, 1)), generator.normal(size=(200, 300, 1))
+    trees = [predictions(latent, 1, task="regression") for latent in (a, b)]
+    found = distances.wasserstein_1(a, b, metrics.uniform_weights(300))
+    floor = distances.wasserstein_floor(*map(distances.quantile_error, trees))
+    assert found == pytest.approx(floor, rel=0.1)  # 300 points: about 3 %
+
+
+def test_a_single_predictor_adds_nothing_to_the_floor(generator):
+    single = predictions(generator.normal(size=(1, 7, 3)), 1)
+    assert not distances.mean_probability_error(single).any()
+    assert not distances.quantile_error(single).any()
+
+
+def correlated(generator, correlation, num_chains=4, num_draws=400, shape=(6, 2)):
+    """Autoregressive chains (s m c) with stationary variance 1."""
+    z = generator.normal(size=(num_chains, num_draws, *shape))
+    for t in range(1, num_draws):
+        z[:, t] = correlation * z[:, t - 1] + np.sqrt(1 - correlation**2) * z[:, t]
+    return z.reshape(-1, *shape)
+
+
+def test_correlated_chains_raise_the_floor_as_their_autocorrelation_says(generator):
+    rho = 0.9
+    independent = distances.quantile_error(predictions(correlated(generator, 0.0), 4))
+    error = distances.quantile_error(predictions(correlated(generator, rho), 4))
+    expected = np.sqrt((1 + rho) / (1 - rho))
+    assert error.mean() / independent.mean() == pytest.approx(expected, rel=0.2)
+
+
+def test_good_chains_are_reliable(generator):
+    stats = {"diverging": np.zeros(4000, bool)}
+    tree = predictions(correlated(generator, 0.0, num_draws=1000), 4, **stats)
+    found = chain_diagnostics(tree)
+    assert found.reliable
+    assert found.max_rhat < 1.01
+    assert found.min_ess > 3000
+    assert found.verdict.endswith("The chains agree.")
+    assert "4 chains, 4000 draws" in found.verdict
+
+
+def test_chains_at_different_places_are_not_reliable(generator):
+    shifts = np.repeat([0.0, 0.0, 0.0, 2.0], 400)[:, None, None]
+    latent = correlated(generator, 0.0) + shifts * np.array([1.0, -1.0])
+    found = chain_diagnostics(predictions(latent, 4))
+    assert not found.reliable
+    assert found.max_rhat > 1.1
+    assert found.share_above == 1
+    assert "Not reliable: R-hat is above 1.01 for 100.0% of the predictions" in found.verdict
+
+
+def test_slow_chains_are_not_reliable(generator):
+    found = chain_diagnostics(predictions(correlated(generator, 0.98), 4, task="regression"))
+    assert not found.reliable
+    assert found.min_ess < 400
+    assert "ESS is below 400" in found.verdict
+
+
+def test_stuck_chains_are_not_reliable():
+    stuck = np.repeat([0.0, 1.0], 50)[:, None, None] * np.array([[1.0, -1.0]])
+    found = chain_diagnostics(predictions(stuck, 2))
+    assert not found.reliable
+    assert found.max_rhat > 1.01
+
+
+def test_a_prediction_that_no_draw_changes_is_ignored(generator):
+    latent = correlated(generator, 0.0, num_draws=1000)
+    latent[:, 0] = 3.0
+    found = chain_diagnostics(predictions(latent, 4))
+    assert found.reliable
+    assert np.isfinite(found.max_rhat)
+
+
+def test_predictions_that_never_change_leave_nothing_to_disagree_about():
+    found = chain_diagnostics(predictions(np.ones((800, 3, 2)), 2))
+    assert (found.max_rhat, found.min_ess) == (1, 800)
+
+
+def test_divergences_are_counted_and_named(generator):
+    diverging = np.arange(4000) < 3
+    tree = predictions(correlated(generator, 0.0, num_draws=1000), 4, diverging=diverging)
+    found = chain_diagnostics(tree)
+    assert found.num_divergences == 3
+    assert "3 divergences. The chains agree; look into the divergences." in found.verdict
+
+
+def test_a_single_chain_is_refused(generator):
+    with pytest.raises(ValueError, match="at least 2 chains, but HMC has 1"):
+        chain_diagnostics(predictions(generator.normal(size=(9, 2, 2)), 1))
