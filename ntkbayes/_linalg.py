@@ -32,7 +32,8 @@ def covariance_factor(covariance: Float[Array, "n n"], *, name: str) -> Float[Ar
     The diagonal is raised by n · eps · max diag, the largest amount by which rounding in the
     entries can lower an eigenvalue.
     """
-    return _factor_with_rounding(covariance, jnp.max(jnp.diagonal(covariance)), name=name)
+    rounding = len(covariance) * jnp.finfo(covariance.dtype).eps * jnp.max(jnp.diagonal(covariance))
+    return _factor_with_rounding(covariance, rounding, name=name)
 
 
 def extend_factor(
@@ -49,17 +50,17 @@ def extend_factor(
     """
     cross = solve_triangular(factor, k_cross, lower=True).T
     conditional = k_test - cross @ cross.T
-    scale = jnp.max(jnp.diagonal(k_test))
-    return cross, _factor_with_rounding(conditional, scale, name=name, extra=factor.shape[0])
+    # A test point that repeats a training point has conditional variance 0, but the angle in a
+    # ReLU kernel knows coincidence to √eps only.
+    rounding = jnp.finfo(k_test.dtype).eps ** 0.5 * jnp.max(jnp.diagonal(k_test))
+    return cross, _factor_with_rounding(conditional, rounding, name=name)
 
 
 def _factor_with_rounding(
-    covariance: Float[Array, "n n"], scale: Float[Array, ""], *, name: str, extra: int = 0
+    covariance: Float[Array, "n n"], rounding: Float[Array, ""], *, name: str
 ) -> Float[Array, "n n"]:
-    size = covariance.shape[0]
-    rounding = (size + extra) * jnp.finfo(covariance.dtype).eps * scale
     return cholesky(
-        covariance + rounding * jnp.eye(size, dtype=covariance.dtype),
+        covariance + rounding * jnp.eye(len(covariance), dtype=covariance.dtype),
         name=name,
         remedy="use float64 (jax_enable_x64) or remove inputs that nearly coincide",
     )

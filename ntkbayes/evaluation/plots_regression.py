@@ -99,7 +99,7 @@ def plot_coverage(trees: dict[str, xr.DataTree]) -> NotebookFigure:
         raise ValueError(f"coverage needs a regression task, not {first.attrs['task']}.")
     y, colors = observations(first), method_colors(trees)
     levels, weights = np.linspace(0.05, 0.95, 19), metrics.uniform_weights(len(y))
-    figure = new_figure(6.0, 4.0)
+    figure = new_figure(6.6, 4.0)
     axes = figure.add_subplot(aspect="equal")
     fine = np.linspace(0, 1, 201)
     band = scipy.stats.binom.ppf([[0.025], [0.975]], y.size, fine) / y.size
@@ -112,7 +112,7 @@ def plot_coverage(trees: dict[str, xr.DataTree]) -> NotebookFigure:
         ]
         axes.plot(levels, shares, "o-", ms=2.5, lw=1.2, color=colors[name], label=name)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="nominal level", ylabel="share of test points inside")
-    figure.legend(loc="outside right center")
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     return figure
 
 

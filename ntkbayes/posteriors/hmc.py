@@ -1,11 +1,12 @@
 """The exact posterior of the infinitely wide model, by Hamiltonian Monte Carlo.
 
-The function at the training points is f = L z with K = L Lᵀ and z (n c) ~ N(0, I); the chain
-moves in z, whose log density is, up to a constant,
+The function at the training points is f = L z with K = L Lᵀ and z (n c) ~ N(0, I), whose
+posterior log density is, up to a constant,
 
     −½ ‖z‖² + Σᵢ log p(yᵢ | (L z)ᵢ).
 
-Whitening makes the prior isotropic, so the geometry stays benign where K is nearly singular.
+Chains move in coordinates that make the *posterior* nearly isotropic: the eigenbasis of K, scaled
+by (K⁻¹ + w I)⁻¹ᐟ² with a typical curvature w of the likelihood.
 At test points the same function continues as B z + C ε, with [B, C] the rows that extend L.
 """
 
@@ -16,6 +17,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import solve_triangular
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpyro.infer import NUTS
 
@@ -187,10 +189,12 @@ def hmc(
     factor = covariance_factor(covariance, name="prior kernel")
     # NumPyro draws momenta in the default type, and its loops refuse to mix types.
     default = jnp.result_type(float)
-    target = _Target(likelihood, factor.astype(default), train.targets.astype(default))
+    target = _target(likelihood, factor.astype(default), train.targets.astype(default))
     visited = _run_chains(target, key, num_warmup, num_draws, num_chains, progress)
     visited = {name: jnp.asarray(values) for name, values in visited.items()}
-    whitened = visited.pop("whitened").astype(train.x.dtype)
+    rotation = solve_triangular(factor, target.root.astype(factor.dtype), lower=True)
+    position = visited.pop("position").astype(train.x.dtype)
+    whitened = jnp.einsum("ij,sjc->sic", rotation, position)
     return HMCPredictor(
         likelihood,
         train,
@@ -206,14 +210,31 @@ def hmc(
 
 
 class _Target(eqx.Module):
+    """The density of position u, with f = R u and R Rᵀ = (K⁻¹ + w I)⁻¹ in K's eigenbasis."""
+
     likelihood: Likelihood
-    factor: Float[Array, "n n"]
+    root: Float[Array, "n n"]
+    prior_weight: Float[Array, "n"]
     targets: Float[Array, "n c"]
 
-    def potential(self, z: Float[Array, "n c"]) -> Float[Array, ""]:
-        """½ ‖z‖² − Σ log p(yᵢ | (L z)ᵢ)."""
-        log_likelihood = jax.vmap(self.likelihood.log_prob)(self.targets, self.factor @ z)
-        return 0.5 * jnp.sum(z**2) - jnp.sum(log_likelihood)
+    def potential(self, u: Float[Array, "n c"]) -> Float[Array, ""]:
+        """½ ‖z‖² − Σ log p(yᵢ | fᵢ), where ‖z‖² = fᵀ K⁻¹ f = Σ prior_weight u²."""
+        log_likelihood = jax.vmap(self.likelihood.log_prob)(self.targets, self.root @ u)
+        return 0.5 * jnp.sum(self.prior_weight[:, None] * u**2) - jnp.sum(log_likelihood)
+
+
+def _target(likelihood: Likelihood, factor: Array, targets: Array) -> _Target:
+    """Scale the eigenbasis of K by a typical curvature w, the likelihood's at f = 0.
+
+    Data narrow the posterior along leading eigenvectors only. In these coordinates that is a
+    diagonal scale: w removes most of it, and the sampler's diagonal mass matrix learns the rest.
+    """
+    vectors, singular_values, _ = jnp.linalg.svd(factor)
+    num_outputs = targets.shape[1]
+    curvature = likelihood.curvature(jnp.zeros(num_outputs, targets.dtype))
+    prior_weight = 1 / (1 + jnp.trace(curvature) / num_outputs * singular_values**2)
+    root = vectors * (singular_values * jnp.sqrt(prior_weight))[None, :]
+    return _Target(likelihood, root, prior_weight, targets)
 
 
 def _run_chains(
@@ -290,7 +311,7 @@ def _advance(
         def step(state: Any, _: None) -> tuple[Any, dict[str, Array]]:
             state = sampler.sample(state, (), {})
             return state, {
-                "whitened": state.z,
+                "position": state.z,
                 "diverging": state.diverging,
                 "num_steps": state.num_steps,
                 "accept_prob": state.accept_prob,

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
 
 from ntkbayes._checks import check_choice, check_positive
-from ntkbayes._linalg import cholesky, covariance_factor
+from ntkbayes._linalg import cholesky, covariance_factor, extend_factor
 from ntkbayes._problem import TrainingSet, checked_inputs, prior_kernel, training_set
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent, typed
 from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
@@ -79,15 +79,18 @@ class LaplacePosterior(GaussianPredictor):
         x_test = checked_inputs(self.train, x)
         key_prior, key_noise = jax.random.split(key)
         k_cross = self._prior(self.train.x, x_test)
-        joint = self._prior(jnp.concatenate([self.train.x, x_test]))
-        root = covariance_factor(joint, name="the prior covariance K")
+        name = "the prior covariance K"
+        factor = covariance_factor(self._prior(self.train.x), name=name)
+        cross, conditional = extend_factor(factor, k_cross, self._prior(x_test), name=name)
         n, c = self.train.targets.shape
-        z = jax.random.normal(key_prior, (num_draws, len(joint), c), joint.dtype)
-        prior = jnp.einsum("ij,sjc->sic", root, z)
-        noise = jax.random.normal(key_noise, (num_draws, n, c), joint.dtype)
+        z = jax.random.normal(key_prior, (num_draws, n + len(x_test), c), factor.dtype)
+        prior = jnp.einsum("ij,sjc->sic", factor, z[:, :n])
+        prior_test = jnp.einsum("ij,sjc->sic", cross, z[:, :n])
+        prior_test = prior_test + jnp.einsum("ij,sjc->sic", conditional, z[:, n:])
+        noise = jax.random.normal(key_noise, (num_draws, n, c), factor.dtype)
         progress(0.5)
-        weights = _matheron_weights(self, prior[:, :n], noise)
-        latent = self.mean(x_test)[None] + prior[:, n:]
+        weights = _matheron_weights(self, prior, noise)
+        latent = self.mean(x_test)[None] + prior_test
         return Draws(latent - jnp.einsum("nm,snc->smc", k_cross, weights), {})
 
     @property

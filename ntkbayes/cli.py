@@ -1,0 +1,260 @@
+"""The command line: ``ntkbayes compare DATASET``, ``ntkbayes datasets``, ``ntkbayes methods``.
+
+Bad input ends in one line on stderr and exit code 2; Ctrl-C in exit code 130, with the finished
+methods on disk. The numerical libraries are imported inside the commands, after which this module,
+as the program's owner, sets JAX up: double precision, and one CPU device per core for the chains.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ntkbayes.experiment import Comparison, OnProgress
+
+__all__ = ["app", "main"]
+
+MAX_DEVICES = 4
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Is the spread of wide networks over random initialisations a usable uncertainty?",
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        Console().print(f"ntkbayes {importlib.metadata.version('ntkbayes')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("compare")
+def _compare(
+    dataset: Annotated[str, typer.Argument(help="One of `ntkbayes datasets`.")],
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Names from `ntkbayes methods`, with commas between. Default: all."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the results. Default: runs/DATASET.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides the split and all random numbers.")] = 0,
+    prior_precision: Annotated[
+        float | None, typer.Option(help="λ > 0, against the summed loss. Default: per dataset.")
+    ] = None,
+    num_draws: Annotated[
+        int | None, typer.Option(help="Draws per method; of HMC, per chain. Default: 1000.")
+    ] = None,
+    num_train: Annotated[
+        int | None, typer.Option(help="Training points. Default: the dataset's own.")
+    ] = None,
+) -> None:
+    """Compare methods on one dataset: table, figures and a report.
+
+    Running again with the same options and --out continues where the last run stopped.
+    """
+    with _one_line_errors():
+        from ntkbayes.experiment import preset, run_comparison
+
+        names = None if methods is None else _method_names(methods)
+        config = preset(
+            dataset,
+            methods=names,
+            seed=seed,
+            prior_precision=prior_precision,
+            num_draws=num_draws,
+            num_train=num_train,
+        )
+        directory = out or Path("runs") / dataset
+        _start_jax()
+        try:
+            with _progress() as on_progress:
+                comparison = run_comparison(config, directory, on_progress=on_progress)
+        except KeyboardInterrupt:
+            _say_interrupted(directory)
+            raise typer.Exit(130) from None
+        _show(comparison)
+
+
+@app.command("datasets")
+def _datasets() -> None:
+    """List the datasets."""
+    from ntkbayes.datasets import DATASETS
+
+    table = Table("dataset", "task", "what it is", "source", box=box.SIMPLE_HEAD)
+    for name, info in DATASETS.items():
+        table.add_row(name, info.task, info.description, info.source)
+    Console().print(table)
+
+
+@app.command("methods")
+def _methods() -> None:
+    """List the methods."""
+    from ntkbayes.methods import METHODS
+
+    table = Table("name", "title", "what it is", box=box.SIMPLE_HEAD)
+    for name, method in METHODS.items():
+        table.add_row(name, method.title, method.description)
+    Console().print(table)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if isinstance(error, TypeError) and not _is_from_check(error):
+            raise
+        text = " ".join(str(error).split())
+        Console(stderr=True, soft_wrap=True).print(f"error: {text}", markup=False, highlight=False)
+        raise typer.Exit(2) from None
+
+
+def _is_from_check(error: TypeError) -> bool:
+    """Whether the signature check of a public function raised it, rather than a mistake in ours."""
+    return type(error).__module__.startswith("jaxtyping")
+
+
+def _method_names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _start_jax() -> None:
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_num_cpu_devices", min(MAX_DEVICES, os.cpu_count() or 1))
+
+
+@contextmanager
+def _progress() -> Iterator[OnProgress]:
+    """Show a bar with the time left on a terminal; elsewhere one line for every step."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=console, transient=True, speed_estimate_period=120) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda step, fraction: bar.update(task, description=step, completed=fraction)
+
+
+class _Lines:
+    def __init__(self, console: Console):
+        self.console, self.last = console, ""
+
+    def __call__(self, step: str, fraction: float) -> None:
+        if step != self.last:
+            self.console.print(f"{fraction:4.0%}  {step}", highlight=False)
+            self.last = step
+
+
+def _say_interrupted(directory: Path) -> None:
+    finished = sorted(path.stem for path in (directory / "predictions").glob("*.nc"))
+    kept = f"finished: {', '.join(finished)}" if finished else "no method had finished"
+    Console(stderr=True, soft_wrap=True).print(
+        f"interrupted; {kept}. The same command continues from {directory}.",
+        markup=False,
+        highlight=False,
+    )
+
+
+def _show(comparison: Comparison) -> None:
+    console = Console()
+    for table in _tables(comparison, console.width):
+        console.print(table)
+    for remark in comparison.remarks:
+        style = "bold red" if remark.startswith("WARNING") else None
+        console.print(remark, style=style, markup=False, highlight=False)
+    console.print(
+        f"Results: {comparison.out}  (open {comparison.out / 'report.html'})",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _tables(comparison: Comparison, width: int) -> list[Table]:
+    """As few tables as the width allows, methods × metrics, the error below its value."""
+    from ntkbayes.evaluation import wide_table
+
+    wide = wide_table(comparison.metrics)
+    methods = [str(method) for method in wide.index]
+    cells = {
+        str(name): [str(text).replace(" ± ", "\n±") for text in wide[name]]
+        for name in wide.columns
+        if not str(name).endswith("_floor")
+    }
+    first = max(len(word) for word in ["method", *" ".join(methods).split()])
+    room = width - first - 2
+    blocks: list[list[str]] = [[]]
+    left = room
+    for name, texts in cells.items():
+        needed = _column_width(name, texts) + 2
+        if blocks[-1] and needed > left:
+            blocks.append([])
+            left = room
+        blocks[-1].append(name)
+        left -= needed
+    title = f"{comparison.config.dataset}, {len(comparison.data.x_test)} test points"
+    return [_table(title, methods, {name: cells[name] for name in names}) for names in blocks]
+
+
+def _table(title: str, methods: list[str], cells: dict[str, list[str]]) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    table.add_column(
+        "method", width=max(len(word) for word in ["method", *" ".join(methods).split()])
+    )
+    for name, texts in cells.items():
+        table.add_column(_heading(name), justify="right", width=_column_width(name, texts))
+    for method, *row in zip(methods, *cells.values(), strict=True):
+        table.add_row(method, *row)
+    return table
+
+
+def _heading(metric: str) -> str:
+    from ntkbayes.evaluation._style import label
+
+    return label(metric)
+
+
+def _column_width(metric: str, texts: list[str]) -> int:
+    return max(len(word) for word in [*" ".join(texts).split(), *_heading(metric).split()])
+
+
+if __name__ == "__main__":
+    main()
