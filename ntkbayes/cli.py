@@ -27,6 +27,16 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 MAX_DEVICES = 4
+_HEADINGS = {
+    "predictive_entropy": "entropy",
+    "mutual_information": "mutual inform.",
+    "agreement": "agree with HMC",
+    "total_variation": "total variat. to HMC",
+    "wasserstein_1": "Wass.-1 to HMC",
+    **{f"coverage_{level}": f"cover {level} %" for level in (50, 90, 95)},
+    **{f"width_{level}": f"width {level} %" for level in (50, 90, 95)},
+}
+"""Narrow column headings: a table of all metrics must fit 80 columns."""
 
 app = typer.Typer(
     add_completion=False,
@@ -194,9 +204,16 @@ def _say_interrupted(directory: Path) -> None:
 
 
 def _show(comparison: Comparison) -> None:
-    console = Console()
+    console, data = Console(), comparison.data
+    console.print(
+        f"{data.name}: {len(data.x_train)} training points, {len(data.x_test)} test points",
+        style="bold",
+        highlight=False,
+    )
     for table in _tables(comparison, console.width):
+        console.print()
         console.print(table)
+    console.print()
     for remark in comparison.remarks:
         style = "bold red" if remark.startswith("WARNING") else None
         console.print(remark, style=style, markup=False, highlight=False)
@@ -219,28 +236,35 @@ def _tables(comparison: Comparison, width: int) -> list[Table]:
         for name in wide.columns
         if not str(name).endswith("_floor")
     }
-    first = max(len(word) for word in ["method", *" ".join(methods).split()])
-    room = width - first - 2
+    widths = {name: _widest([*texts, _heading(name)]) for name, texts in cells.items()}
+    # Every column has a divider, and padding on either side where there is room for it.
+    room = width - _widest(["method", *methods])
+    padding = 1 if sum(widths.values()) + 3 * len(widths) <= room else 0
+    return [
+        _table(methods, {name: cells[name] for name in names}, padding)
+        for names in _packed(widths, room)
+    ]
+
+
+def _packed(widths: dict[str, int], room: int) -> list[list[str]]:
+    """Share the columns out over blocks that fit the room."""
     blocks: list[list[str]] = [[]]
     left = room
-    for name, texts in cells.items():
-        needed = _column_width(name, texts) + 2
-        if blocks[-1] and needed > left:
+    for name, column in widths.items():
+        if blocks[-1] and column + 1 > left:
             blocks.append([])
             left = room
         blocks[-1].append(name)
-        left -= needed
-    title = f"{comparison.config.dataset}, {len(comparison.data.x_test)} test points"
-    return [_table(title, methods, {name: cells[name] for name in names}) for names in blocks]
+        left -= column + 1
+    return blocks
 
 
-def _table(title: str, methods: list[str], cells: dict[str, list[str]]) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    table.add_column(
-        "method", width=max(len(word) for word in ["method", *" ".join(methods).split()])
-    )
+def _table(methods: list[str], cells: dict[str, list[str]], padding: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, padding), pad_edge=False, show_edge=False)
+    table.add_column("method", width=_widest(["method", *methods]))
     for name, texts in cells.items():
-        table.add_column(_heading(name), justify="right", width=_column_width(name, texts))
+        heading = _heading(name)
+        table.add_column(heading, justify="right", width=_widest([*texts, heading]))
     for method, *row in zip(methods, *cells.values(), strict=True):
         table.add_row(method, *row)
     return table
@@ -249,11 +273,12 @@ def _table(title: str, methods: list[str], cells: dict[str, list[str]]) -> Table
 def _heading(metric: str) -> str:
     from ntkbayes.evaluation._style import label
 
-    return label(metric)
+    return _HEADINGS.get(metric) or label(metric)
 
 
-def _column_width(metric: str, texts: list[str]) -> int:
-    return max(len(word) for word in [*" ".join(texts).split(), *_heading(metric).split()])
+def _widest(texts: list[str]) -> int:
+    """Length of the longest word: what a column needs when its texts are wrapped."""
+    return max(len(word) for text in texts for word in text.split())
 
 
 if __name__ == "__main__":

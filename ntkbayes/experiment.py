@@ -49,6 +49,7 @@ from ntkbayes.evaluation import (
     wide_table,
     write_report,
 )
+from ntkbayes.evaluation._style import label
 from ntkbayes.evaluation.storage import atomic_path, pooled
 from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
 from ntkbayes.methods import METHODS, REFERENCE, Problem
@@ -445,27 +446,26 @@ def _figures(comparison: Comparison) -> dict[str, tuple[str, Any]]:
         figures["predictive_distributions"] = ("Predictive distributions of test images", figure)
     if data.task == "classification":
         figures["reliability"] = ("Reliability of the top label", plot_reliability(trees))
-        label = "total variation (mean over test points)"
+        distance = "total variation (mean over test points)"
     else:
         if data.num_features == 1:
             figures["bands"] = ("The latent function and its bands", _bands(trees, data))
         figures["coverage"] = ("Coverage of central intervals", plot_coverage(trees))
-        label = "Wasserstein-1 (standardised target units)"
+        distance = "Wasserstein-1 (standardised target units)"
     if len(trees) > 1:
-        heatmap = plot_distance_heatmap(distance_matrix(trees), label=label)
+        heatmap = plot_distance_heatmap(distance_matrix(trees), label=distance)
         figures["distances"] = ("Distances between the methods", heatmap)
     figures["metrics"] = ("Every metric", plot_metric_forest(comparison.metrics))
     return figures
 
 
 def _maps(trees: dict[str, xr.DataTree], data: Dataset) -> Any:
-    shift, scale = np.asarray(data.x_mean), np.asarray(data.x_scale)
     x1, x2 = _grid_axes(data)
     return plot_probability_maps(
         {title: np.asarray(tree["grid/latent"]) for title, tree in trees.items()},
-        x1=x1 * scale[0] + shift[0],
-        x2=x2 * scale[1] + shift[1],
-        x_train=data.original_inputs(data.x_train),
+        x1=x1,
+        x2=x2,
+        x_train=data.x_train,
         y_train=data.y_train,
     )
 
@@ -505,7 +505,7 @@ def _chain_remark(title: str, found: ChainDiagnostics) -> str:
 def _floor_remark(metrics: pd.DataFrame) -> list[str]:
     floors = metrics[metrics["monte_carlo_floor"].notna()]
     return [
-        f"Monte-Carlo floor of {str(name).replace('_', ' ')} (what draws of one and the same "
+        f"Monte-Carlo floor of {label(str(name))} (what draws of one and the same "
         f"distribution would show): "
         + ", ".join(
             f"{method} {floor:.3f}"

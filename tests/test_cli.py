@@ -1,0 +1,218 @@
+"""The command line from end to end: bad input, a small run, resuming it, refusing to mix runs."""
+
+import json
+import tomllib
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from ntkbayes import cli, experiment
+from ntkbayes.evaluation import load_predictions
+from ntkbayes.experiment import ComparisonConfig, preset, run_comparison
+from ntkbayes.methods import METHODS
+
+QUICK = ("laplace", "mode", "ntk-ensemble")
+IRIS = ["compare", "iris", "--methods", ",".join(QUICK), "--num-draws", "50"]
+
+
+@pytest.fixture(autouse=True)
+def _jax_has_started(monkeypatch):
+    """The number of devices cannot change any more; precision is set for all tests."""
+    monkeypatch.setattr(cli, "_start_jax", lambda: None)
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of three quick methods on iris."""
+    out = tmp_path_factory.mktemp("runs") / "iris"
+    comparison = run_comparison(preset("iris", methods=QUICK, num_draws=50), out)
+    return out, comparison
+
+
+def assert_refused(result, *words):
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in result.output
+    for word in words:
+        assert word in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["compare", "digit"], ["dataset", "digits"]),
+        (["compare", "iris", "--methods", "laplas"], ["method", "laplace"]),
+        (["compare", "iris", "--methods", "mode,hcm"], ["method", "hmc"]),
+        (["compare", "iris", "--methods", ","], ["no method"]),
+        (["compare", "iris", "--prior-precision", "0"], ["prior_precision", "0"]),
+        (["compare", "iris", "--prior-precision", "-1"], ["prior_precision", "-1"]),
+        (["compare", "iris", "--prior-precision", "nan"], ["prior_precision", "nan"]),
+        (["compare", "iris", "--num-draws", "0"], ["num_draws", "at least 1"]),
+        (["compare", "iris", "--num-train", "1"], ["num_train", "at least 2"]),
+        (["compare", "iris", "--num-train", "9999"], ["num_train", "at most 90"]),
+        (["compare", "iris", "--seed", "-1"], ["seed", "at least 0"]),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, words, tmp_path):
+    out = tmp_path / "out"
+    assert_refused(invoke(*arguments, "--out", out), *words)
+    assert not out.exists()
+
+
+def test_an_output_directory_that_is_a_file_is_refused(tmp_path):
+    path = tmp_path / "results"
+    path.write_text("mine")
+    assert_refused(invoke(*IRIS, "--out", path), "is a file")
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("inside", ["a file", "a system folder"])
+def test_an_output_directory_that_is_not_writable_is_refused_before_computing(
+    inside, tmp_path, monkeypatch
+):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    if inside == "a file":
+        (tmp_path / "file").write_text("mine")
+    else:
+        monkeypatch.setattr(experiment.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(experiment, "_compute", lambda *a: pytest.fail("computed"))
+    assert_refused(invoke(*IRIS, "--out", tmp_path / "file" / "results"), "not writable")
+
+
+def test_a_run_writes_everything_and_shows_every_method(tmp_path):
+    out = tmp_path / "new" / "iris"
+    result = invoke(*IRIS, "--out", out)
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.stdout.split())
+    for expected in ("Laplace", "Mode", "NLL", "standard error", "nats", "report.html"):
+        assert expected in text
+    assert max(len(line) for line in result.stdout.splitlines() if str(out) not in line) <= 80
+    config = tomllib.loads((out / "config.toml").read_text())
+    assert ComparisonConfig(**config | {"methods": tuple(config["methods"])}) == preset(
+        "iris", methods=QUICK, num_draws=50
+    )
+    assert json.loads((out / "environment.json").read_text())["dtype"] == "float64"
+    assert (out / "report.html").read_text().count("data:image/png;base64,") == 3
+    names = {path.stem for path in (out / "figures").glob("*.png")}
+    assert names == {"reliability", "distances", "metrics"}
+    assert not list(out.rglob("*.tmp"))
+    metrics = pd.read_parquet(out / "metrics.parquet")
+    assert set(metrics["method"]) == {METHODS[name].title for name in QUICK}
+    accuracy = metrics[metrics["metric"] == "accuracy"].set_index("method")["value"]
+    assert accuracy["Mode"] > 0.8
+
+
+def test_the_table_of_a_run_is_that_of_its_files(finished):
+    out, comparison = finished
+    saved = pd.read_parquet(out / "metrics.parquet")
+    pd.testing.assert_frame_equal(saved, comparison.metrics, check_dtype=False)
+
+
+def test_resuming_a_complete_run_computes_nothing(finished, monkeypatch):
+    out, before = finished
+    times = {path: path.stat().st_mtime_ns for path in (out / "predictions").iterdir()}
+    monkeypatch.setattr(experiment, "_compute", lambda *a: pytest.fail("computed"))
+    result = invoke(*IRIS, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert {path: path.stat().st_mtime_ns for path in (out / "predictions").iterdir()} == times
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(out / "metrics.parquet"), before.metrics, check_dtype=False
+    )
+
+
+def test_a_truncated_file_is_redone_and_gives_the_same_numbers(finished):
+    out, before = finished
+    broken = out / "predictions" / "laplace.nc"
+    others = [out / "predictions" / f"{name}.nc" for name in QUICK if name != "laplace"]
+    times = [path.stat().st_mtime_ns for path in others]
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    with pytest.raises(ValueError, match="half written"):
+        load_predictions(broken)
+    result = invoke(*IRIS, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert [path.stat().st_mtime_ns for path in others] == times
+    again = load_predictions(broken)["posterior_predictive/latent"]
+    assert again.equals(before.predictions["Laplace"]["posterior_predictive/latent"])
+
+
+@pytest.mark.parametrize("change", [("--seed", 1), ("--prior-precision", 2), ("--num-draws", 60)])
+def test_other_settings_in_the_same_directory_are_refused(finished, change):
+    out, _ = finished
+    before = (out / "config.toml").read_text()
+    name = change[0].removeprefix("--").replace("-", "_")
+    assert_refused(invoke(*IRIS, *change, "--out", out), "other settings", name)
+    assert (out / "config.toml").read_text() == before
+
+
+def test_predictions_of_other_settings_are_not_taken_for_ones_own(finished, monkeypatch):
+    out, _ = finished
+    config = preset("iris", methods=QUICK, num_draws=50, seed=1)
+    fingerprint = experiment._fingerprint(config)
+    assert experiment._read(out / "predictions" / "mode.nc", fingerprint) is None
+
+
+def test_an_interrupt_keeps_the_finished_methods_and_says_how_to_go_on(tmp_path, monkeypatch):
+    compute = experiment._compute
+
+    def interrupted(name, *arguments):
+        if name == "laplace":
+            raise KeyboardInterrupt
+        return compute(name, *arguments)
+
+    monkeypatch.setattr(experiment, "_compute", interrupted)
+    result = invoke(*IRIS, "--out", tmp_path)
+    assert result.exit_code == 130
+    assert "finished: mode." in result.stderr
+    assert "same command continues" in result.stderr
+    monkeypatch.setattr(experiment, "_compute", compute)
+    kept = (tmp_path / "predictions" / "mode.nc").stat().st_mtime_ns
+    assert invoke(*IRIS, "--out", tmp_path).exit_code == 0
+    assert (tmp_path / "predictions" / "mode.nc").stat().st_mtime_ns == kept
+
+
+def test_a_methods_numbers_do_not_depend_on_the_others(finished, tmp_path):
+    _, before = finished
+    alone = run_comparison(preset("iris", methods=("laplace",), num_draws=50), tmp_path)
+    latent = [c.predictions["Laplace"]["posterior_predictive/latent"] for c in (before, alone)]
+    assert latent[0].equals(latent[1])
+
+
+def test_progress_never_goes_back_and_ends_at_one(tmp_path):
+    fractions = []
+    config = preset("moons", methods=("mode", "laplace"), num_draws=20, num_train=20)
+    run_comparison(config, tmp_path, on_progress=lambda step, fraction: fractions.append(fraction))
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert (tmp_path / "figures" / "maps.png").exists()
+
+
+def test_a_regression_run_draws_bands_and_coverage(tmp_path):
+    methods = "laplace,ntk-ensemble"
+    result = invoke(
+        *("compare", "sine", "--methods", methods, "--num-draws", 50, "--out", tmp_path)
+    )
+    assert result.exit_code == 0, result.output
+    assert "standardised target units" in " ".join(result.stdout.split())
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {
+        *("bands", "coverage", "distances", "metrics")
+    }
+
+
+@pytest.mark.parametrize("command", ["datasets", "methods"])
+def test_lists_name_every_entry(command):
+    result = invoke(command)
+    assert result.exit_code == 0
+    for name in {"datasets": experiment.DATASETS, "methods": METHODS}[command]:
+        assert name in result.stdout
+
+
+def test_version_is_shown():
+    assert invoke("--version").stdout == "ntkbayes 0.1.0\n"
