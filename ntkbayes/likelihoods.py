@@ -191,7 +191,9 @@ class Categorical(Likelihood):
             )
         present = np.flatnonzero(targets.max(axis=0) > 0)
         if len(present) < 2:
-            raise ValueError(f"y holds one class only (class {present[0]}); at least two are needed.")
+            raise ValueError(
+                f"y holds one class only (class {present[0]}); at least two are needed."
+            )
         return jnp.asarray(targets, dtype=jnp.result_type(float))
 
     def log_prob(self, target: Float[Array, "c"], f: Float[Array, "c"]) -> Float[Array, ""]:
@@ -210,7 +212,7 @@ class Categorical(Likelihood):
     def curvature_product(
         self, f: Float[Array, "c"], vector: Float[Array, "c"]
     ) -> Float[Array, "c"]:
-        """p ∘ (v − p·v)."""
+        """P ∘ (v − p·v)."""
         p = jax.nn.softmax(f)
         return p * (vector - jnp.dot(p, vector))
 

@@ -39,9 +39,7 @@ class Predictor(eqx.Module):
     likelihood: eqx.AbstractVar[Likelihood]
 
     @abc.abstractmethod
-    def draw(
-        self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent
-    ) -> Draws:
+    def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
         """Draw functions jointly over the rows of x (m d), with their statistics."""
 
     @property

@@ -26,7 +26,11 @@ def classification_data(num_train=7, num_test=3, num_classes=3, seed=0):
 def exact_gp(k, noise_variance, y, num_train):
     """Posterior moments by numpy.linalg.solve, from the joint prior covariance of (train, test)."""
     k = np.asarray(k)
-    train, cross, test = k[:num_train, :num_train], k[:num_train, num_train:], k[num_train:, num_train:]
+    train, cross, test = (
+        k[:num_train, :num_train],
+        k[:num_train, num_train:],
+        k[num_train:, num_train:],
+    )
     gain = np.linalg.solve(train + noise_variance * np.eye(num_train), cross).T
     return gain @ np.asarray(y), test - gain @ cross
 

@@ -20,9 +20,7 @@ def test_unregularised_moments_equal_neural_tangents(time):
     expected = peer(rate, x_test, get="ntk", compute_cov=True)
     ours = nb.ntk_ensemble(NETWORK, nb.Gaussian(1.0), x, y, prior_precision=0.0, time=time)
     np.testing.assert_allclose(ours.mean(x_test), expected.mean, atol=1e-10)
-    np.testing.assert_allclose(
-        ours.covariance(x_test)[:, 0, :, 0], expected.covariance, atol=1e-10
-    )
+    np.testing.assert_allclose(ours.covariance(x_test)[:, 0, :, 0], expected.covariance, atol=1e-10)
 
 
 @pytest.mark.parametrize("initial", ["nngp", "ntk"])

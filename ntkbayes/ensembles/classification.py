@@ -18,8 +18,8 @@ from ntkbayes.likelihoods import Categorical
 from ntkbayes.networks import KernelPair, Network
 from ntkbayes.predictors import Draws, Predictor
 from ntkbayes.solvers import (
-    Solution,
     SoftmaxHessian,
+    Solution,
     default_tolerance,
     find_mode,
     require_converged,

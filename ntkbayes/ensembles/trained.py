@@ -95,7 +95,7 @@ def deep_ensemble(
     key: Key,
     num_members: int = 5,
     max_steps: int = 1000,
-    tolerance: float = 1e-3,
+    tolerance: float = 1e-2,
     progress: Progress = silent,
 ) -> TrainedEnsemble:
     """Train `num_members` finite networks.
@@ -108,7 +108,8 @@ def deep_ensemble(
         λ ≥ 0, weight of ½‖θ − θ₀‖² against the summed loss.
     max_steps, tolerance
         Training stops when every gradient norm is below `tolerance` times its first value, or
-        after `max_steps`; the result's ``gradient_norm`` says which.
+        after `max_steps`; the result's ``gradient_norm`` says which. A ReLU network's minimum often
+        lies on a kink, where the gradient jumps instead of vanishing.
     progress
         Called after every 25 steps.
 
@@ -134,9 +135,7 @@ def deep_ensemble(
     objective = _Objective(network, likelihood, train, initial, float(prior_precision))
     optimizer = _optimizer(network, likelihood, train, float(prior_precision))
     params, norm, steps = _descend(objective, optimizer, max_steps, tolerance, progress)
-    return TrainedEnsemble(
-        likelihood, network, train, float(prior_precision), params, norm, steps
-    )
+    return TrainedEnsemble(likelihood, network, train, float(prior_precision), params, norm, steps)
 
 
 class _Objective(eqx.Module):

@@ -18,10 +18,8 @@ Khan & Lin 2017, arXiv 1703.04265 (the updates). Pinder & Dodd 2022, JOSS 7, 445
 from typing import Any
 
 import equinox as eqx
-import gpjax as gpx
 import jax
 import jax.numpy as jnp
-import lineax as lx
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 from scipy.stats import norm, qmc
@@ -180,55 +178,17 @@ def gp_posterior(
     shared = (network, train, float(prior_precision), kernel)
     match likelihood:
         case Gaussian():
-            return GPRegression(likelihood, *shared, _condition(likelihood, *shared))
+            # Imported here because importing GPJax starts JAX's backend, after which a user
+            # could no longer choose devices.
+            from ntkbayes.posteriors._gpjax import condition
+
+            return GPRegression(likelihood, *shared, condition(likelihood, *shared))
         case Categorical():
             k = prior_kernel(network, train.x, prior_precision=float(prior_precision), kind=kernel)
             fit = _fit_variational(k, train.targets, progress)
             return GPClassification(likelihood, *shared, *fit)
         case _:
             raise ValueError(f"no GP posterior for the likelihood {type(likelihood).__name__}.")
-
-
-class _NetworkKernel(gpx.kernels.AbstractKernel):
-    """The network's kernel, in GPJax's form."""
-
-    network: Network
-    prior_precision: float
-    kind: str = eqx.field(static=True)
-
-    def __init__(self, network: Network, prior_precision: float, kind: str):
-        super().__init__()
-        self.network = network
-        self.prior_precision = prior_precision
-        self.kind = kind
-
-    def __call__(self, x: Array, y: Array) -> Array:
-        return self.cross_covariance(x[None], y[None])[0, 0]
-
-    def cross_covariance(self, x: Array, y: Array) -> Array:
-        return prior_kernel(
-            self.network, x, y, prior_precision=self.prior_precision, kind=self.kind
-        )
-
-    def gram(self, x: Array) -> lx.AbstractLinearOperator:
-        k = prior_kernel(self.network, x, prior_precision=self.prior_precision, kind=self.kind)
-        return lx.MatrixLinearOperator(k, lx.positive_semidefinite_tag)
-
-
-def _condition(
-    likelihood: Gaussian, network: Network, train: TrainingSet, prior_precision: float, kind: str
-) -> tuple[Any, ...]:
-    # GPJax's jitter is absolute; keep it at the rounding of the kernel.
-    k_scale = float(prior_kernel(network, train.x[:1], prior_precision=prior_precision)[0, 0])
-    prior = gpx.gps.Prior(
-        kernel=_NetworkKernel(network, prior_precision, kind),
-        mean_function=gpx.mean_functions.Zero(),
-        jitter=len(train.x) * float(jnp.finfo(train.x.dtype).eps) * k_scale,
-    )
-    noise_scale = jnp.asarray(likelihood.noise_variance**0.5, dtype=train.x.dtype)
-    model = prior * gpx.likelihoods.Gaussian(obs_stddev=noise_scale)
-    columns = (train.targets[:, [j]] for j in range(train.targets.shape[1]))
-    return tuple(model.condition(gpx.Dataset(train.x, column)) for column in columns)
 
 
 def _half_inverse(k: Array, precision: Array) -> Array:

@@ -10,8 +10,8 @@ from ntkbayes.solvers.stationarity import (
 )
 
 __all__ = [
-    "Solution",
     "SoftmaxHessian",
+    "Solution",
     "default_tolerance",
     "find_mode",
     "require_converged",
