@@ -1,4 +1,4 @@
-"""ntkbayes: is the spread of trained wide networks a usable uncertainty, and how does it compare?
+"""Is the spread of wide networks over initialisations a usable uncertainty? NTK against Bayes.
 
 Data flows one way:
 

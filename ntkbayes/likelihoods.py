@@ -163,7 +163,7 @@ class Categorical(Likelihood):
         self.num_outputs = num_classes
 
     def targets(self, y: AnyArray) -> Float[Array, "n c"]:
-        """Return targets (n c) from class indices (n,) or soft targets (n c) with rows summing to 1.
+        """Return targets (n c) from class indices (n,) or soft targets (n c), rows summing to 1.
 
         Raises
         ------

@@ -75,7 +75,7 @@ class GaussianPredictor(Predictor):
 
     @abc.abstractmethod
     def covariance(self, x: AnyArray) -> Float[Array, "m c m c"]:
-        """Covariance of the latent function between points and outputs; observation noise excluded."""
+        """Covariance of the latent function between points and outputs; noise excluded."""
 
     @abc.abstractmethod
     def variance(self, x: AnyArray) -> Float[Array, "m c"]:

@@ -21,7 +21,7 @@ def test_regression_with_two_outputs_equals_numpy():
 
 
 def test_variational_posterior_maximises_the_elbo_over_all_class_independent_gaussians():
-    """Against SciPy on means and full Cholesky factors, the ELBO written out with dense matrices."""
+    """Against SciPy on means and Cholesky factors, the ELBO written with dense matrices."""
     x, y, _ = classification_data(num_train=4)
     gp = nb.gp_posterior(NETWORK, nb.Categorical(3), x, y, prior_precision=0.5)
     k = jnp.asarray(NETWORK.kernel(x).ntk) / 0.5

@@ -36,7 +36,7 @@ BLOCK_BYTES = 64 * 2**20
 class ClassificationEnsemble(Predictor):
     """An ensemble of trained classifiers, each with a certificate of its solution."""
 
-    likelihood: Categorical
+    likelihood: Categorical  # pyright: ignore[reportIncompatibleVariableOverride]
     network: Network
     train: TrainingSet
     prior_precision: float
@@ -50,7 +50,7 @@ class ClassificationEnsemble(Predictor):
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
         """Draw trained functions jointly over the rows of x, in blocks that bound the memory.
 
-        ``stats`` holds per draw ``residual`` (max |a − s(f₀ + K a)|), ``newton_steps``, ``cg_steps``.
+        ``stats`` holds ``residual`` (max |a − s(f₀ + K a)|), ``newton_steps`` and ``cg_steps``.
 
         Raises
         ------

@@ -33,7 +33,7 @@ __all__ = ["RegressionEnsemble", "regression_ensemble"]
 class RegressionEnsemble(GaussianPredictor):
     """A Gaussian ensemble; outputs are independent and share their covariance."""
 
-    likelihood: Gaussian
+    likelihood: Gaussian  # pyright: ignore[reportIncompatibleVariableOverride]
     network: Network
     train: TrainingSet
     prior_precision: float

@@ -50,7 +50,7 @@ class TrainedEnsemble(Predictor):
     steps: int
 
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
-        """Outputs of the first `num_draws` members; the key is not used.
+        """Evaluate the first `num_draws` members; the key is not used.
 
         Raises
         ------
@@ -204,7 +204,7 @@ def _steps(
 ) -> tuple[Any, Any, Array, Array]:
     def body(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
         params, state = carry
-        _, gradient = objective.gradients(params)
+        _value, gradient = objective.gradients(params)
         updates, state = optimizer.update(gradient, state)
         return (optax.apply_updates(params, updates), state), None
 

@@ -38,7 +38,7 @@ class Network(eqx.Module):
 
     @abc.abstractmethod
     def apply(self, params: Any, x: Float[Array, "n d"]) -> Float[Array, "n c"]:
-        """Outputs of one finite network."""
+        """Evaluate one finite network at each row of x."""
 
     @abc.abstractmethod
     def settings(self) -> dict[str, Any]:

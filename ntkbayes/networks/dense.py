@@ -56,7 +56,7 @@ class DenseNetwork(Network):
         return _kernel(self, jnp.asarray(x1), None if x2 is None else jnp.asarray(x2))
 
     def init(self, key: Key, *, num_features: int, num_outputs: int) -> list[dict[str, Array]]:
-        """Standard normal weights and biases, one dictionary per layer."""
+        """Draw standard normal weights and biases, one dictionary per layer."""
         sizes = [num_features, *[self.width] * self.depth, num_outputs]
         params = []
         for key_layer, fan_in, fan_out in zip(
@@ -68,7 +68,7 @@ class DenseNetwork(Network):
         return params
 
     def apply(self, params: list[dict[str, Array]], x: Float[Array, "n d"]) -> Float[Array, "n c"]:
-        """Outputs of the finite network at each row of x."""
+        """Evaluate the finite network at each row of x."""
         function = ACTIVATIONS[self.activation].function
         for layer in params[:-1]:
             x = function(self._layer(layer, x, self.weight_scale))

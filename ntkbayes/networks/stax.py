@@ -40,7 +40,7 @@ class StaxNetwork(Network):
         return params
 
     def apply(self, params: Any, x: Float[Array, "n d"]) -> Float[Array, "n c"]:
-        """Outputs of the finite network at each row of x."""
+        """Evaluate the finite network at each row of x."""
         return self.apply_fn(params, self._shaped(x))
 
     def settings(self) -> dict[str, Any]:

@@ -18,9 +18,9 @@ __all__ = ["condition"]
 class _NetworkKernel(gpx.kernels.AbstractKernel):
     """The network's kernel, in GPJax's form."""
 
-    network: Network
-    prior_precision: float
-    kind: str = eqx.field(static=True)
+    network: Network  # pyright: ignore[reportGeneralTypeIssues]
+    prior_precision: float  # pyright: ignore[reportGeneralTypeIssues]
+    kind: str = eqx.field(static=True)  # pyright: ignore[reportGeneralTypeIssues]
 
     def __init__(self, network: Network, prior_precision: float, kind: str):
         super().__init__()
@@ -28,15 +28,15 @@ class _NetworkKernel(gpx.kernels.AbstractKernel):
         self.prior_precision = prior_precision
         self.kind = kind
 
-    def __call__(self, x: Array, y: Array) -> Array:
+    def __call__(self, x: Array, y: Array) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self.cross_covariance(x[None], y[None])[0, 0]
 
-    def cross_covariance(self, x: Array, y: Array) -> Array:
+    def cross_covariance(self, x: Array, y: Array) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         return prior_kernel(
             self.network, x, y, prior_precision=self.prior_precision, kind=self.kind
         )
 
-    def gram(self, x: Array) -> lx.AbstractLinearOperator:
+    def gram(self, x: Array) -> lx.AbstractLinearOperator:  # pyright: ignore[reportIncompatibleMethodOverride]
         k = prior_kernel(self.network, x, prior_precision=self.prior_precision, kind=self.kind)
         return lx.MatrixLinearOperator(k, lx.positive_semidefinite_tag)
 

@@ -41,7 +41,7 @@ MAX_ITERATIONS = 100
 class GPRegression(GaussianPredictor):
     """The exact GP posterior, held by GPJax; one per output, sharing the kernel."""
 
-    likelihood: Gaussian
+    likelihood: Gaussian  # pyright: ignore[reportIncompatibleVariableOverride]
     network: Network
     train: TrainingSet
     prior_precision: float
@@ -93,7 +93,7 @@ class GPClassification(Predictor):
     Correlations between the logits of different classes, which the true posterior has, are absent.
     """
 
-    likelihood: Categorical
+    likelihood: Categorical  # pyright: ignore[reportIncompatibleVariableOverride]
     network: Network
     train: TrainingSet
     prior_precision: float
@@ -216,7 +216,7 @@ def _fit_variational(
     tolerance = float(jnp.finfo(k.dtype).eps) ** 0.5
     a = jnp.zeros_like(targets)
     precision = jnp.full_like(targets, (targets.shape[1] - 1) / targets.shape[1] ** 2)
-    rate, change_before = 1.0, np.inf
+    rate, change, change_before = 1.0, np.inf, np.inf
     for iteration in range(1, MAX_ITERATIONS + 1):
         a_new, precision_new, elbo = _variational_step(k, targets, a, precision, points)
         step_a, step_precision = a_new - a, precision_new - precision

@@ -4,7 +4,9 @@ Prior f ~ GP(0, K ⊗ I_c), mode f̂ = K a, a = s(f̂), W the curvature at the m
 N(f̂, (K⁻¹ + W)⁻¹) at the training points, extended to test points by the prior's conditional:
 
     mean        K(x, X) a,
-    covariance  K(x, x') − K(x, X) (K + W⁻¹)⁻¹ K(X, x')   with (K + W⁻¹)⁻¹ = E − E R (Σ_c E_c)⁻¹ Rᵀ E.
+    covariance  K(x, x') − K(x, X) (K + W⁻¹)⁻¹ K(X, x'),
+
+with (K + W⁻¹)⁻¹ = E − E R (Σ_c E_c)⁻¹ Rᵀ E, R stacking c identity matrices.
 
 For a Gaussian likelihood it is the exact posterior.
 
@@ -62,6 +64,7 @@ class LaplacePosterior(GaussianPredictor):
         eye = jnp.eye(self.likelihood.num_outputs, dtype=k_cross.dtype)
         k_test = self._prior(x_test)
         if self.hessian is None:
+            assert self.factor is not None  # Gaussian: a factor instead of a Hessian
             half = solve_triangular(self.factor, k_cross, lower=True)
             return jnp.einsum("ij,kl->ikjl", k_test - half.T @ half, eye)
         return _softmax_covariance(self.hessian, k_cross, k_test)
@@ -191,8 +194,10 @@ def _matheron_weights(posterior: LaplacePosterior, f0: Array, noise: Array) -> A
     """(I + W K)⁻¹ (W f₀ − ξ) per draw, from standard normal noise (s n c)."""
     if posterior.hessian is None:
         assert isinstance(posterior.likelihood, Gaussian)  # the only likelihood without a Hessian
+        assert posterior.factor is not None
+        factor = posterior.factor
         observed = f0 + posterior.likelihood.noise_variance**0.5 * noise
-        return jax.vmap(lambda r: cho_solve((posterior.factor, True), r))(observed)
+        return jax.vmap(lambda r: cho_solve((factor, True), r))(observed)
     hessian = posterior.hessian
     p = hessian.probabilities
 

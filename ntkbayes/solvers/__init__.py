@@ -1,4 +1,4 @@
-"""Solvers of the regularised, linearised training problem for every likelihood without closed form."""
+"""Solvers of the regularised, linearised training problem where there is no closed form."""
 
 from ntkbayes.solvers.softmax_hessian import SoftmaxHessian, softmax_hessian
 from ntkbayes.solvers.stationarity import (
