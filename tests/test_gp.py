@@ -6,6 +6,7 @@ from models import NETWORK, classification_data, exact_gp, regression_data
 from scipy.optimize import minimize
 
 import ntkbayes as nb
+from ntkbayes.posteriors import gp as gp_module
 from ntkbayes.posteriors.gp import _qmc_normals
 
 
@@ -20,8 +21,11 @@ def test_regression_with_two_outputs_equals_numpy():
     np.testing.assert_array_equal(gp.covariance(x_test)[:, 0, :, 1], 0)
 
 
-def test_variational_posterior_maximises_the_elbo_over_all_class_independent_gaussians():
+def test_variational_posterior_maximises_the_elbo_over_all_class_independent_gaussians(monkeypatch):
     """Against SciPy on means and Cholesky factors, the ELBO written with dense matrices."""
+    # Our update takes E[p(1−p)] by quadrature, the optimiser below its reparameterised twin: they
+    # agree up to the quadrature error, which many points make small.
+    monkeypatch.setattr(gp_module, "NUM_QMC_POINTS", 16384)
     x, y, _ = classification_data(num_train=4)
     gp = nb.gp_posterior(NETWORK, nb.Categorical(3), x, y, prior_precision=0.5)
     k = jnp.asarray(NETWORK.kernel(x).ntk) / 0.5
@@ -50,11 +54,11 @@ def test_variational_posterior_maximises_the_elbo_over_all_class_independent_gau
     best = minimize(jax.jit(jax.value_and_grad(negative_elbo)), start, jac=True, tol=1e-12)
     mean, factors = unpack(jnp.asarray(best.x))
     ours, covariances = gp.moments(x)
-    np.testing.assert_allclose(gp.elbo, -best.fun, rtol=2e-4)
-    # BFGS ends at gradients of 1e-5; the expected curvature uses E[p(1-p)] where the sampled
-    # objective uses its reparameterised twin, equal up to the quadrature error of 128 points.
-    np.testing.assert_allclose(ours, mean, atol=0.02)
-    np.testing.assert_allclose(covariances, factors @ jnp.swapaxes(factors, 1, 2), atol=0.02)
+    np.testing.assert_allclose(gp.elbo, -best.fun, rtol=1e-5)
+    np.testing.assert_allclose(ours, mean, rtol=5e-3, atol=2e-3)
+    np.testing.assert_allclose(
+        covariances, factors @ jnp.swapaxes(factors, 1, 2), rtol=5e-3, atol=2e-3
+    )
 
 
 def test_permuting_the_training_data_changes_nothing():

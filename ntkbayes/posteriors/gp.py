@@ -34,7 +34,7 @@ from ntkbayes.predictors import Draws, GaussianPredictor, Predictor
 
 __all__ = ["GPClassification", "GPRegression", "gp_posterior"]
 
-NUM_QMC_POINTS = 128
+NUM_QMC_POINTS = 256
 MAX_ITERATIONS = 100
 
 
