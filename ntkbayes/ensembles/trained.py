@@ -108,8 +108,7 @@ def deep_ensemble(
         λ ≥ 0, weight of ½‖θ − θ₀‖² against the summed loss.
     max_steps, tolerance
         Training stops when every gradient norm is below `tolerance` times its first value, or
-        after `max_steps`; the result's ``gradient_norm`` says which. A ReLU network's minimum often
-        lies on a kink, where the gradient jumps instead of vanishing.
+        after `max_steps`; the result's ``gradient_norm`` says which.
     progress
         Called after every 25 steps.
 
