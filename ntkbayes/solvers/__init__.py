@@ -1,6 +1,12 @@
 """Solvers of the regularised, linearised training problem where there is no closed form."""
 
-from ntkbayes.solvers.hessian import Hessian, hessian_at, softmax_hessian, uniform_hessian
+from ntkbayes.solvers.hessian import (
+    Hessian,
+    SoftmaxHessian,
+    hessian_at,
+    softmax_hessian,
+    uniform_hessian,
+)
 from ntkbayes.solvers.stationarity import (
     Solution,
     default_tolerance,
@@ -11,6 +17,7 @@ from ntkbayes.solvers.stationarity import (
 
 __all__ = [
     "Hessian",
+    "SoftmaxHessian",
     "Solution",
     "default_tolerance",
     "find_mode",
