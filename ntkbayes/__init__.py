@@ -6,7 +6,7 @@ Data flows one way:
 
 - ``datasets``     `load_dataset`, `make_dataset`, the `Dataset` record
 - ``networks``     `dense_network`, `stax_network`: kernels at infinite, functions at finite width
-- ``likelihoods``  `Gaussian`, `Categorical`
+- ``likelihoods``  `Gaussian`, `Categorical`, `Bernoulli`, `Poisson`
 - ``ensembles``    `ntk_ensemble` (closed form), `deep_ensemble` (really trained)
 - ``posteriors``   `laplace`, `gp_posterior`, `hmc`
 - ``evaluation``   `predict` → ArviZ DataTree → `compare`, plots, report
@@ -19,7 +19,7 @@ Importing this package changes no JAX setting; enable float64 yourself where you
 from ntkbayes.datasets import DATASETS, Dataset, load_dataset, make_dataset
 from ntkbayes.ensembles import deep_ensemble, ntk_ensemble
 from ntkbayes.evaluation import compare, load_predictions, predict, save_predictions
-from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
+from ntkbayes.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson
 from ntkbayes.networks import Network, dense_network, stax_network
 from ntkbayes.posteriors import gp_posterior, hmc, laplace
 from ntkbayes.predictors import Draws, GaussianPredictor, Predictor
@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DATASETS",
+    "Bernoulli",
     "Categorical",
     "Dataset",
     "Draws",
@@ -35,6 +36,7 @@ __all__ = [
     "GaussianPredictor",
     "Likelihood",
     "Network",
+    "Poisson",
     "Predictor",
     "compare",
     "deep_ensemble",
