@@ -84,6 +84,7 @@ def test_observations_have_the_right_mean(likelihood, f, mean):
         (nb.Categorical(2), [[0.5, 0.6], [0.5, 0.5]], "rows that sum to 1"),
         (nb.Gaussian(1.0, 2), [[1.0], [2.0]], r"shape \(n, 2\)"),
         (nb.Gaussian(1.0), [np.nan], "y must be finite"),
+        (nb.Gaussian(1.0), [1, 0, 2], "y must hold real values with a Gaussian likelihood"),
     ],
 )
 def test_impossible_observations_are_refused(likelihood, y, message):

@@ -37,8 +37,20 @@ class Gaussian(Likelihood):
         self.num_outputs = num_outputs
 
     def targets(self, y: AnyArray) -> Float[Array, "n c"]:
-        """Return regression targets (n c) from y (n,) when c = 1, or (n c)."""
+        """Return regression targets (n c) from y (n,) when c = 1, or (n c).
+
+        Raises
+        ------
+        ValueError
+            If y is empty, not finite, has another shape, or holds integers: class indices more
+            often than measurements.
+        """
         check_not_empty("y", y)
+        if not jnp.issubdtype(y.dtype, jnp.floating):
+            raise ValueError(
+                f"y must hold real values with a Gaussian likelihood, but has {y.dtype}: "
+                "use y.astype(float) if they are measurements, Categorical if they are classes."
+            )
         check_finite("y", y)
         targets = jnp.asarray(y, dtype=jnp.result_type(float))
         if targets.ndim == 1 and self.num_outputs == 1:

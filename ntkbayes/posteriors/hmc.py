@@ -6,7 +6,8 @@ posterior log density is, up to a constant,
     −½ ‖z‖² + Σᵢ log p(yᵢ | (L z)ᵢ).
 
 Chains start at random around the mode and move in coordinates that make the *posterior* nearly
-isotropic: the eigenbasis of K, scaled by (K⁻¹ + w I)⁻¹ᐟ² with a typical curvature w of the likelihood.
+isotropic: the eigenbasis of K, scaled by (K⁻¹ + w I)⁻¹ᐟ² with w a typical curvature of the
+likelihood.
 At test points the same function continues as B z + C ε, with [B, C] the rows that extend L.
 """
 
