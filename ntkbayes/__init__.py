@@ -19,7 +19,14 @@ Importing this package changes no JAX setting; enable float64 yourself where you
 from ntkbayes.datasets import DATASETS, Dataset, load_dataset, make_dataset
 from ntkbayes.ensembles import deep_ensemble, ntk_ensemble
 from ntkbayes.evaluation import compare, load_predictions, predict, save_predictions
-from ntkbayes.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson
+from ntkbayes.likelihoods import (
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    Likelihood,
+    Poisson,
+    smooth_labels,
+)
 from ntkbayes.networks import Network, dense_network, stax_network
 from ntkbayes.posteriors import gp_posterior, hmc, laplace
 from ntkbayes.predictors import Draws, GaussianPredictor, Predictor
@@ -50,5 +57,6 @@ __all__ = [
     "ntk_ensemble",
     "predict",
     "save_predictions",
+    "smooth_labels",
     "stax_network",
 ]

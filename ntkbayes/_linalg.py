@@ -48,12 +48,19 @@ def extend_factor(
     With k_train = L Lᵀ and z ~ N(0, I), ``L z`` is a function at the training points and
     ``B z + C z'`` the *same* function at the test points.
     """
-    cross = solve_triangular(factor, k_cross, lower=True).T
-    conditional = k_test - cross @ cross.T
+    cross, conditional = conditional_covariance(factor, k_cross, k_test)
     # A test point that repeats a training point has conditional variance 0, but the angle in a
     # ReLU kernel knows coincidence to √eps only.
     rounding = jnp.finfo(k_test.dtype).eps ** 0.5 * jnp.max(jnp.diagonal(k_test))
     return cross, _factor_with_rounding(conditional, rounding, name=name)
+
+
+def conditional_covariance(
+    factor: Float[Array, "n n"], k_cross: Float[Array, "n m"], k_test: Float[Array, "m m"]
+) -> tuple[Float[Array, "m n"], Float[Array, "m m"]]:
+    """B = K*ᵀ L⁻ᵀ and K** − B Bᵀ: what L z says of the test points, and what it leaves open."""
+    cross = solve_triangular(factor, k_cross, lower=True).T
+    return cross, k_test - cross @ cross.T
 
 
 def _factor_with_rounding(

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from models import NETWORK, brute_force_hessian, classification_data, regression_data, softmax
 
 import ntkbayes as nb
@@ -48,7 +49,7 @@ def test_zero_initial_function_gives_the_mode_only():
     x, y, x_test = regression_data()
     mode = nb.ntk_ensemble(NETWORK, nb.Gaussian(0.1), x, y, prior_precision=1.0, initial="zero")
     draws = mode.sample(jax.random.key(0), x_test, num_draws=3)
-    np.testing.assert_array_equal(draws, jnp.stack([mode.mean(x_test)] * 3))
+    np.testing.assert_allclose(draws, jnp.stack([mode.mean(x_test)] * 3), atol=1e-14)
 
 
 @pytest.mark.parametrize("initial", ["nngp", "ntk"])
@@ -79,6 +80,88 @@ def test_classifier_spread_is_the_first_order_theory_for_weak_data(initial, pert
     assert np.all(np.abs(measured - exact) < 5 * error)
 
 
+@pytest.mark.parametrize("initial", ["nngp", "zero"])
+def test_unregularised_classifiers_on_smooth_labels_are_gaussian_in_closed_form(initial):
+    """Theory 1.5, evaluated naively with the full (n c) matrices."""
+    x, y, x_test = classification_data()
+    soft = nb.smooth_labels(y, 3, label_smoothing=0.2)
+    joint = NETWORK.kernel(jnp.concatenate([x, x_test]))
+    n, m = len(x), len(x_test)
+    eye, P = np.eye(3), np.eye(3) - 1 / 3
+    gain = np.asarray(joint.ntk)[n:, :n] @ np.linalg.inv(np.asarray(joint.ntk)[:n, :n])
+    lift = np.concatenate([-np.kron(gain, P), np.kron(np.eye(m), eye)], axis=1)
+    covariance = lift @ np.kron(np.asarray(joint.nngp) * (initial == "nngp"), eye) @ lift.T
+    ours = nb.ntk_ensemble(
+        NETWORK, nb.Categorical(3), x, soft, prior_precision=0.0, initial=initial
+    )
+    np.testing.assert_allclose(ours.mean(x_test), gain @ np.log(soft) @ P, atol=1e-10)
+    np.testing.assert_allclose(
+        ours.covariance(x_test).reshape(3 * m, 3 * m), covariance, atol=1e-10
+    )
+    np.testing.assert_allclose(ours.variance(x_test).ravel(), np.diag(covariance), atol=1e-10)
+    draws = np.asarray(ours.sample(jax.random.key(0), x_test, num_draws=20_000))
+    draws = draws.reshape(-1, 3 * m)
+    variance = np.diag(covariance)
+    error = np.sqrt((np.outer(variance, variance) + covariance**2) / len(draws))
+    assert np.all(np.abs(np.cov(draws.T) - covariance) <= 5 * error + 1e-12)
+
+
+def test_a_vanishing_regulariser_leads_to_the_closed_form():
+    """Theory 1.4 at λ → 0 ends in 1.5 for the same initial function (here zero)."""
+    x, y, x_test = classification_data()
+    soft = nb.smooth_labels(y, 3, label_smoothing=0.2)
+    model = (NETWORK, nb.Categorical(3), x, soft)
+    limit = nb.ntk_ensemble(*model, prior_precision=0.0, initial="zero").mean(x_test)
+    errors = []
+    for precision in (1e-4, 1e-5):
+        near = nb.ntk_ensemble(*model, prior_precision=precision, initial="zero")
+        draws = near.sample(jax.random.key(0), x_test, num_draws=1)
+        errors.append(float(jnp.abs(draws[0] - limit).max()))
+    assert errors[1] < 1e-3
+    np.testing.assert_allclose(errors[0] / errors[1], 10, rtol=0.05)  # first order in λ
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "y", "expected"),
+    [
+        (nb.Bernoulli(), np.array([0.2, 0.9, 0.5, 0.3, 0.6, 0.1, 0.8]), scipy.special.logit),
+        (nb.Poisson(), np.array([1, 4, 2, 7, 3, 1, 2]), np.log),
+    ],
+)
+def test_unregularised_training_reproduces_the_targets(likelihood, y, expected):
+    x, _, _ = classification_data()
+    ensemble = nb.ntk_ensemble(NETWORK, likelihood, x, y, prior_precision=0.0)
+    np.testing.assert_allclose(ensemble.mean(x)[:, 0], expected(y), atol=1e-10)
+    np.testing.assert_allclose(ensemble.variance(x), 0, atol=1e-10)
+
+
+def test_two_softmax_logits_are_one_logistic_logit_with_twice_the_kernel():
+    x, y, x_test = classification_data(num_classes=2)
+    two = nb.ntk_ensemble(NETWORK, nb.Categorical(2), x, y, prior_precision=0.4, initial="zero")
+    one = nb.ntk_ensemble(NETWORK, nb.Bernoulli(), x, y, prior_precision=0.2, initial="zero")
+    key = jax.random.key(0)
+    logits = two.sample(key, x_test, num_draws=1)
+    logit = one.sample(key, x_test, num_draws=1)
+    np.testing.assert_allclose(logits[..., 1] - logits[..., 0], logit[..., 0], atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "poisson"])
+def test_score_noise_restores_laplace_to_first_order_for_one_output(name):
+    """Theory 3.4: with K small, ntk + perturbed targets has the Laplace covariance."""
+    x, y, _ = classification_data(num_train=5, num_classes=2)
+    likelihood = {"bernoulli": nb.Bernoulli(), "poisson": nb.Poisson()}[name]
+    precision, num_draws = 300.0, 40_000
+    model = (NETWORK, likelihood, x, y)
+    exact = nb.laplace(*model, prior_precision=precision).covariance(x)[:, 0, :, 0]
+    ensemble = nb.ntk_ensemble(
+        *model, prior_precision=precision, initial="ntk", perturb_targets=True
+    )
+    draws = np.asarray(ensemble.sample(jax.random.key(0), x, num_draws=num_draws))[:, :, 0]
+    variance = np.diag(exact)
+    error = np.sqrt((np.outer(variance, variance) + np.asarray(exact) ** 2) / num_draws)
+    assert np.all(np.abs(np.cov(draws.T) - exact) < 5 * error)
+
+
 @pytest.mark.parametrize("perturb", [False, True])
 def test_each_classifier_satisfies_the_stationarity_equation(perturb):
     """At the training points a = K⁻¹(f − f₀) must equal target − softmax(f), so be a score."""
@@ -100,7 +183,11 @@ def test_each_classifier_satisfies_the_stationarity_equation(perturb):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prior_precision": 0.0}, "prior_precision must be positive"),
+        ({"prior_precision": 0.0}, "prior_precision > 0, label smoothing .*, or a finite time"),
+        (
+            {"prior_precision": 0.0, "y": np.full((7, 3), 1 / 3), "perturb_targets": True},
+            "perturb_targets needs prior_precision > 0",
+        ),
         ({"prior_precision": -1.0}, "prior_precision must be zero or positive"),
         ({"prior_precision": 1.0, "initial": "nngpp"}, "did you mean nngp"),
         ({"prior_precision": 1.0, "time": 3.0}, "time must be inf"),

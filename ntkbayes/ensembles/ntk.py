@@ -19,9 +19,13 @@ from ntkbayes._checks import check_choice, check_positive
 from ntkbayes._problem import training_set
 from ntkbayes._types import AnyArray, typed
 from ntkbayes.ensembles.convex import ConvexEnsemble, convex_ensemble
+from ntkbayes.ensembles.gaussian import (
+    GaussianEnsemble,
+    interpolating_ensemble,
+    regression_ensemble,
+)
 from ntkbayes.ensembles.initial import INITIAL_FUNCTIONS
-from ntkbayes.ensembles.regression import RegressionEnsemble, regression_ensemble
-from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
+from ntkbayes.likelihoods import Gaussian, Likelihood
 from ntkbayes.networks import Network
 
 __all__ = ["ntk_ensemble"]
@@ -38,7 +42,7 @@ def ntk_ensemble(
     initial: str = "nngp",
     perturb_targets: bool = False,
     time: float | int = math.inf,
-) -> RegressionEnsemble | ConvexEnsemble:
+) -> GaussianEnsemble | ConvexEnsemble:
     """Return the distribution of trained predictors over random initialisations.
 
     Parameters
@@ -46,12 +50,14 @@ def ntk_ensemble(
     network
         Supplies the kernels Q and Θ.
     likelihood
-        `Gaussian` (exact moments) or `Categorical` (one convex problem per draw).
+        `Gaussian` has exact moments; any other is one convex problem per draw, or exact as well
+        if `prior_precision` is zero.
     x, y
         Training inputs (n d), and targets: values (n,) or (n c), class indices (n,), or soft
         targets (n c).
     prior_precision
-        λ, the weight of ½‖θ − θ₀‖² against the *summed* loss. Zero is possible for `Gaussian`.
+        λ, the weight of ½‖θ − θ₀‖² against the *summed* loss. Zero is possible for `Gaussian`, and
+        for targets that a finite function reproduces (soft targets, see `smooth_labels`).
     initial
         Law of the initial function: ``"nngp"``, ``"ntk"`` or ``"zero"``.
     perturb_targets
@@ -72,21 +78,15 @@ def ntk_ensemble(
     if prior_precision == 0 and initial == "ntk":
         raise ValueError("initial='ntk' draws from GP(0, Θ/λ): prior_precision must be positive.")
     settings = (float(prior_precision), initial, perturb_targets)
-    match likelihood:
-        case Gaussian():
-            return regression_ensemble(network, likelihood, train, *settings, time=float(time))
-        case Categorical():
-            _check_classification(prior_precision, time)
-            return convex_ensemble(network, likelihood, train, *settings)
-        case _:
-            raise ValueError(f"no ensemble for the likelihood {type(likelihood).__name__}.")
-
-
-def _check_classification(prior_precision: float, time: float) -> None:
-    if prior_precision == 0:
-        raise ValueError(
-            "prior_precision must be positive with a Categorical likelihood: unregularised "
-            "training on one-hot targets has no finite solution, its logits diverge."
-        )
+    if isinstance(likelihood, Gaussian):
+        return regression_ensemble(network, likelihood, train, *settings, time=float(time))
     if not math.isinf(time):
-        raise ValueError(f"time must be inf with a Categorical likelihood, but is {time}.")
+        raise ValueError(f"time must be inf unless the likelihood is Gaussian, but is {time}.")
+    if prior_precision > 0:
+        return convex_ensemble(network, likelihood, train, *settings)
+    if perturb_targets:
+        raise ValueError(
+            "perturb_targets needs prior_precision > 0 here: without regularisation a perturbed "
+            "target may be one that no finite function reproduces."
+        )
+    return interpolating_ensemble(network, likelihood, train, initial)

@@ -12,8 +12,8 @@ regression, counts. ``targets`` makes them from what a user has.
 """
 
 from ntkbayes.likelihoods.base import Likelihood
-from ntkbayes.likelihoods.classes import Bernoulli, Categorical
+from ntkbayes.likelihoods.classes import Bernoulli, Categorical, smooth_labels
 from ntkbayes.likelihoods.counts import Poisson
 from ntkbayes.likelihoods.gaussian import Gaussian
 
-__all__ = ["Bernoulli", "Categorical", "Gaussian", "Likelihood", "Poisson"]
+__all__ = ["Bernoulli", "Categorical", "Gaussian", "Likelihood", "Poisson", "smooth_labels"]

@@ -3,12 +3,13 @@
 import abc
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 
 from ntkbayes._checks import check_finite, check_not_empty
 from ntkbayes._types import AnyArray, Array, Float, Key
 
-__all__ = ["Likelihood", "single_output"]
+__all__ = ["Likelihood", "require_reachable", "single_output"]
 
 
 class Likelihood(eqx.Module):
@@ -39,6 +40,22 @@ class Likelihood(eqx.Module):
         """W(f) · vector, without forming W."""
 
     @abc.abstractmethod
+    def saturated(self, targets: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        """Latent values that reproduce the targets exactly: the score there is zero.
+
+        What training without regularisation converges to.
+
+        Raises
+        ------
+        ValueError
+            If no finite value does.
+        """
+
+    def identified(self, dtype: jnp.dtype) -> Float[Array, "c c"]:
+        """Projector onto the directions of f that the likelihood sees."""
+        return jnp.eye(self.num_outputs, dtype=dtype)
+
+    @abc.abstractmethod
     def score_noise(self, key: Key, f: Float[Array, "c"]) -> Float[Array, "c"]:
         """One draw with mean 0 and covariance W(f)."""
 
@@ -65,3 +82,12 @@ def single_output(name: str, y: AnyArray) -> np.ndarray:
     if values.shape not in ((len(values),), (len(values), 1)):
         raise ValueError(f"{name} must have shape (n,) or (n, 1), but has {values.shape}.")
     return values.reshape(-1, 1)
+
+
+def require_reachable(reachable: bool, *, targets: str, remedy: str) -> None:
+    """Raise `ValueError` with the three ways out if unregularised training would diverge."""
+    if not reachable:
+        raise ValueError(
+            f"prior_precision is zero, and unregularised training on {targets} has no finite "
+            f"solution: its logits diverge. Use prior_precision > 0, {remedy}, or a finite time."
+        )

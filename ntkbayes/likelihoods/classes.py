@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ntkbayes._checks import check_at_least, check_finite, check_not_empty
-from ntkbayes._types import AnyArray, Array, Float, Key
-from ntkbayes.likelihoods.base import Likelihood, single_output
+from ntkbayes._types import AnyArray, Array, Float, Int, Key, typed
+from ntkbayes.likelihoods.base import Likelihood, require_reachable, single_output
 
-__all__ = ["Bernoulli", "Categorical"]
+__all__ = ["Bernoulli", "Categorical", "smooth_labels"]
 
 
 class Categorical(Likelihood):
@@ -89,6 +89,21 @@ class Categorical(Likelihood):
         p = jax.nn.softmax(f)
         return p * (vector - jnp.dot(p, vector))
 
+    def saturated(self, targets: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        """Log targets, with mean 0 over the classes of a point."""
+        require_reachable(
+            bool(jnp.all(targets > 0)),
+            targets="one-hot targets",
+            remedy="label smoothing (smooth_labels)",
+        )
+        logits = jnp.log(targets)
+        return logits - jnp.mean(logits, axis=1, keepdims=True)
+
+    def identified(self, dtype: jnp.dtype) -> Float[Array, "c c"]:
+        """I − 11ᵀ/c: a logit shift common to all classes changes nothing."""
+        c = self.num_outputs
+        return jnp.eye(c, dtype=dtype) - jnp.full((c, c), 1 / c, dtype=dtype)
+
     def score_noise(self, key: Key, f: Float[Array, "c"]) -> Float[Array, "c"]:
         """Onehot(y*) − p with y* ~ Categorical(p): a resampled label minus its expectation."""
         label = jax.nn.one_hot(self.sample(key, f), f.shape[0], dtype=f.dtype)
@@ -149,6 +164,15 @@ class Bernoulli(Likelihood):
         """σ(f) σ(−f) · vector."""
         return jax.nn.sigmoid(f) * jax.nn.sigmoid(-f) * vector
 
+    def saturated(self, targets: Float[Array, "n 1"]) -> Float[Array, "n 1"]:
+        """Logit of the targets."""
+        require_reachable(
+            bool(jnp.all((targets > 0) & (targets < 1))),
+            targets="labels 0 and 1",
+            remedy="label smoothing (targets between 0 and 1)",
+        )
+        return jnp.log(targets) - jnp.log1p(-targets)
+
     def score_noise(self, key: Key, f: Float[Array, "1"]) -> Float[Array, "1"]:
         """Y* − σ(f) with y* ~ Bernoulli(σ(f)): a resampled label minus its expectation."""
         p = jax.nn.sigmoid(f)
@@ -161,3 +185,31 @@ class Bernoulli(Likelihood):
     def settings(self) -> dict[str, str | int | float]:
         """Name."""
         return {"name": "Bernoulli", "num_outputs": 1}
+
+
+@typed
+def smooth_labels(
+    y: Int[AnyArray, "n"], num_classes: int, *, label_smoothing: float
+) -> Float[Array, "n c"]:
+    """Return soft targets (1 − ε) onehot(y) + ε/c: every class has positive probability.
+
+    Parameters
+    ----------
+    y
+        Class indices.
+    label_smoothing
+        ε, between 0 and 1 (exclusive).
+
+    Raises
+    ------
+    ValueError
+        If a class index or ε is out of range.
+
+    References
+    ----------
+    Szegedy et al. 2016, arXiv 1512.00567, §7.
+    """
+    if not 0 < label_smoothing < 1:
+        raise ValueError(f"label_smoothing must lie between 0 and 1, but is {label_smoothing}.")
+    onehot = Categorical(num_classes).targets(y)
+    return (1 - label_smoothing) * onehot + label_smoothing / num_classes

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ntkbayes._types import AnyArray, Array, Float, Key
-from ntkbayes.likelihoods.base import Likelihood, single_output
+from ntkbayes.likelihoods.base import Likelihood, require_reachable, single_output
 
 __all__ = ["Poisson"]
 
@@ -46,6 +46,13 @@ class Poisson(Likelihood):
     ) -> Float[Array, "1"]:
         """Exp f · vector."""
         return jnp.exp(f) * vector
+
+    def saturated(self, targets: Float[Array, "n 1"]) -> Float[Array, "n 1"]:
+        """Log of the counts."""
+        require_reachable(
+            bool(jnp.all(targets > 0)), targets="counts of zero", remedy="positive counts only"
+        )
+        return jnp.log(targets)
 
     def score_noise(self, key: Key, f: Float[Array, "1"]) -> Float[Array, "1"]:
         """Y* − exp f with y* ~ Poisson(exp f): a resampled count minus its expectation."""

@@ -81,6 +81,10 @@ class Gaussian(Likelihood):
         """Vector / σ²."""
         return vector / self.noise_variance
 
+    def saturated(self, targets: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        """Return the targets themselves."""
+        return targets
+
     def score_noise(self, key: Key, f: Float[Array, "c"]) -> Float[Array, "c"]:
         """N(0, 1/σ²): adding it to the score adds N(0, σ²) to the target."""
         return jax.random.normal(key, f.shape, f.dtype) / self.noise_variance**0.5

@@ -1,0 +1,225 @@
+"""The cases in which the ensemble is a Gaussian process with closed-form moments.
+
+Training moves f₀ linearly: with A(x) = Θ(x, X) φ(Θ) and F the values it drives f(X) to,
+
+    f(x) = f₀(x) + A(x) P (F + ε − f₀(X)).
+
+- Gaussian noise: φ(e) = (1 − exp(−t (e/σ² + λ))) / (e + λσ²) of the eigenvalues e, F = y, P = I,
+  and ε ~ N(0, σ²) where targets are perturbed.
+- Any other likelihood trained to the end without regularisation (λ = 0, t = ∞), on targets that a
+  finite f can reproduce: φ(e) = 1/e, F the latent function that does (log Y for classes), ε = 0,
+  and P = I − 11ᵀ/c for classes, whose mean logit is never moved.
+
+So the mean is A F, and with Q₀ the covariance of the initial function (Q, Θ/λ or 0)
+
+    cov = S ⊗ P + Q₀(x, x') ⊗ (I − P),
+    S = Q₀(x, x') − A Q₀(X, x') − Q₀(x, X) Aᵀ + A (Q₀(X, X) + σ²[perturbed]) Aᵀ.
+
+References
+----------
+Lee et al. 2019, arXiv 1902.06720, eqs. 14-16 (λ = 0, σ² = 1). Calvo-Ordoñez et al. 2026, arXiv
+2605.17606 (non-degenerate targets). Matheron's rule makes initial ``"ntk"`` with perturbed targets
+the exact GP posterior (He et al. 2020, arXiv 2007.05864).
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ntkbayes._linalg import conditional_covariance, covariance_factor, extend_factor
+from ntkbayes._problem import TrainingSet, checked_inputs
+from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent
+from ntkbayes.ensembles.initial import initial_kernel
+from ntkbayes.likelihoods import Gaussian, Likelihood
+from ntkbayes.networks import KernelPair, Network
+from ntkbayes.predictors import Draws, GaussianPredictor
+
+__all__ = ["GaussianEnsemble", "interpolating_ensemble", "regression_ensemble"]
+
+
+class GaussianEnsemble(GaussianPredictor):
+    """A Gaussian ensemble; see the module's docstring for the notation.
+
+    Attributes
+    ----------
+    fitted
+        F, one column per output.
+    moved
+        The projector P.
+    factor
+        L with L Lᵀ = Q₀(X, X); None for initial function zero.
+    smoother
+        φ(Θ).
+    target_variance
+        Variance of ε.
+    """
+
+    likelihood: Likelihood
+    network: Network
+    train: TrainingSet
+    prior_precision: float
+    initial: str = eqx.field(static=True)
+    perturb_targets: bool = eqx.field(static=True)
+    time: float
+    fitted: Float[Array, "n c"]
+    moved: Float[Array, "c c"]
+    factor: Float[Array, "n n"] | None
+    smoother: Float[Array, "n n"]
+    target_variance: float
+
+    def mean(self, x: AnyArray) -> Float[Array, "m c"]:
+        """Mean A F of the trained function, in latent units; noise excluded."""
+        ntk = self.network.kernel(checked_inputs(self.train, x), self.train.x).ntk
+        return ntk @ (self.smoother @ self.fitted)
+
+    def covariance(self, x: AnyArray) -> Float[Array, "m c m c"]:
+        """S ⊗ P + Q₀ ⊗ (I − P): covariance of the trained function; noise excluded.
+
+        S is a sum of squares, positive semi-definite by construction.
+        """
+        spread, initial = self._covariances(x)
+        unmoved = jnp.eye(len(self.moved), dtype=spread.dtype) - self.moved
+        return jnp.einsum("ij,kl->ikjl", spread, self.moved) + jnp.einsum(
+            "ij,kl->ikjl", initial, unmoved
+        )
+
+    def variance(self, x: AnyArray) -> Float[Array, "m c"]:
+        """Diagonal of `covariance`."""
+        spread, initial = (jnp.diagonal(each)[:, None] for each in self._covariances(x))
+        share = jnp.diagonal(self.moved)[None, :]
+        return spread * share + initial * (1 - share)
+
+    def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
+        """Draw trained functions jointly over the rows of x: draw f₀ and ε, and train them.
+
+        The same key gives the same training functions f₀(X) and targets whatever x is.
+        """
+        x_test = checked_inputs(self.train, x)
+        key_train, key_test, key_targets = jax.random.split(key, 3)
+        cross = self.network.kernel(x_test, self.train.x)
+        A = cross.ntk @ self.smoother
+        n, c = self.fitted.shape
+        dtype = self.fitted.dtype
+        moves = jnp.broadcast_to(self.fitted, (num_draws, n, c))
+        if self.perturb_targets:
+            noise = jax.random.normal(key_targets, moves.shape, dtype)
+            moves = moves + self.target_variance**0.5 * noise
+        latent = jnp.zeros((num_draws, len(x_test), c), dtype)
+        if self.factor is not None:
+            q_cross, q_test = self._initial_kernels(cross, x_test)
+            rows = extend_factor(self.factor, q_cross.T, q_test, name="the initial covariance")
+            z = jax.random.normal(key_train, (num_draws, n, c), dtype)
+            z_test = jax.random.normal(key_test, latent.shape, dtype)
+            latent = jnp.einsum("mn,snc->smc", rows[0], z)
+            latent = latent + jnp.einsum("mk,skc->smc", rows[1], z_test)
+            f0 = jnp.einsum("nk,skc->snc", self.factor, z)
+            moves = moves - jnp.einsum("snc,cd->snd", f0, self.moved)
+        progress(1.0)
+        return Draws(latent + jnp.einsum("mn,snc->smc", A, moves), {})
+
+    @property
+    def num_available(self) -> int | None:
+        """One for a deterministic predictor, else unlimited."""
+        return 1 if self.factor is None and not self.perturb_targets else None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Method and settings."""
+        return {
+            "method": "ntk_ensemble",
+            "prior_precision": self.prior_precision,
+            "initial": self.initial,
+            "perturb_targets": self.perturb_targets,
+            "time": str(self.time),
+            **self.network.settings(),
+        }
+
+    def _initial_kernels(self, cross: KernelPair, x_test: Array) -> tuple[Array, Array]:
+        test = self.network.kernel(x_test)
+        return (
+            initial_kernel(cross, self.initial, self.prior_precision),
+            initial_kernel(test, self.initial, self.prior_precision),
+        )
+
+    def _covariances(self, x: AnyArray) -> tuple[Float[Array, "m m"], Float[Array, "m m"]]:
+        """S, and Q₀ at x."""
+        x_test = checked_inputs(self.train, x)
+        cross = self.network.kernel(x_test, self.train.x)
+        A = cross.ntk @ self.smoother
+        spread = self.target_variance * A @ A.T
+        if self.factor is None:
+            return spread, jnp.zeros_like(spread)
+        q_cross, q_test = self._initial_kernels(cross, x_test)
+        known, conditional = conditional_covariance(self.factor, q_cross.T, q_test)
+        left = known - A @ self.factor
+        return spread + left @ left.T + conditional, q_test
+
+
+def regression_ensemble(
+    network: Network,
+    likelihood: Gaussian,
+    train: TrainingSet,
+    prior_precision: float,
+    initial: str,
+    perturb_targets: bool,
+    *,
+    time: float,
+) -> GaussianEnsemble:
+    """Train on Gaussian noise until `time`: diagonalise Θ once, cost n³."""
+    kernel = network.kernel(train.x)
+    eigenvalues, vectors = jnp.linalg.eigh(kernel.ntk)
+    noise = likelihood.noise_variance
+    ridge = _positive(eigenvalues + prior_precision * noise)
+    decay = jnp.exp(-time * ridge / noise)
+    return GaussianEnsemble(
+        likelihood, network, train, prior_precision, initial, perturb_targets, time,
+        fitted=train.targets,
+        moved=likelihood.identified(train.targets.dtype),
+        factor=_initial_factor(kernel, initial, prior_precision),
+        smoother=(vectors * ((1 - decay) / ridge)[None, :]) @ vectors.T,
+        target_variance=noise if perturb_targets else 0.0,
+    )  # fmt: skip
+
+
+def interpolating_ensemble(
+    network: Network, likelihood: Likelihood, train: TrainingSet, initial: str
+) -> GaussianEnsemble:
+    """Train to the end without regularisation, on targets that a finite function reproduces.
+
+    Raises
+    ------
+    ValueError
+        If no finite function does, or Θ is singular.
+    """
+    fitted = likelihood.saturated(train.targets)
+    kernel = network.kernel(train.x)
+    eigenvalues, vectors = jnp.linalg.eigh(kernel.ntk)
+    return GaussianEnsemble(
+        likelihood, network, train, 0.0, initial, False, jnp.inf,
+        fitted=fitted,
+        moved=likelihood.identified(fitted.dtype),
+        factor=_initial_factor(kernel, initial, 0.0),
+        smoother=(vectors / _positive(eigenvalues)[None, :]) @ vectors.T,
+        target_variance=0.0,
+    )  # fmt: skip
+
+
+def _initial_factor(kernel: KernelPair, initial: str, prior_precision: float) -> Array | None:
+    if initial == "zero":
+        return None
+    covariance = initial_kernel(kernel, initial, prior_precision)
+    return covariance_factor(covariance, name="the initial function's covariance")
+
+
+def _positive(ridge: Array) -> Array:
+    """Return Θ's eigenvalues with the ridge on them, if they are positive beyond rounding."""
+    rounding = len(ridge) * jnp.finfo(ridge.dtype).eps * ridge[-1]
+    if not bool(ridge[0] > rounding):
+        raise ValueError(
+            f"the NTK is singular (smallest eigenvalue {float(ridge[0]):.1e}, largest "
+            f"{float(ridge[-1]):.1e}) and prior_precision is zero: use prior_precision > 0, "
+            "or remove repeated inputs."
+        )
+    return ridge
