@@ -113,12 +113,12 @@ def test_a_vanishing_regulariser_leads_to_the_closed_form():
     model = (NETWORK, nb.Categorical(3), x, soft)
     limit = nb.ntk_ensemble(*model, prior_precision=0.0, initial="zero").mean(x_test)
     errors = []
-    for precision in (1e-4, 1e-5):
+    for precision in (2e-4, 1e-4):
         near = nb.ntk_ensemble(*model, prior_precision=precision, initial="zero")
         draws = near.sample(jax.random.key(0), x_test, num_draws=1)
         errors.append(float(jnp.abs(draws[0] - limit).max()))
-    assert errors[1] < 1e-3
-    np.testing.assert_allclose(errors[0] / errors[1], 10, rtol=0.05)  # first order in λ
+    assert errors[1] < 0.01
+    np.testing.assert_allclose(errors[0] / errors[1], 2, rtol=0.03)  # first order in λ
 
 
 @pytest.mark.parametrize(
