@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from ntkbayes._types import AnyArray, Float, typed
-from ntkbayes.evaluation import metrics
+from ntkbayes.evaluation import metrics, mixtures
 from ntkbayes.evaluation._style import (
     NotebookFigure,
     grid_shape,
@@ -17,7 +17,7 @@ from ntkbayes.evaluation._style import (
     styled,
 )
 from ntkbayes.evaluation.comparison import check_comparable
-from ntkbayes.evaluation.measures import predictive_interval
+from ntkbayes.evaluation.measures import predictive_mixture
 from ntkbayes.evaluation.storage import observations
 
 __all__ = ["plot_bands", "plot_coverage"]
@@ -106,10 +106,8 @@ def plot_coverage(trees: dict[str, xr.DataTree]) -> NotebookFigure:
     axes.fill_between(fine, *band, color="0.92", lw=0, label="expected by chance (95 %)")
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
     for name, tree in trees.items():
-        shares = [
-            float(metrics.coverage(*predictive_interval(tree, float(level)), y, weights))
-            for level in levels
-        ]
+        central_level = mixtures.central_level(*predictive_mixture(tree), y)
+        shares = [float(metrics.coverage(central_level, float(k), weights)) for k in levels]
         axes.plot(levels, shares, "o-", ms=2.5, lw=1.2, color=colors[name], label=name)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="nominal level", ylabel="share of test points inside")
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
