@@ -6,9 +6,6 @@ which checks itself. `load_dataset` gives the bundled and synthetic ones, `make_
 same to a user's own arrays; `DATASETS` says what there is.
 """
 
-from ntkbayes.datasets.arrays import make_dataset
-from ntkbayes.datasets.catalog import DATASETS, DatasetInfo
-from ntkbayes.datasets.loading import load_dataset
-from ntkbayes.datasets.record import Dataset
+import lazy_loader
 
-__all__ = ["DATASETS", "Dataset", "DatasetInfo", "load_dataset", "make_dataset"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
