@@ -196,7 +196,7 @@ def crps(
 
 @typed
 def coverage(
-    central_level: Float[np.ndarray, "m c"], level: float, weights: Float[np.ndarray, "*b m"]
+    central_level: Float[np.ndarray, "m c"], level: float | int, weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
     """Share of observations inside the central interval of a level.
 

@@ -45,7 +45,9 @@ def log_density(
 
 @typed
 def quantile(
-    means: Float[np.ndarray, "s m c"], variance: Float[np.ndarray, "m c"], probability: float
+    means: Float[np.ndarray, "s m c"],
+    variance: Float[np.ndarray, "m c"],
+    probability: float | int,
 ) -> Float[np.ndarray, "m c"]:
     """F⁻¹(probability), to 1e-12 σ: the root of F, between the components' own quantiles.
 
@@ -79,7 +81,7 @@ def quantile(
 
 @typed
 def central_interval(
-    means: Float[np.ndarray, "s m c"], variance: Float[np.ndarray, "m c"], level: float
+    means: Float[np.ndarray, "s m c"], variance: Float[np.ndarray, "m c"], level: float | int
 ) -> tuple[Float[np.ndarray, "m c"], Float[np.ndarray, "m c"]]:
     """Lower and upper end of the central interval: the quantiles (1 ∓ level) / 2."""
     return (
