@@ -97,14 +97,14 @@ def test_crps_is_the_double_sum_over_components(generator, spread):
     np.testing.assert_allclose(mixtures.crps(means, variance, y), expected, rtol=1e-11)
 
 
-def test_crps_of_many_draws_approaches_the_closed_form(generator):
-    mean, variance, noise = generator.normal(size=(60, 1)), generator.uniform(0.5, 2, (60, 1)), 0.3
-    y = generator.normal(size=(60, 1))
-    draws = mean + np.sqrt(variance) * generator.normal(size=(4000, 60, 1))
-    exact = scoringrules.crps_normal(y, mean, np.sqrt(variance + noise)).mean()
-    found = mixtures.crps(draws, np.full_like(variance, noise), y).mean()
-    # Each point's score has a Monte-Carlo error near 1/√4000; 60 points average it.
-    assert found == pytest.approx(exact, abs=5 / np.sqrt(4000 * 60))
+def test_few_draws_raise_the_expected_crps_by_the_stated_amount(generator):
+    num_draws, variance, noise, y = 5, 0.5, 0.3, np.full((4000, 1), 0.4)
+    draws = np.sqrt(variance) * generator.normal(size=(num_draws, *y.shape))
+    scores = mixtures.crps(draws, np.full(y.shape, noise), y)
+    excess = (np.sqrt(variance + noise) - np.sqrt(noise)) / (num_draws * np.sqrt(np.pi))
+    expected = scoringrules.crps_normal(0.4, 0.0, np.sqrt(variance + noise)) + excess
+    assert abs(scores.mean() - expected) < 5 * scores.std() / np.sqrt(y.size)
+    assert excess > 10 * scores.std() / np.sqrt(y.size)
 
 
 def test_the_central_level_is_that_of_the_interval_that_ends_at_the_observation(mixture):

@@ -5,14 +5,15 @@ noise of variance σ², is distributed as
 
     Y ~ (1/s) Σ_s N(f_s, σ²).
 
-No noise is drawn: what is left of Monte Carlo is the choice of the f_s. A closed form is the
-mixture of one component, N(mean, variance + σ²). Every function takes the components' ``means``
-(s m c) and their common ``variance`` (m c), noise included, in standardised target units, and
-treats points and outputs apart.
+No noise is drawn: what is left of Monte Carlo is the choice of the f_s. It raises the expected
+CRPS by ∫ var Φ((x − f)/σ) dx / s, which is (√(v + σ²) − σ) / (s √π) for normal f of variance v. A
+closed form is the mixture of one component, N(mean, variance + σ²). Every function takes the
+components' ``means`` (s m c) and their common ``variance`` (m c), noise included, in standardised
+target units, and treats points and outputs apart.
 
 References
 ----------
-Grimit, Gneiting, Berrocal & Johnson (2006), doi:10.1256/qj.05.235, eq. 5 (CRPS of a mixture) ·
+Grimit, Gneiting, Berrocal & Johnson (2006), doi:10.1256/qj.05.235 (CRPS of a mixture) ·
 Trefethen & Weideman (2014), doi:10.1137/130932132 (the trapezoid rule on the line).
 """
 
