@@ -6,7 +6,7 @@ Data flows one way:
 
 - ``datasets``     `load_dataset`, `make_dataset`, the `Dataset` record
 - ``networks``     `dense_network`, `stax_network`: kernels at infinite, functions at finite width
-- ``likelihoods``  `Gaussian`, `Categorical`
+- ``likelihoods``  `Gaussian`, `Categorical`, `Bernoulli`, `Poisson`
 - ``ensembles``    `ntk_ensemble` (closed form), `deep_ensemble` (really trained)
 - ``posteriors``   `laplace`, `gp_posterior`, `hmc`
 - ``evaluation``   `predict` → ArviZ DataTree → `compare`, plots, report

@@ -13,7 +13,7 @@ from . import (
 from .datasets import DATASETS, Dataset, load_dataset, make_dataset
 from .ensembles import deep_ensemble, ntk_ensemble
 from .evaluation import compare, load_predictions, predict, save_predictions
-from .likelihoods import Categorical, Gaussian, Likelihood
+from .likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson
 from .networks import Network, dense_network, stax_network
 from .posteriors import gp_posterior, hmc, laplace
 from .predictors import Draws, GaussianPredictor, Predictor
@@ -22,6 +22,7 @@ __version__: str
 
 __all__ = [
     "DATASETS",
+    "Bernoulli",
     "Categorical",
     "Dataset",
     "Draws",
@@ -29,6 +30,7 @@ __all__ = [
     "GaussianPredictor",
     "Likelihood",
     "Network",
+    "Poisson",
     "Predictor",
     "compare",
     "datasets",

@@ -4,62 +4,170 @@ import numpy as np
 import pytest
 from models import NETWORK, brute_force_hessian, classification_data, softmax
 from scipy.optimize import root
+from scipy.special import expit
 
 import ntkbayes as nb
-from ntkbayes.solvers import find_mode, require_converged, softmax_hessian, solve_stationarity
+from ntkbayes.solvers import (
+    find_mode,
+    hessian_at,
+    require_converged,
+    softmax_hessian,
+    solve_stationarity,
+    uniform_hessian,
+)
 
 X, Y, _ = classification_data()
-LIKELIHOOD = nb.Categorical(3)
-TARGETS = LIKELIHOOD.targets(Y)
+NOISE_VARIANCE = 0.3
+SCORES = {  # score of (target, f), written once more without our likelihoods
+    "categorical": lambda y, f: y - softmax(f),
+    "bernoulli": lambda y, f: y - expit(f),
+    "poisson": lambda y, f: y - np.exp(f),
+    "gaussian": lambda y, f: (y - f) / NOISE_VARIANCE,
+}
+LIKELIHOODS = {
+    "categorical": (nb.Categorical(3), Y),
+    "bernoulli": (nb.Bernoulli(), Y % 2),
+    "poisson": (nb.Poisson(), Y + 1),
+    "gaussian": (nb.Gaussian(NOISE_VARIANCE, 2), np.stack([Y, -0.5 * Y], axis=1) + 0.1),
+}
+
+
+def problem(name):
+    likelihood, y = LIKELIHOODS[name]
+    return likelihood, likelihood.targets(y)
 
 
 def kernel(prior_precision):
     return NETWORK.kernel(X).ntk / prior_precision
 
 
-def dense_solution(k, targets, f0):
-    """Theory 1.4 by SciPy's root finder on the unknowns a."""
+def dense_solution(score, k, targets, f0, noise=0.0, start=None):
+    """Theory 1.1 and 2.3 by SciPy's root finder on the unknowns a."""
     k, targets, f0 = np.asarray(k), np.asarray(targets), np.asarray(f0)
 
     def equation(a):
         a = a.reshape(targets.shape)
-        return (a - targets + softmax(f0 + k @ a)).ravel()
+        return (a - score(targets, f0 + k @ a) - noise).ravel()
 
-    result = root(equation, np.zeros(targets.size), tol=1e-13)
+    result = root(equation, np.zeros(targets.size) if start is None else start.ravel(), tol=1e-13)
     assert np.abs(equation(result.x)).max() < 1e-9
     return result.x.reshape(targets.shape)
 
 
-@pytest.mark.parametrize("prior_precision", [10.0, 1.0, 0.1, 0.001])
-def test_mode_equals_an_independent_dense_solve(prior_precision):
+@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize("prior_precision", [10.0, 1.0, 0.1])
+def test_mode_equals_an_independent_dense_solve(name, prior_precision):
+    likelihood, targets = problem(name)
     k = kernel(prior_precision)
-    solution = find_mode(k, LIKELIHOOD, TARGETS, tolerance=1e-8)
-    np.testing.assert_allclose(solution.a, dense_solution(k, TARGETS, 0 * TARGETS), atol=1e-8)
+    solution = find_mode(k, likelihood, targets, tolerance=1e-8)
+    assert float(solution.residual) <= 1e-8
+    expected = dense_solution(SCORES[name], k, targets, 0 * targets)
+    np.testing.assert_allclose(solution.a, expected, atol=1e-8 * max(1, np.abs(expected).max()))
+
+
+def test_rows_of_a_sum_to_zero_for_classes():
+    likelihood, targets = problem("categorical")
+    solution = find_mode(kernel(0.001), likelihood, targets, tolerance=1e-8)
     np.testing.assert_allclose(solution.a.sum(axis=1), 0, atol=1e-8)
 
 
-@pytest.mark.parametrize("prior_precision", [1.0, 0.01])
-@pytest.mark.parametrize("scale", [1.0, 20.0])
-def test_every_draw_equals_an_independent_dense_solve(prior_precision, scale):
+@pytest.mark.parametrize("precondition", [hessian_at, uniform_hessian])
+@pytest.mark.parametrize(
+    ("name", "prior_precision", "scale"),
+    [
+        ("categorical", 1.0, 1.0),
+        ("categorical", 0.01, 20.0),
+        ("bernoulli", 0.01, 20.0),
+        ("poisson", 1.0, 1.0),
+        ("gaussian", 0.1, 5.0),
+    ],
+)
+def test_every_draw_equals_an_independent_dense_solve(name, prior_precision, scale, precondition):
+    """Five draws through two slots: each must leave its slot with its own solution."""
+    likelihood, targets = problem(name)
     k = kernel(prior_precision)
-    mode = find_mode(k, LIKELIHOOD, TARGETS, tolerance=1e-8)
-    hessian = softmax_hessian(k, jax.nn.softmax(k @ mode.a))
+    mode = find_mode(k, likelihood, targets, tolerance=1e-8)
+    hessian = precondition(k, likelihood, k @ mode.a)
     root_k = jnp.linalg.cholesky(NETWORK.kernel(X).nngp)
-    f0 = scale * root_k @ jax.random.normal(jax.random.key(0), (5, *TARGETS.shape))
-    noise = jax.random.normal(jax.random.key(1), f0.shape)
-    targets = TARGETS[None] + 0.3 * (noise - noise.mean(axis=2, keepdims=True))
-    solution = solve_stationarity(k, LIKELIHOOD, targets, f0, mode.a, hessian, tolerance=1e-8)
+    f0 = scale * root_k @ jax.random.normal(jax.random.key(0), (5, *targets.shape))
+    noise = 0.3 * jax.random.normal(jax.random.key(1), f0.shape)
+    if name == "categorical":
+        noise = noise - noise.mean(axis=2, keepdims=True)
+    solution = solve_stationarity(
+        k, likelihood, targets, f0, noise, mode.a, hessian, tolerance=1e-8, num_slots=2
+    )
     require_converged(solution, tolerance=1e-8)
-    for a, target, f in zip(solution.a, targets, f0, strict=True):
-        np.testing.assert_allclose(a, dense_solution(k, target, f), atol=1e-7)
+    for a, xi, f in zip(solution.a, noise, f0, strict=True):
+        start = np.asarray(a) + 0.01  # SciPy needs a start nearby where f₀ is large
+        expected = dense_solution(SCORES[name], k, targets, f, np.asarray(xi), start)
+        np.testing.assert_allclose(a, expected, atol=1e-7 * max(1, np.abs(expected).max()))
 
 
-def test_hessian_solve_and_determinant_equal_brute_force():
+def test_the_number_of_slots_changes_nothing_but_the_order_of_work():
+    likelihood, targets = problem("categorical")
+    k = kernel(0.1)
+    mode = find_mode(k, likelihood, targets, tolerance=1e-8)
+    hessian = hessian_at(k, likelihood, k @ mode.a)
+    f0 = 3 * jax.random.normal(jax.random.key(0), (7, *targets.shape))
+    few, many = (
+        solve_stationarity(
+            k, likelihood, targets, f0, 0 * f0, mode.a, hessian, tolerance=1e-8, num_slots=slots
+        )
+        for slots in (2, 7)
+    )
+    np.testing.assert_array_equal(few.iterations, many.iterations)
+    np.testing.assert_allclose(few.a, many.a, atol=1e-10)
+
+
+def test_work_is_counted_in_products_with_k():
+    likelihood, targets = problem("categorical")
+    k = kernel(1.0)
+    mode = find_mode(k, likelihood, targets, tolerance=1e-8)
+    hessian = hessian_at(k, likelihood, k @ mode.a)
+    f0 = jax.random.normal(jax.random.key(0), (3, *targets.shape))
+    solution = solve_stationarity(
+        k, likelihood, targets, f0, 0 * f0, mode.a, hessian, tolerance=1e-8, num_slots=3
+    )
+    # two products with c matrices and two triangular solves of one output; one for the certificate
+    np.testing.assert_allclose(solution.gemm_equivalents, solution.iterations * (2 + 1 / 3) + 1)
+    assert np.all(np.asarray(mode.gemm_equivalents) == np.asarray(mode.iterations) + 1)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_hessian_equals_brute_force(name):
+    """Solve, determinant, W v, a root of W, and the covariance at new points."""
+    likelihood, targets = problem(name)
+    c = targets.shape[1]
+    k = np.asarray(kernel(0.5))
+    f = jax.random.normal(jax.random.key(3), targets.shape)
+    hessian = hessian_at(jnp.asarray(k), likelihood, f)
+    W = np.zeros((targets.size, targets.size))
+    for i, block in enumerate(np.asarray(jax.vmap(likelihood.curvature)(f))):
+        W[i * c : (i + 1) * c, i * c : (i + 1) * c] = block
+    dense = np.kron(np.linalg.inv(k), np.eye(c)) + W
+    r = np.asarray(jax.random.normal(jax.random.key(4), targets.shape))
+    np.testing.assert_allclose(
+        hessian.solve(jnp.asarray(r)).ravel(), np.linalg.solve(dense, r.ravel()), atol=1e-8
+    )
+    np.testing.assert_allclose(hessian.curvature(jnp.asarray(r)).ravel(), W @ r.ravel(), atol=1e-12)
+    log_det = np.linalg.slogdet(np.eye(len(W)) + np.kron(k, np.eye(c)) @ W)[1]
+    np.testing.assert_allclose(hessian.log_det, log_det, atol=1e-8)
+    S = np.stack(
+        [hessian.curvature_root(e.reshape(targets.shape)).ravel() for e in jnp.eye(len(W))], axis=1
+    )
+    np.testing.assert_allclose(S @ S.T, W, atol=1e-12)
+    covariance = np.asarray(hessian.covariance(k, k, c)).reshape(len(W), -1)
+    np.testing.assert_allclose(covariance, np.linalg.inv(dense), atol=1e-8)
+
+
+def test_softmax_hessian_takes_weights_that_are_no_probabilities():
     k = kernel(0.5)
-    p = softmax(jax.random.normal(jax.random.key(3), TARGETS.shape))
-    hessian = softmax_hessian(k, jnp.asarray(p))
-    dense = brute_force_hessian(k, p)
-    r = np.asarray(jax.random.normal(jax.random.key(4), TARGETS.shape))
+    weights = jax.random.uniform(jax.random.key(0), (len(X), 3), minval=0.05)
+    hessian = softmax_hessian(k, weights)
+    dense = np.kron(np.linalg.inv(np.asarray(k)), np.eye(3))
+    for i, d in enumerate(np.asarray(weights)):
+        dense[3 * i : 3 * i + 3, 3 * i : 3 * i + 3] += np.diag(d) - np.outer(d, d) / d.sum()
+    r = np.asarray(jax.random.normal(jax.random.key(4), weights.shape))
     np.testing.assert_allclose(
         hessian.solve(jnp.asarray(r)).ravel(), np.linalg.solve(dense, r.ravel()), atol=1e-8
     )
@@ -67,8 +175,19 @@ def test_hessian_solve_and_determinant_equal_brute_force():
     np.testing.assert_allclose(hessian.log_det, log_det, atol=1e-8)
 
 
+def test_brute_force_hessian_of_the_other_tests_is_ours():
+    k = kernel(0.5)
+    p = softmax(jax.random.normal(jax.random.key(3), (len(X), 3)))
+    r = np.asarray(jax.random.normal(jax.random.key(4), p.shape))
+    np.testing.assert_allclose(
+        softmax_hessian(k, jnp.asarray(p)).solve(jnp.asarray(r)).ravel(),
+        np.linalg.solve(brute_force_hessian(k, p), r.ravel()),
+        atol=1e-8,
+    )
+
+
 def test_an_unconverged_draw_is_an_error():
-    k = kernel(1.0)
-    solution = find_mode(k, LIKELIHOOD, TARGETS, tolerance=1e-3)
+    likelihood, targets = problem("categorical")
+    solution = find_mode(kernel(1.0), likelihood, targets, tolerance=1e-3)
     with pytest.raises(ValueError, match="1 of 1 draws did not converge"):
         require_converged(solution, tolerance=1e-30)

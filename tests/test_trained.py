@@ -45,7 +45,15 @@ def test_wide_classifiers_end_at_the_stationary_point():
         params = NETWORK.init(key_member, num_features=2, num_outputs=3)
         f0 = NETWORK.apply(params, x)
         solution = solve_stationarity(
-            k, likelihood, targets[None], f0[None], mode, hessian, tolerance=1e-8
+            k,
+            likelihood,
+            targets,
+            f0[None],
+            0 * f0[None],
+            mode,
+            hessian,
+            tolerance=1e-8,
+            num_slots=1,
         )
         moved = k @ solution.a[0]
         error = np.linalg.norm(trained - f0 - moved) / np.linalg.norm(moved)

@@ -18,7 +18,7 @@ import math
 from ntkbayes._checks import check_choice, check_positive
 from ntkbayes._problem import training_set
 from ntkbayes._types import AnyArray, typed
-from ntkbayes.ensembles.classification import ClassificationEnsemble, classification_ensemble
+from ntkbayes.ensembles.convex import ConvexEnsemble, convex_ensemble
 from ntkbayes.ensembles.initial import INITIAL_FUNCTIONS
 from ntkbayes.ensembles.regression import RegressionEnsemble, regression_ensemble
 from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
@@ -38,7 +38,7 @@ def ntk_ensemble(
     initial: str = "nngp",
     perturb_targets: bool = False,
     time: float | int = math.inf,
-) -> RegressionEnsemble | ClassificationEnsemble:
+) -> RegressionEnsemble | ConvexEnsemble:
     """Return the distribution of trained predictors over random initialisations.
 
     Parameters
@@ -77,7 +77,7 @@ def ntk_ensemble(
             return regression_ensemble(network, likelihood, train, *settings, time=float(time))
         case Categorical():
             _check_classification(prior_precision, time)
-            return classification_ensemble(network, likelihood, train, *settings)
+            return convex_ensemble(network, likelihood, train, *settings)
         case _:
             raise ValueError(f"no ensemble for the likelihood {type(likelihood).__name__}.")
 

@@ -4,10 +4,13 @@ Regression is GPJax's exact posterior. GPJax has no categorical likelihood, so c
 variational approximation of our own: q(f) = Π_c N(m_c, (K⁻¹ + Λ_c)⁻¹) with diagonal Λ_c, the form
 the best Gaussian takes if it is independent between classes. At the optimum
 
-    m = K α,  α = E_q[Y − softmax(f)],  Λ_c = E_q[p_c (1 − p_c)],
+    m = K α,  α = E_q[Y − softmax(f)],  Λ_c = E_q[p_c (1 − p_c)].
 
-iterated by conjugate-computation steps in the natural parameters (Λ, Λm). Expectations are means
-over a fixed quasi-Monte-Carlo set, so the iteration is deterministic.
+Every iteration factors the covariances once, takes several Newton-like steps in the mean and then
+replaces Λ (the natural-gradient step of length 1). The mean steps use the softmax coupling between
+classes with weights Λ, so that a logit shift common to all classes, along which the likelihood is
+flat, goes to its prior mean at once. Expectations are means over a fixed quasi-Monte-Carlo set, so
+the iteration is deterministic.
 
 References
 ----------
@@ -21,21 +24,22 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import solve_triangular
 from scipy.stats import norm, qmc
 
 from ntkbayes._checks import check_choice, check_positive
-from ntkbayes._linalg import cholesky, covariance_factor
+from ntkbayes._linalg import covariance_factor
 from ntkbayes._problem import TrainingSet, checked_inputs, prior_kernel, training_set
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent, typed
 from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
 from ntkbayes.networks import Network
 from ntkbayes.predictors import Draws, GaussianPredictor, Predictor
+from ntkbayes.solvers import SoftmaxHessian, softmax_hessian
 
 __all__ = ["GPClassification", "GPRegression", "gp_posterior"]
 
 NUM_QMC_POINTS = 256
 MAX_ITERATIONS = 100
+MEAN_STEPS = 5
 
 
 class GPRegression(GaussianPredictor):
@@ -99,21 +103,19 @@ class GPClassification(Predictor):
     prior_precision: float
     kernel: str = eqx.field(static=True)
     a: Float[Array, "n c"]
-    precision: Float[Array, "n c"]
+    hessian: SoftmaxHessian
     elbo: Float[Array, ""]
     num_iterations: int
 
     def moments(self, x: AnyArray) -> tuple[Float[Array, "m c"], Float[Array, "c m m"]]:
-        """Mean, and covariance of each class: K** − K*ᵀ √Λ (I + √Λ K √Λ)⁻¹ √Λ K*."""
+        """Mean, and covariance of each class: K** − K*ᵀ (K + Λ_c⁻¹)⁻¹ K*."""
         x_test = checked_inputs(self.train, x)
-        k_cross = self._prior(self.train.x, x_test)
-        k_train, k_test = self._prior(self.train.x), self._prior(x_test)
+        k_cross, k_test = self._prior(self.train.x, x_test), self._prior(x_test)
 
-        def one_class(precision: Array) -> Array:
-            half = _half_inverse(k_train, precision) @ k_cross
-            return k_test - half.T @ half
+        def one_class(middle: Array) -> Array:
+            return k_test - k_cross.T @ middle @ k_cross
 
-        return k_cross.T @ self.a, jax.lax.map(one_class, self.precision.T)
+        return k_cross.T @ self.a, jax.lax.map(one_class, self.hessian.middle)
 
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
         """Draw functions jointly over the rows of x."""
@@ -191,17 +193,6 @@ def gp_posterior(
             raise ValueError(f"no GP posterior for the likelihood {type(likelihood).__name__}.")
 
 
-def _half_inverse(k: Array, precision: Array) -> Array:
-    """R with RᵀR = (K + Λ⁻¹)⁻¹, by the Cholesky factor of I + √Λ K √Λ."""
-    root = jnp.sqrt(precision)
-    factor = cholesky(
-        jnp.eye(len(k), dtype=k.dtype) + root[:, None] * k * root[None, :],
-        name="I + √Λ K √Λ",
-        remedy="use float64 or a larger prior_precision",
-    )
-    return solve_triangular(factor, jnp.diag(root), lower=True)
-
-
 def _qmc_normals(num_outputs: int) -> np.ndarray:
     """Quasi-Monte-Carlo standard normal points (q c), symmetrised so that their mean is zero."""
     sobol = qmc.Sobol(num_outputs, rng=np.random.default_rng(0)).random(NUM_QMC_POINTS // 2)
@@ -211,23 +202,23 @@ def _qmc_normals(num_outputs: int) -> np.ndarray:
 
 def _fit_variational(
     k: Array, targets: Array, progress: Progress
-) -> tuple[Array, Array, Array, int]:
+) -> tuple[Array, SoftmaxHessian, Array, int]:
     points = jnp.asarray(_qmc_normals(targets.shape[1]), dtype=k.dtype)
-    # Shifts common to all classes of a point converge slowly; the ELBO is flat along them.
-    tolerance = max(1e-5, float(jnp.finfo(k.dtype).eps) ** 0.5)
-    a = jnp.zeros_like(targets)
-    precision = jnp.full_like(targets, (targets.shape[1] - 1) / targets.shape[1] ** 2)
+    # Far below the error of the quadrature.
+    tolerance = max(1e-6, float(jnp.finfo(k.dtype).eps) ** 0.5)
+    a, weights = jnp.zeros_like(targets), jnp.full_like(targets, 1 / targets.shape[1])
     rate, change, change_before = 1.0, np.inf, np.inf
     for iteration in range(1, MAX_ITERATIONS + 1):
-        a_new, precision_new, elbo = _variational_step(k, targets, a, precision, points)
-        step_a, step_precision = a_new - a, precision_new - precision
-        change = float(jnp.maximum(jnp.abs(step_a).max(), jnp.abs(step_precision).max()))
+        hessian = softmax_hessian(k, weights)
+        a_new, weights_new, elbo = _variational_step(k, targets, a, hessian, points)
+        step = weights_new - weights
+        change = float(jnp.maximum(jnp.abs(a_new - a).max(), jnp.abs(step).max()))
+        a = a_new
         if change < tolerance:
             progress(1.0)
-            return a, precision, elbo, iteration
+            return a, hessian, elbo, iteration
         rate = max(0.1, rate / 2) if change > change_before else min(1.0, 1.2 * rate)
-        a, precision = a + rate * step_a, precision + rate * step_precision
-        change_before = change
+        weights, change_before = weights + rate * step, change
         progress(min(0.95, iteration / 25))
     raise ValueError(
         f"the variational GP did not converge in {MAX_ITERATIONS} iterations: the last change is "
@@ -237,33 +228,22 @@ def _fit_variational(
 
 @eqx.filter_jit
 def _variational_step(
-    k: Array, targets: Array, a: Array, precision: Array, points: Array
+    k: Array, targets: Array, a: Array, hessian: SoftmaxHessian, points: Array
 ) -> tuple[Array, Array, Array]:
-    """One natural-gradient step of length 1, and the ELBO before it."""
+    """Return new mean coefficients, new Λ, and the ELBO at the new mean and old Λ."""
+    variance = jax.vmap(jnp.diagonal)(hessian.shrunk).T
+    deviations = jnp.sqrt(jnp.maximum(variance, 0))[None] * points[:, None, :]
 
-    def one_class(precision: Array) -> tuple[Array, Array]:
-        half = _half_inverse(k, precision)
-        half_k = half @ k
-        variance = jnp.diagonal(k) - jnp.sum(half_k**2, axis=0)
-        diagonal = jnp.diagonal(half) / jnp.sqrt(precision)  # of the inverse Cholesky factor
-        kl = -jnp.sum(jnp.log(diagonal)) - 0.5 * jnp.sum(precision * variance)
-        return variance, kl
+    def mean_step(pair: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+        mean, a = pair
+        r = targets - jax.nn.softmax(mean[None] + deviations).mean(axis=0) - a
+        step = hessian.solve(r)
+        return (mean + step, a + r - hessian.curvature(step)), None
 
-    variance, kl = jax.lax.map(one_class, precision.T)
-    mean, variance = k @ a, variance.T
-    f = mean[None] + jnp.sqrt(variance)[None] * points[:, None, :]
-    p = jax.nn.softmax(f)
-    log_likelihood = jnp.sum(targets[None] * jax.nn.log_softmax(f), axis=2).mean(axis=0).sum()
-    elbo = log_likelihood - jnp.sum(kl) - 0.5 * jnp.vdot(a, mean)
-
-    precision_new = jnp.mean(p * (1 - p), axis=0)
-    # Mean: Newton's step with the new precision, (K⁻¹ + Λ) m = E[Y − p] + Λ m₀; in α = K⁻¹ m.
-    natural = targets - p.mean(axis=0) + precision_new * mean
-
-    def solve_class(inputs: tuple[Array, Array]) -> Array:
-        precision, b = inputs
-        half = _half_inverse(k, precision)
-        return b - half.T @ (half @ (k @ b))
-
-    a_new = jax.lax.map(solve_class, (precision_new.T, natural.T)).T
-    return a_new, precision_new, elbo
+    (mean, a), _ = jax.lax.scan(mean_step, (k @ a, a), None, length=MEAN_STEPS)
+    p = jax.nn.softmax(mean[None] + deviations)
+    log_p = jax.nn.log_softmax(mean[None] + deviations)
+    # tr K⁻¹ (K⁻¹ + Λ)⁻¹ = n − tr Λ (K⁻¹ + Λ)⁻¹ in the divergence from the prior.
+    divergence = jnp.sum(hessian.log_dets) - jnp.sum(hessian.weights * variance) + jnp.vdot(a, mean)
+    elbo = jnp.sum(targets[None] * log_p, axis=2).mean(axis=0).sum() - 0.5 * divergence
+    return a, jnp.mean(p * (1 - p), axis=0), elbo

@@ -4,9 +4,7 @@ Prior f ~ GP(0, K ⊗ I_c), mode f̂ = K a, a = s(f̂), W the curvature at the m
 N(f̂, (K⁻¹ + W)⁻¹) at the training points, extended to test points by the prior's conditional:
 
     mean        K(x, X) a,
-    covariance  K(x, x') − K(x, X) (K + W⁻¹)⁻¹ K(X, x'),
-
-with (K + W⁻¹)⁻¹ = E − E R (Σ_c E_c)⁻¹ Rᵀ E, R stacking c identity matrices.
+    covariance  K(x, x') − K(x, X) (K + W⁻¹)⁻¹ K(X, x').
 
 For a Gaussian likelihood it is the exact posterior.
 
@@ -20,21 +18,20 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve, solve_triangular
 
 from ntkbayes._checks import check_choice, check_positive
-from ntkbayes._linalg import cholesky, covariance_factor, extend_factor
+from ntkbayes._linalg import covariance_factor, extend_factor
 from ntkbayes._problem import TrainingSet, checked_inputs, prior_kernel, training_set
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent, typed
-from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
+from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import Network
 from ntkbayes.predictors import Draws, GaussianPredictor
 from ntkbayes.solvers import (
-    SoftmaxHessian,
+    Hessian,
     default_tolerance,
     find_mode,
+    hessian_at,
     require_converged,
-    softmax_hessian,
 )
 
 __all__ = ["LaplacePosterior", "laplace"]
@@ -49,8 +46,7 @@ class LaplacePosterior(GaussianPredictor):
     prior_precision: float
     kernel: str = eqx.field(static=True)
     a: Float[Array, "n c"]
-    hessian: SoftmaxHessian | None
-    factor: Float[Array, "n n"] | None
+    hessian: Hessian
     log_marginal_likelihood: Float[Array, ""]
 
     def mean(self, x: AnyArray) -> Float[Array, "m c"]:
@@ -60,14 +56,8 @@ class LaplacePosterior(GaussianPredictor):
     def covariance(self, x: AnyArray) -> Float[Array, "m c m c"]:
         """Posterior covariance between points and classes; memory (m c)² numbers."""
         x_test = checked_inputs(self.train, x)
-        k_cross = self._prior(self.train.x, x_test)
-        eye = jnp.eye(self.likelihood.num_outputs, dtype=k_cross.dtype)
-        k_test = self._prior(x_test)
-        if self.hessian is None:
-            assert self.factor is not None  # Gaussian: a factor instead of a Hessian
-            half = solve_triangular(self.factor, k_cross, lower=True)
-            return jnp.einsum("ij,kl->ikjl", k_test - half.T @ half, eye)
-        return _softmax_covariance(self.hessian, k_cross, k_test)
+        k_cross, k_test = self._prior(self.train.x, x_test), self._prior(x_test)
+        return self.hessian.covariance(k_cross, k_test, self.likelihood.num_outputs)
 
     def variance(self, x: AnyArray) -> Float[Array, "m c"]:
         """Diagonal of `covariance`."""
@@ -92,7 +82,7 @@ class LaplacePosterior(GaussianPredictor):
         prior_test = prior_test + jnp.einsum("ij,sjc->sic", conditional, z[:, n:])
         noise = jax.random.normal(key_noise, (num_draws, n, c), factor.dtype)
         progress(0.5)
-        weights = _matheron_weights(self, prior, noise)
+        weights = _matheron_weights(self.hessian, prior, noise)
         latent = self.mean(x_test)[None] + prior_test
         return Draws(latent - jnp.einsum("nm,snc->smc", k_cross, weights), {})
 
@@ -134,6 +124,10 @@ def laplace(
     kernel
         ``"ntk"`` (Bayes over the linearised weights) or ``"nngp"``.
 
+    Notes
+    -----
+    The log marginal likelihood is log p(y | f̂) − ½ f̂ᵀ K⁻¹ f̂ − ½ log det(I + K W), R&W eq. 3.44.
+
     Raises
     ------
     ValueError
@@ -143,69 +137,27 @@ def laplace(
     check_positive("prior_precision", prior_precision)
     train = training_set(likelihood, x, y)
     k = prior_kernel(network, train.x, prior_precision=float(prior_precision), kind=kernel)
-    match likelihood:
-        case Gaussian():
-            fit = _fit_gaussian(k, likelihood, train.targets)
-        case Categorical():
-            fit = _fit_softmax(k, likelihood, train.targets)
-        case _:
-            raise ValueError(f"no Laplace approximation for {type(likelihood).__name__}.")
-    return LaplacePosterior(likelihood, network, train, float(prior_precision), kernel, *fit)
-
-
-def _fit_gaussian(k: Array, likelihood: Gaussian, targets: Array) -> tuple:
-    eye = jnp.eye(len(k), dtype=k.dtype)
-    factor = cholesky(
-        k + likelihood.noise_variance * eye,
-        name="K + noise_variance I",
-        remedy="use float64 or a larger noise_variance",
-    )
-    a = cho_solve((factor, True), targets)
-    log_det = 2 * targets.shape[1] * jnp.sum(jnp.log(jnp.diagonal(factor)))
-    constant = targets.size * jnp.log(2 * jnp.pi)
-    return a, None, factor, -0.5 * (jnp.vdot(targets, a) + log_det + constant)
-
-
-def _fit_softmax(k: Array, likelihood: Categorical, targets: Array) -> tuple:
-    """Theory: log p(y | f̂) − ½ f̂ᵀ K⁻¹ f̂ − ½ log det(I + K W)."""
     tolerance = default_tolerance(k.dtype)
-    mode = find_mode(k, likelihood, targets, tolerance=tolerance)
+    mode = find_mode(k, likelihood, train.targets, tolerance=tolerance)
     require_converged(mode, tolerance=tolerance)
     f = k @ mode.a
-    hessian = softmax_hessian(k, jax.nn.softmax(f))
-    fit = jnp.sum(jax.vmap(likelihood.log_prob)(targets, f))
-    return mode.a, hessian, None, fit - 0.5 * jnp.vdot(mode.a, f) - 0.5 * hessian.log_det
+    hessian = hessian_at(k, likelihood, f)
+    fit = jnp.sum(jax.vmap(likelihood.log_prob)(train.targets, f))
+    log_marginal_likelihood = fit - 0.5 * jnp.vdot(mode.a, f) - 0.5 * hessian.log_det
+    return LaplacePosterior(
+        likelihood, network, train, float(prior_precision), kernel, mode.a, hessian,
+        log_marginal_likelihood,
+    )  # fmt: skip
 
 
 @eqx.filter_jit
-def _softmax_covariance(hessian: SoftmaxHessian, k_cross: Array, k_test: Array) -> Array:
-    weighted = jnp.einsum("cij,jm->cim", hessian.middle, k_cross)
-    half = solve_triangular(hessian.coupling, jnp.swapaxes(weighted, 0, 1).reshape(
-        len(k_cross), -1), lower=True)  # fmt: skip
-    half = half.reshape(len(k_cross), *weighted.shape[::2])
-    coupled = jnp.einsum("ncm,ndk->mckd", half, half)
-    own = jnp.einsum("nm,cnk->cmk", k_cross, weighted)
-    eye = jnp.eye(weighted.shape[0], dtype=k_test.dtype)
-    return coupled + jnp.einsum("cmk,cd->mckd", k_test[None] - own, eye)
-
-
-@eqx.filter_jit
-def _matheron_weights(posterior: LaplacePosterior, f0: Array, noise: Array) -> Array:
-    """(I + W K)⁻¹ (W f₀ − ξ) per draw, from standard normal noise (s n c)."""
-    if posterior.hessian is None:
-        assert isinstance(posterior.likelihood, Gaussian)  # the only likelihood without a Hessian
-        assert posterior.factor is not None
-        factor = posterior.factor
-        observed = f0 + posterior.likelihood.noise_variance**0.5 * noise
-        return jax.vmap(lambda r: cho_solve((factor, True), r))(observed)
-    hessian = posterior.hessian
-    p = hessian.probabilities
+def _matheron_weights(
+    hessian: Hessian, f0: Float[Array, "s n c"], noise: Float[Array, "s n c"]
+) -> Float[Array, "s n c"]:
+    """(I + W K)⁻¹ (W f₀ − ξ) per draw, from standard normal noise."""
 
     def one_draw(f: Array, eps: Array) -> Array:
-        # ξ = √p ∘ ε − p (√p · ε) has covariance diag(p) − p pᵀ.
-        xi = jnp.sqrt(p) * eps - p * jnp.sum(jnp.sqrt(p) * eps, axis=1, keepdims=True)
-        r = p * (f - jnp.sum(p * f, axis=1, keepdims=True)) - xi
-        z = hessian.solve(r)
-        return r - p * (z - jnp.sum(p * z, axis=1, keepdims=True))
+        r = hessian.curvature(f) - hessian.curvature_root(eps)
+        return r - hessian.curvature(hessian.solve(r))
 
     return jax.vmap(one_draw)(f0, noise)

@@ -1,4 +1,4 @@
-"""Solve a = s(f₀ + K a) + ξ: the trained predictor of the linearised network (theory 1.4, 2.3).
+"""Solve a = s(f₀ + K a) + ξ: the trained predictor of the linearised network (theory 1.1, 2.3).
 
 With u = K a this is the stationarity of a strictly convex problem in u,
 
@@ -6,8 +6,11 @@ With u = K a this is the stationarity of a strictly convex problem in u,
 
 solved by damped Newton steps (K⁻¹ + W) δ = s(f₀ + u) + ξ − K⁻¹u, each by conjugate gradients
 preconditioned with the Hessian at a nearby point (the mode). Every vector v travels with its
-K⁻¹v, so K is never inverted: the preconditioned residual z = (K⁻¹ + W₀)⁻¹ r has K⁻¹z = r − W₀z.
-No product with K occurs until the certificate, which evaluates the definition itself.
+K⁻¹v, so K is never inverted: the preconditioned residual z = H⁻¹ r has K⁻¹z = r − W₀z. No product
+with K occurs until the certificate, which evaluates the definition itself.
+
+All work of an iteration is one application of the preconditioner, the same for every draw, so
+many draws advance together: a draw that has converged leaves its slot to the next one.
 
 References
 ----------
@@ -23,16 +26,18 @@ import jax.numpy as jnp
 
 from ntkbayes._types import Array, Float, Int
 from ntkbayes.likelihoods import Likelihood
-from ntkbayes.solvers.softmax_hessian import SoftmaxHessian, softmax_hessian
+from ntkbayes.solvers.hessian import Hessian, uniform_hessian
 
 __all__ = ["Solution", "default_tolerance", "find_mode", "require_converged", "solve_stationarity"]
 
-MAX_NEWTON = 60
-MAX_CG = 300
+MAX_ITERATIONS = 2000
+MAX_HALVINGS = 30
+FORCING = 0.7
+"""Largest relative residual of a Newton system: solving early, bad linearisations well is waste."""
 
 
 class Solution(eqx.Module):
-    """A solution with its certificate.
+    """Solutions with their certificates, one per draw.
 
     Parameters
     ----------
@@ -40,14 +45,17 @@ class Solution(eqx.Module):
         Dual coefficients; the trained function is f₀(x) + K(x, X) a.
     residual
         max |a − s(f₀ + K a) − ξ|, evaluated with a fresh product K a.
-    newton_steps, cg_steps
-        Work done.
+    newton_steps, iterations
+        Newton steps, and applications of the preconditioner in all of them together.
+    gemm_equivalents
+        Work in products of K with (n c): the preconditioner's, and the certificate's one.
     """
 
     a: Float[Array, "*s n c"]
     residual: Float[Array, "*s"]
     newton_steps: Int[Array, "*s"]
-    cg_steps: Int[Array, "*s"]
+    iterations: Int[Array, "*s"]
+    gemm_equivalents: Float[Array, "*s"]
 
 
 class _Pair(NamedTuple):
@@ -55,6 +63,23 @@ class _Pair(NamedTuple):
 
     u: Array
     a: Array
+
+
+class _Slot(NamedTuple):
+    """One draw on its way: its problem, the Newton iterate, and the conjugate gradients within."""
+
+    target: Array
+    noise: Array
+    f0: Array
+    point: _Pair
+    starting: Array  # the next step goes to the first-order solution around the mode
+    residual: Array  # of the Newton system
+    goal: Array
+    delta: _Pair
+    search: _Pair
+    rz: Array
+    newton_steps: Array
+    iterations: Array
 
 
 def default_tolerance(dtype: jnp.dtype) -> float:
@@ -82,150 +107,192 @@ def find_mode(
     *,
     tolerance: float,
 ) -> Solution:
-    """Solve with f₀ = 0 from u = 0, preconditioned with the Hessian of uniform probabilities.
+    """Solve with f₀ = 0 from u = 0, preconditioned with the mean curvature at f = 0.
 
     Many cheap products with n c unknowns instead of a new factorisation at every Newton step.
     """
-    uniform = jnp.full_like(targets, 1 / targets.shape[1])
     zero = jnp.zeros_like(targets)
-    start = _Pair(zero, zero)
-    hessian = softmax_hessian(k, uniform)
-    return _damped_newton(k, likelihood, targets, zero, start, hessian, tolerance)
+    hessian = uniform_hessian(k, likelihood, zero)
+    nothing = zero[None]
+    solution = solve_stationarity(
+        k, likelihood, targets, nothing, nothing, zero, hessian, tolerance=tolerance, num_slots=1
+    )
+    return jax.tree.map(lambda leaf: leaf[0], solution)
 
 
 @eqx.filter_jit
 def solve_stationarity(
     k: Float[Array, "n n"],
     likelihood: Likelihood,
-    targets: Float[Array, "s n c"],
+    targets: Float[Array, "n c"],
     f_initial: Float[Array, "s n c"],
-    mode: Float[Array, "n c"],
-    hessian: SoftmaxHessian,
+    score_noise: Float[Array, "s n c"],
+    a_start: Float[Array, "n c"],
+    hessian: Hessian,
     *,
     tolerance: float,
+    num_slots: int,
 ) -> Solution:
-    """Solve one problem per draw, all at once.
+    """Solve one problem per draw, `num_slots` of them at a time.
 
     Parameters
     ----------
     targets
-        Targets with any perturbation ξ added, since the score is target − softmax.
+        Targets that all draws share.
     f_initial
         f₀(X) of each draw.
-    mode
-        Coefficients a of the f₀ = 0 solution. The start is its trained *function*, u = K a − f₀,
-        moved into the range of (I + K W)⁻¹ by one solve with the Hessian there.
+    score_noise
+        ξ of each draw, added to the score; zero for exact targets.
+    a_start
+        Coefficients a of a solution nearby, the f₀ = 0 one. The start is its trained *function*,
+        u = K a − f₀, moved into the range of (I + K W)⁻¹ by one solve with the Hessian there.
     hessian
-        K⁻¹ + W at the mode, the preconditioner.
+        K⁻¹ + W at that solution, the preconditioner.
     """
-    u_mode = k @ mode
+    num_draws = len(f_initial)
+    start = _Pair(k @ a_start, a_start)
 
-    def one_draw(target: Array, f0: Array) -> Solution:
-        start = _start(likelihood, target, f0, _Pair(u_mode, mode), hessian)
-        return _damped_newton(k, likelihood, target, f0, start, hessian, tolerance)
-
-    return jax.vmap(one_draw)(targets, f_initial)
-
-
-def _damped_newton(
-    k: Array,
-    likelihood: Likelihood,
-    target: Array,
-    f0: Array,
-    start: _Pair,
-    hessian: SoftmaxHessian,
-    tolerance: float,
-) -> Solution:
-    def condition(state: tuple[_Pair, Array, Array]) -> Array:
-        point, newton_steps, _ = state
-        error = jnp.max(jnp.abs(_residual(likelihood, target, point, f0)))
-        return (error > tolerance / 10) & (newton_steps < MAX_NEWTON)
-
-    def body(state: tuple[_Pair, Array, Array]) -> tuple[_Pair, Array, Array]:
-        point, newton_steps, cg_steps = state
-        step, used = _newton_direction(likelihood, target, f0, point, hessian)
-        point = _line_search(likelihood, target, f0, point, step)
-        return point, newton_steps + 1, cg_steps + used
-
-    counters = (jnp.array(0), jnp.array(0))
-    point, *steps = jax.lax.while_loop(condition, body, (start, *counters))
-    residual = jax.vmap(likelihood.score)(target, f0 + k @ point.a) - point.a
-    return Solution(point.a, jnp.max(jnp.abs(residual)), *steps)
-
-
-def _start(
-    likelihood: Likelihood, target: Array, f0: Array, mode: _Pair, hessian: SoftmaxHessian
-) -> _Pair:
-    """First-order solution around the mode: δ solves (K⁻¹ + W)δ = score(mode + f₀ linearised)."""
-    curvature = jax.vmap(likelihood.curvature_product)
-    r = target - jax.nn.softmax(mode.u) - mode.a - curvature(mode.u, f0)
-    delta = hessian.solve(r)
-    return _Pair(mode.u + delta, mode.a + r - curvature(mode.u, delta))
-
-
-def _residual(likelihood: Likelihood, target: Array, point: _Pair, f0: Array) -> Array:
-    return jax.vmap(likelihood.score)(target, f0 + point.u) - point.a
-
-
-def _newton_direction(
-    likelihood: Likelihood, target: Array, f0: Array, point: _Pair, hessian: SoftmaxHessian
-) -> tuple[_Pair, Array]:
-    """Conjugate gradients on (K⁻¹ + W)δ = r to a tolerance that shrinks with r."""
-    f = f0 + point.u
-    r0 = _residual(likelihood, target, point, f0)
-    norm = jnp.linalg.norm(r0)
-    goal = norm * jnp.minimum(0.1, jnp.sqrt(norm))
-
-    def precondition(r: Array) -> _Pair:
-        z = hessian.solve(r)
-        p = hessian.probabilities
-        return _Pair(z, r - p * (z - jnp.sum(p * z, axis=1, keepdims=True)))
+    def load(draw: Array) -> _Slot:
+        draw = jnp.minimum(draw, num_draws - 1)
+        return _fresh(likelihood, targets, f_initial[draw], score_noise[draw], start, hessian)
 
     def condition(state: tuple) -> Array:
-        _, r, _, _, steps = state
-        return (jnp.linalg.norm(r) > goal) & (steps < MAX_CG)
+        return jnp.any(state[0] < num_draws)
 
     def body(state: tuple) -> tuple:
-        delta, r, search, rz, steps = state
-        image = search.a + jax.vmap(likelihood.curvature_product)(f, search.u)
-        alpha = rz / jnp.vdot(search.u, image)
-        delta = _Pair(delta.u + alpha * search.u, delta.a + alpha * search.a)
-        r = r - alpha * image
-        z = precondition(r)
-        rz_new = jnp.vdot(r, z.u)
-        beta = rz_new / rz
-        search = _Pair(z.u + beta * search.u, z.a + beta * search.a)
-        return delta, r, search, rz_new, steps + 1
+        draws, waiting, slots, results = state
+        slots = jax.vmap(lambda slot: _advance(likelihood, slot, hessian, tolerance))(slots)
+        done = _is_done(slots, tolerance)
+        finished = (slots.point.a, slots.newton_steps, slots.iterations)
+        place = jnp.where(done, draws, num_draws)  # out of range: dropped
+        results = tuple(
+            r.at[place].set(x, mode="drop") for r, x in zip(results, finished, strict=True)
+        )
+        draws = jnp.where(done, waiting + jnp.cumsum(done) - 1, draws)
+        slots = jax.lax.cond(jnp.any(done), lambda: _where(done, jax.vmap(load)(draws), slots),
+                             lambda: slots)  # fmt: skip
+        return draws, waiting + jnp.sum(done), slots, results
 
-    z0 = precondition(r0)
-    zero = _Pair(jnp.zeros_like(r0), jnp.zeros_like(r0))
-    initial = (zero, r0, z0, jnp.vdot(r0, z0.u), jnp.array(0))
-    delta, _, _, _, steps = jax.lax.while_loop(condition, body, initial)
-    return delta, steps
+    counts = jnp.zeros(num_draws, dtype=int)
+    draws = jnp.arange(num_slots)
+    state = (draws, jnp.array(num_slots), jax.vmap(load)(draws),
+             (jnp.zeros_like(f_initial), counts, counts))  # fmt: skip
+    a, newton_steps, iterations = jax.lax.while_loop(condition, body, state)[-1]
+    score = jax.vmap(jax.vmap(likelihood.score), in_axes=(None, 0))
+    f = f_initial + jnp.einsum("ij,sjc->sic", k, a)
+    residual = jnp.max(jnp.abs(score(targets, f) + score_noise - a), axis=(1, 2))
+    work = iterations * hessian.cost + 1.0
+    return Solution(a, residual, newton_steps, iterations, work)
 
 
-def _line_search(
-    likelihood: Likelihood, target: Array, f0: Array, point: _Pair, step: _Pair
-) -> _Pair:
+def _fresh(
+    likelihood: Likelihood, target: Array, f0: Array, noise: Array, start: _Pair, hessian: Hessian
+) -> _Slot:
+    """Prepare a draw for its first step, to the first-order solution around the start.
+
+    There (K⁻¹ + W) δ = s(u) + ξ − K⁻¹u − W f₀, the score linearised at f = u.
+    """
+    zero = _Pair(jnp.zeros_like(f0), jnp.zeros_like(f0))
+    residual = jax.vmap(likelihood.score)(target, start.u) + noise - start.a - hessian.curvature(f0)
+    nought, none = jnp.zeros((), f0.dtype), jnp.array(0)
+    return _Slot(
+        target, noise, f0, start, jnp.array(True), residual, nought, zero, zero, nought, none, none
+    )
+
+
+def _is_done(slot: _Slot, tolerance: float) -> Array:
+    """Whether the residual of the problem itself is small, or the draw has had its share of work.
+
+    Asked at the start of a Newton system, when the residual of the system is that of the problem.
+    """
+    error = jnp.max(jnp.abs(slot.residual), axis=(-2, -1))
+    converged = ~slot.starting & (slot.rz == 0) & (error <= tolerance / 2)
+    return converged | (slot.iterations >= MAX_ITERATIONS)
+
+
+def _advance(likelihood: Likelihood, slot: _Slot, hessian: Hessian, tolerance: float) -> _Slot:
+    """One application of the preconditioner, and everything that follows from it for free."""
+    z = hessian.solve(slot.residual)
+    z = _Pair(z, slot.residual - hessian.curvature(z))
+    step = _conjugate_gradient_step(likelihood, slot, z)
+    solved = slot.starting | (jnp.linalg.norm(step.residual) <= slot.goal)
+    step = _where(slot.starting, slot._replace(delta=z), step)
+    step = step._replace(iterations=slot.iterations + 1)
+    return _where(solved, _newton_step(likelihood, step, tolerance), step)
+
+
+def _conjugate_gradient_step(likelihood: Likelihood, slot: _Slot, z: _Pair) -> _Slot:
+    """One step on (K⁻¹ + W) δ = r; rz = 0 marks the first step of a system."""
+    rz = jnp.vdot(slot.residual, z.u)
+    beta = jnp.where(slot.rz > 0, rz / jnp.where(slot.rz > 0, slot.rz, 1), 0)
+    search = _Pair(z.u + beta * slot.search.u, z.a + beta * slot.search.a)
+    curvature = jax.vmap(likelihood.curvature_product)
+    image = search.a + curvature(slot.f0 + slot.point.u, search.u)
+    alpha = rz / jnp.vdot(search.u, image)
+    delta = _Pair(slot.delta.u + alpha * search.u, slot.delta.a + alpha * search.a)
+    residual = slot.residual - alpha * image
+    return slot._replace(delta=delta, residual=residual, search=search, rz=rz)
+
+
+def _newton_step(likelihood: Likelihood, slot: _Slot, tolerance: float) -> _Slot:
+    """Go along δ, and set up the next Newton system with a tolerance that shrinks with it."""
+    point = _line_search(likelihood, slot)
+    residual = _residual(likelihood, slot, point)
+    norm = jnp.linalg.norm(residual)
+    zero = _Pair(jnp.zeros_like(residual), jnp.zeros_like(residual))
+    return slot._replace(
+        point=point,
+        starting=jnp.array(False),
+        residual=residual,
+        goal=jnp.maximum(norm * jnp.minimum(FORCING, jnp.sqrt(norm)), 0.3 * tolerance),
+        delta=zero,
+        search=zero,
+        rz=jnp.zeros_like(norm),
+        newton_steps=slot.newton_steps + 1,
+    )
+
+
+def _line_search(likelihood: Likelihood, slot: _Slot) -> _Pair:
     """Halve the step until the slope of the objective along it is no longer clearly uphill.
+
+    The first step of all is not along a Newton direction of this objective, and is taken in full.
 
     On a convex problem a step is too long when the directional derivative −r·δ has changed sign
     by more than half its first size. Derivatives keep their digits where differences of the
     objective would lose them.
     """
-    slope = jnp.vdot(_residual(likelihood, target, point, f0), step.u)
 
     def moved(size: Array) -> _Pair:
-        return _Pair(point.u + size * step.u, point.a + size * step.a)
+        u = slot.point.u + size * slot.delta.u
+        return _Pair(u, slot.point.a + size * slot.delta.a)
+
+    def slope(size: Array) -> Array:
+        return jnp.vdot(_residual(likelihood, slot, moved(size)), slot.delta.u)
+
+    first = slope(jnp.zeros((), slot.f0.dtype))
 
     def too_long(state: tuple[Array, Array]) -> Array:
         size, halvings = state
-        new_slope = jnp.vdot(_residual(likelihood, target, moved(size), f0), step.u)
-        return (new_slope < -0.5 * slope) & (halvings < 30)
+        too_far = slope(size) < -0.5 * first
+        return ~slot.starting & too_far & (halvings < MAX_HALVINGS)
 
     def halve(state: tuple[Array, Array]) -> tuple[Array, Array]:
         return state[0] / 2, state[1] + 1
 
-    one = jnp.array(1.0, dtype=point.u.dtype)
-    size, _ = jax.lax.while_loop(too_long, halve, (one, jnp.array(0)))
+    size, _ = jax.lax.while_loop(too_long, halve, (jnp.ones_like(first), jnp.array(0)))
     return moved(size)
+
+
+def _residual(likelihood: Likelihood, slot: _Slot, point: _Pair) -> Array:
+    return jax.vmap(likelihood.score)(slot.target, slot.f0 + point.u) + slot.noise - point.a
+
+
+def _where(condition: Array, yes: _Slot, no: _Slot) -> _Slot:
+    """Choose slot by slot."""
+
+    def pick(a: Array, b: Array) -> Array:
+        return jnp.where(
+            condition.reshape(condition.shape + (1,) * (a.ndim - condition.ndim)), a, b
+        )
+
+    return jax.tree.map(pick, yes, no)

@@ -1,0 +1,67 @@
+"""What a likelihood supplies at one point."""
+
+import abc
+
+import equinox as eqx
+import numpy as np
+
+from ntkbayes._checks import check_finite, check_not_empty
+from ntkbayes._types import AnyArray, Array, Float, Key
+
+__all__ = ["Likelihood", "single_output"]
+
+
+class Likelihood(eqx.Module):
+    """What every likelihood supplies; see `ntkbayes.likelihoods` for the notation."""
+
+    num_outputs: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def targets(self, y: AnyArray) -> Float[Array, "n c"]:
+        """Check observations and return them as targets (n c)."""
+
+    @abc.abstractmethod
+    def log_prob(self, target: Float[Array, "c"], f: Float[Array, "c"]) -> Float[Array, ""]:
+        """Log p(target | f) at one point, normalised, in nats."""
+
+    @abc.abstractmethod
+    def score(self, target: Float[Array, "c"], f: Float[Array, "c"]) -> Float[Array, "c"]:
+        """∂ log p / ∂f at one point."""
+
+    @abc.abstractmethod
+    def curvature(self, f: Float[Array, "c"]) -> Float[Array, "c c"]:
+        """W = −∂² log p / ∂f² at one point, positive semi-definite."""
+
+    @abc.abstractmethod
+    def curvature_product(
+        self, f: Float[Array, "c"], vector: Float[Array, "c"]
+    ) -> Float[Array, "c"]:
+        """W(f) · vector, without forming W."""
+
+    @abc.abstractmethod
+    def score_noise(self, key: Key, f: Float[Array, "c"]) -> Float[Array, "c"]:
+        """One draw with mean 0 and covariance W(f)."""
+
+    @abc.abstractmethod
+    def sample(self, key: Key, f: Float[Array, "c"]) -> Array:
+        """One observation: a class index () or values (c,)."""
+
+    @abc.abstractmethod
+    def settings(self) -> dict[str, str | int | float]:
+        """Name and parameters, as written into results."""
+
+
+def single_output(name: str, y: AnyArray) -> np.ndarray:
+    """Return y (n,) or (n 1) as floating numbers (n 1).
+
+    Raises
+    ------
+    ValueError
+        If y is empty, not finite, or has another shape.
+    """
+    check_not_empty(name, y)
+    check_finite(name, y)
+    values = np.asarray(y, dtype=float)
+    if values.shape not in ((len(values),), (len(values), 1)):
+        raise ValueError(f"{name} must have shape (n,) or (n, 1), but has {values.shape}.")
+    return values.reshape(-1, 1)

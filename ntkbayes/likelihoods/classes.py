@@ -1,0 +1,163 @@
+"""Classes: one logit per class, or one logit for two classes."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ntkbayes._checks import check_at_least, check_finite, check_not_empty
+from ntkbayes._types import AnyArray, Array, Float, Key
+from ntkbayes.likelihoods.base import Likelihood, single_output
+
+__all__ = ["Bernoulli", "Categorical"]
+
+
+class Categorical(Likelihood):
+    """Classes with probabilities softmax(f): one logit per class.
+
+    With two classes the difference of the two logits has kernel 2K, not K: a two-logit model
+    with kernel K is the one-logit logistic model with kernel 2K.
+
+    Parameters
+    ----------
+    num_classes
+        Number of classes c ≥ 2.
+
+    Raises
+    ------
+    ValueError
+        If `num_classes` is below 2.
+    """
+
+    num_outputs: int = eqx.field(static=True)
+
+    def __init__(self, num_classes: int):
+        check_at_least("num_classes", num_classes, 2)
+        self.num_outputs = num_classes
+
+    def targets(self, y: AnyArray) -> Float[Array, "n c"]:
+        """Return targets (n c) from class indices (n,) or soft targets (n c), rows summing to 1.
+
+        Raises
+        ------
+        ValueError
+            If a class index is out of range, a row is not a distribution, or only one class occurs.
+        """
+        check_not_empty("y", y)
+        check_finite("y", y)
+        values, c = np.asarray(y), self.num_outputs
+        if values.ndim == 1 and np.issubdtype(values.dtype, np.integer):
+            if values.min() < 0 or values.max() >= c:
+                raise ValueError(
+                    f"y must hold class indices 0 to {c - 1}, "
+                    f"but holds {values.min()} to {values.max()}."
+                )
+            targets = np.eye(c)[values]
+        elif values.ndim == 2 and values.shape[1] == c:
+            if values.min() < 0 or np.abs(values.sum(axis=1) - 1).max() > 1e-6:
+                raise ValueError("soft targets y must be nonnegative with rows that sum to 1.")
+            targets = values
+        else:
+            raise ValueError(
+                f"y must be integer class indices of shape (n,) or soft targets of shape (n, {c}), "
+                f"but has shape {values.shape} and dtype {values.dtype}."
+            )
+        present = np.flatnonzero(targets.max(axis=0) > 0)
+        if len(present) < 2:
+            raise ValueError(
+                f"y holds one class only (class {present[0]}); at least two are needed."
+            )
+        return jnp.asarray(targets, dtype=jnp.result_type(float))
+
+    def log_prob(self, target: Float[Array, "c"], f: Float[Array, "c"]) -> Float[Array, ""]:
+        """Σ_c target_c log softmax(f)_c: minus the cross-entropy."""
+        return jnp.dot(target, jax.nn.log_softmax(f))
+
+    def score(self, target: Float[Array, "c"], f: Float[Array, "c"]) -> Float[Array, "c"]:
+        """Target − softmax(f)."""
+        return target - jax.nn.softmax(f)
+
+    def curvature(self, f: Float[Array, "c"]) -> Float[Array, "c c"]:
+        """Diag(p) − p pᵀ with p = softmax(f)."""
+        p = jax.nn.softmax(f)
+        return jnp.diag(p) - jnp.outer(p, p)
+
+    def curvature_product(
+        self, f: Float[Array, "c"], vector: Float[Array, "c"]
+    ) -> Float[Array, "c"]:
+        """P ∘ (v − p·v)."""
+        p = jax.nn.softmax(f)
+        return p * (vector - jnp.dot(p, vector))
+
+    def score_noise(self, key: Key, f: Float[Array, "c"]) -> Float[Array, "c"]:
+        """Onehot(y*) − p with y* ~ Categorical(p): a resampled label minus its expectation."""
+        label = jax.nn.one_hot(self.sample(key, f), f.shape[0], dtype=f.dtype)
+        return label - jax.nn.softmax(f)
+
+    def sample(self, key: Key, f: Float[Array, "c"]) -> Array:
+        """Return a class index drawn with probabilities softmax(f)."""
+        return jax.random.categorical(key, f)
+
+    def settings(self) -> dict[str, str | int | float]:
+        """Name and parameters."""
+        return {"name": "Categorical", "num_outputs": self.num_outputs}
+
+
+class Bernoulli(Likelihood):
+    """Two classes with one logit f: P(y = 1) = σ(f) = 1 / (1 + exp(−f)).
+
+    With kernel 2K it is `Categorical` with two classes and kernel K: f = f₂ − f₁.
+    """
+
+    num_outputs: int = eqx.field(static=True, default=1)
+
+    def targets(self, y: AnyArray) -> Float[Array, "n 1"]:
+        """Return targets (n 1) from labels 0 and 1, or from probabilities of the label 1.
+
+        Raises
+        ------
+        ValueError
+            If a value lies outside [0, 1], or all are 0 or all are 1.
+        """
+        targets = single_output("y", y)
+        if targets.min() < 0 or targets.max() > 1:
+            raise ValueError(
+                "y must hold labels 0 and 1, or probabilities of the label 1, "
+                f"but holds {targets.min():g} to {targets.max():g}."
+            )
+        if targets.min() == targets.max() and targets.min() in (0, 1):
+            raise ValueError(
+                f"y holds one class only (class {targets.min():g}); at least two are needed."
+            )
+        return jnp.asarray(targets, dtype=jnp.result_type(float))
+
+    def log_prob(self, target: Float[Array, "1"], f: Float[Array, "1"]) -> Float[Array, ""]:
+        """Target · log σ(f) + (1 − target) · log σ(−f): minus the cross-entropy."""
+        return jnp.sum(target * f - jax.nn.softplus(f))
+
+    def score(self, target: Float[Array, "1"], f: Float[Array, "1"]) -> Float[Array, "1"]:
+        """Target − σ(f)."""
+        return target - jax.nn.sigmoid(f)
+
+    def curvature(self, f: Float[Array, "1"]) -> Float[Array, "1 1"]:
+        """σ(f) σ(−f)."""
+        return (jax.nn.sigmoid(f) * jax.nn.sigmoid(-f))[None]
+
+    def curvature_product(
+        self, f: Float[Array, "1"], vector: Float[Array, "1"]
+    ) -> Float[Array, "1"]:
+        """σ(f) σ(−f) · vector."""
+        return jax.nn.sigmoid(f) * jax.nn.sigmoid(-f) * vector
+
+    def score_noise(self, key: Key, f: Float[Array, "1"]) -> Float[Array, "1"]:
+        """Y* − σ(f) with y* ~ Bernoulli(σ(f)): a resampled label minus its expectation."""
+        p = jax.nn.sigmoid(f)
+        return jax.random.bernoulli(key, p).astype(f.dtype) - p
+
+    def sample(self, key: Key, f: Float[Array, "1"]) -> Array:
+        """Return 1 with probability σ(f), else 0."""
+        return jax.random.bernoulli(key, jax.nn.sigmoid(f[0])).astype(int)
+
+    def settings(self) -> dict[str, str | int | float]:
+        """Name."""
+        return {"name": "Bernoulli", "num_outputs": 1}
