@@ -10,53 +10,16 @@ Data flows one way:
 - ``ensembles``    `ntk_ensemble` (closed form), `deep_ensemble` (really trained)
 - ``posteriors``   `laplace`, `gp_posterior`, `hmc`
 - ``evaluation``   `predict` → ArviZ DataTree → `compare`, plots, report
+- ``methods``      the methods by name: `METHODS`
 - ``experiment``   `run_comparison`: all methods on one data set, resumable; ``cli`` calls it
 
 Losses are sums over data, so ``prior_precision`` means the same in training and in Bayes.
-Importing this package changes no JAX setting; enable float64 yourself where you want it.
+Importing this package changes no JAX setting; enable float64 yourself where you want it. The public
+names are listed in ``__init__.pyi``; each is imported when it is first used.
 """
 
-from ntkbayes.datasets import DATASETS, Dataset, load_dataset, make_dataset
-from ntkbayes.ensembles import deep_ensemble, ntk_ensemble
-from ntkbayes.evaluation import compare, load_predictions, predict, save_predictions
-from ntkbayes.likelihoods import (
-    Bernoulli,
-    Categorical,
-    Gaussian,
-    Likelihood,
-    Poisson,
-    smooth_labels,
-)
-from ntkbayes.networks import Network, dense_network, stax_network
-from ntkbayes.posteriors import gp_posterior, hmc, laplace
-from ntkbayes.predictors import Draws, GaussianPredictor, Predictor
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "DATASETS",
-    "Bernoulli",
-    "Categorical",
-    "Dataset",
-    "Draws",
-    "Gaussian",
-    "GaussianPredictor",
-    "Likelihood",
-    "Network",
-    "Poisson",
-    "Predictor",
-    "compare",
-    "deep_ensemble",
-    "dense_network",
-    "gp_posterior",
-    "hmc",
-    "laplace",
-    "load_dataset",
-    "load_predictions",
-    "make_dataset",
-    "ntk_ensemble",
-    "predict",
-    "save_predictions",
-    "smooth_labels",
-    "stax_network",
-]

@@ -1,25 +1,27 @@
 """The methods by name: one `Method` for each way of making a predictor from a `Problem`.
 
 The command line, comparisons and contract tests walk through `METHODS`; a Python session calls
-the functions themselves.
+the functions themselves. A method's library is imported when it fits, so that listing is quick.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import equinox as eqx
-
-from ntkbayes._types import Key, Progress
-from ntkbayes.datasets import Dataset
-from ntkbayes.ensembles import deep_ensemble, ntk_ensemble
-from ntkbayes.likelihoods import Likelihood
-from ntkbayes.networks import Network
-from ntkbayes.posteriors import gp_posterior, hmc, laplace
-from ntkbayes.predictors import Predictor
+if TYPE_CHECKING:
+    from ntkbayes._types import Key, Progress
+    from ntkbayes.datasets import Dataset
+    from ntkbayes.likelihoods import Likelihood
+    from ntkbayes.networks import Network
+    from ntkbayes.predictors import Predictor
 
 __all__ = ["METHODS", "REFERENCE", "Method", "Problem"]
 
 
-class Problem(eqx.Module):
+@dataclass(frozen=True)
+class Problem:
     """What every method is given: one model, one training set, and how long to sample.
 
     Parameters
@@ -36,13 +38,25 @@ class Problem(eqx.Module):
     network: Network
     likelihood: Likelihood
     prior_precision: float
-    num_draws: int = eqx.field(static=True, default=1000)
-    num_warmup: int = eqx.field(static=True, default=500)
-    num_chains: int = eqx.field(static=True, default=4)
-    num_members: int = eqx.field(static=True, default=5)
+    num_draws: int = 1000
+    num_warmup: int = 500
+    num_chains: int = 4
+    num_members: int = 5
+
+    def fit(self, function: Callable[..., Predictor], **settings: Any) -> Predictor:
+        """Call a fitting function with this model, its training data and further settings."""
+        return function(
+            self.network,
+            self.likelihood,
+            self.data.x_train,
+            self.data.y_train,
+            prior_precision=self.prior_precision,
+            **settings,
+        )
 
 
-class Method(eqx.Module):
+@dataclass(frozen=True)
+class Method:
     """One way of making a predictor.
 
     Parameters
@@ -67,66 +81,40 @@ class Method(eqx.Module):
 
 
 def _ntk_ensemble(problem: Problem, key: Key, progress: Progress) -> Predictor:
-    return ntk_ensemble(
-        problem.network,
-        problem.likelihood,
-        problem.data.x_train,
-        problem.data.y_train,
-        prior_precision=problem.prior_precision,
-    )
+    from ntkbayes.ensembles import ntk_ensemble
+
+    return problem.fit(ntk_ensemble)
 
 
 def _bayesian_ntk_ensemble(problem: Problem, key: Key, progress: Progress) -> Predictor:
-    return ntk_ensemble(
-        problem.network,
-        problem.likelihood,
-        problem.data.x_train,
-        problem.data.y_train,
-        prior_precision=problem.prior_precision,
-        initial="ntk",
-        perturb_targets=True,
-    )
+    from ntkbayes.ensembles import ntk_ensemble
+
+    return problem.fit(ntk_ensemble, initial="ntk", perturb_targets=True)
 
 
 def _mode(problem: Problem, key: Key, progress: Progress) -> Predictor:
-    return ntk_ensemble(
-        problem.network,
-        problem.likelihood,
-        problem.data.x_train,
-        problem.data.y_train,
-        prior_precision=problem.prior_precision,
-        initial="zero",
-    )
+    from ntkbayes.ensembles import ntk_ensemble
+
+    return problem.fit(ntk_ensemble, initial="zero")
 
 
 def _laplace(problem: Problem, key: Key, progress: Progress) -> Predictor:
-    return laplace(
-        problem.network,
-        problem.likelihood,
-        problem.data.x_train,
-        problem.data.y_train,
-        prior_precision=problem.prior_precision,
-    )
+    from ntkbayes.posteriors import laplace
+
+    return problem.fit(laplace)
 
 
 def _gp(problem: Problem, key: Key, progress: Progress) -> Predictor:
-    return gp_posterior(
-        problem.network,
-        problem.likelihood,
-        problem.data.x_train,
-        problem.data.y_train,
-        prior_precision=problem.prior_precision,
-        progress=progress,
-    )
+    from ntkbayes.posteriors import gp_posterior
+
+    return problem.fit(gp_posterior, progress=progress)
 
 
 def _hmc(problem: Problem, key: Key, progress: Progress) -> Predictor:
-    return hmc(
-        problem.network,
-        problem.likelihood,
-        problem.data.x_train,
-        problem.data.y_train,
-        prior_precision=problem.prior_precision,
+    from ntkbayes.posteriors import hmc
+
+    return problem.fit(
+        hmc,
         key=key,
         num_warmup=problem.num_warmup,
         num_draws=problem.num_draws,
@@ -136,16 +124,9 @@ def _hmc(problem: Problem, key: Key, progress: Progress) -> Predictor:
 
 
 def _deep_ensemble(problem: Problem, key: Key, progress: Progress) -> Predictor:
-    return deep_ensemble(
-        problem.network,
-        problem.likelihood,
-        problem.data.x_train,
-        problem.data.y_train,
-        prior_precision=problem.prior_precision,
-        num_members=problem.num_members,
-        key=key,
-        progress=progress,
-    )
+    from ntkbayes.ensembles import deep_ensemble
+
+    return problem.fit(deep_ensemble, num_members=problem.num_members, key=key, progress=progress)
 
 
 REFERENCE = "hmc"

@@ -7,9 +7,16 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from ntkbayes import cli, experiment
+from ntkbayes import cli
+from ntkbayes.datasets import DATASETS
 from ntkbayes.evaluation import load_predictions
-from ntkbayes.experiment import ComparisonConfig, preset, run_comparison
+from ntkbayes.experiment import (
+    ComparisonConfig,
+    directory,
+    preset,
+    run_comparison,
+    running,
+)
 from ntkbayes.methods import METHODS
 
 QUICK = ("laplace", "mode", "ntk-ensemble")
@@ -82,8 +89,8 @@ def test_an_output_directory_that_is_not_writable_is_refused_before_computing(
     if inside == "a file":
         (tmp_path / "file").write_text("mine")
     else:
-        monkeypatch.setattr(experiment.tempfile, "TemporaryFile", refuse)
-    monkeypatch.setattr(experiment, "_compute", lambda *a: pytest.fail("computed"))
+        monkeypatch.setattr(directory.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(running, "_compute", lambda *a: pytest.fail("computed"))
     assert_refused(invoke(*IRIS, "--out", tmp_path / "file" / "results"), "not writable")
 
 
@@ -119,7 +126,7 @@ def test_the_table_of_a_run_is_that_of_its_files(finished):
 def test_resuming_a_complete_run_computes_nothing(finished, monkeypatch):
     out, before = finished
     times = {path: path.stat().st_mtime_ns for path in (out / "predictions").iterdir()}
-    monkeypatch.setattr(experiment, "_compute", lambda *a: pytest.fail("computed"))
+    monkeypatch.setattr(running, "_compute", lambda *a: pytest.fail("computed"))
     result = invoke(*IRIS, "--out", out)
     assert result.exit_code == 0, result.output
     assert {path: path.stat().st_mtime_ns for path in (out / "predictions").iterdir()} == times
@@ -155,24 +162,24 @@ def test_other_settings_in_the_same_directory_are_refused(finished, change):
 def test_predictions_of_other_settings_are_not_taken_for_ones_own(finished, monkeypatch):
     out, _ = finished
     config = preset("iris", methods=QUICK, num_draws=50, seed=1)
-    fingerprint = experiment._fingerprint(config)
-    assert experiment._read(out / "predictions" / "mode.nc", fingerprint) is None
+    fingerprint = directory.fingerprint(config)
+    assert directory.read_predictions(out / "predictions" / "mode.nc", fingerprint) is None
 
 
 def test_an_interrupt_keeps_the_finished_methods_and_says_how_to_go_on(tmp_path, monkeypatch):
-    compute = experiment._compute
+    compute = running._compute
 
     def interrupted(name, *arguments):
         if name == "laplace":
             raise KeyboardInterrupt
         return compute(name, *arguments)
 
-    monkeypatch.setattr(experiment, "_compute", interrupted)
+    monkeypatch.setattr(running, "_compute", interrupted)
     result = invoke(*IRIS, "--out", tmp_path)
     assert result.exit_code == 130
     assert "finished: mode." in result.stderr
     assert "same command continues" in result.stderr
-    monkeypatch.setattr(experiment, "_compute", compute)
+    monkeypatch.setattr(running, "_compute", compute)
     kept = (tmp_path / "predictions" / "mode.nc").stat().st_mtime_ns
     assert invoke(*IRIS, "--out", tmp_path).exit_code == 0
     assert (tmp_path / "predictions" / "mode.nc").stat().st_mtime_ns == kept
@@ -210,7 +217,7 @@ def test_a_regression_run_draws_bands_and_coverage(tmp_path):
 def test_lists_name_every_entry(command):
     result = invoke(command)
     assert result.exit_code == 0
-    for name in {"datasets": experiment.DATASETS, "methods": METHODS}[command]:
+    for name in {"datasets": DATASETS, "methods": METHODS}[command]:
         assert name in result.stdout
 
 

@@ -1,5 +1,7 @@
 """Comparison: the long table, paired differences, distances, texts."""
 
+import json
+
 import equinox as eqx
 import jax
 import numpy as np
@@ -16,6 +18,7 @@ from ntkbayes.evaluation import (
     distance_matrix,
     distances,
     metrics,
+    mixtures,
     observations,
     paired_differences,
     pooled,
@@ -148,18 +151,43 @@ def test_regression_prefers_the_closed_form_over_draws(regression):
     assert value(long, "GP", "coverage_90") == pytest.approx(inside)
 
 
-def test_regression_without_a_closed_form_uses_draws(regression):
+def test_regression_without_a_closed_form_is_a_normal_around_every_draw(regression):
     long, tree = compare(regression, reference=None), regression["HMC"]
-    y, draws = observations(tree)[:, 0], pooled(tree, "posterior_predictive/y")
-    error = pooled(tree)[..., 0].mean(axis=0) - y
-    assert value(long, "HMC", "rmse") == pytest.approx(np.sqrt(np.mean(error**2)))
-    expected = scoringrules.crps_ensemble(y, draws.T).mean()
-    assert value(long, "HMC", "crps") == pytest.approx(expected)
+    y, latent = observations(tree), pooled(tree)
+    assert value(long, "HMC", "rmse") == pytest.approx(np.sqrt(np.mean((latent.mean(0) - y) ** 2)))
     density = scipy.special.logsumexp(pooled(tree, "log_likelihood/y"), axis=0) - np.log(300)
     assert value(long, "HMC", "nll") == pytest.approx(-density.mean())
-    low, high = np.quantile(draws, [0.25, 0.75], axis=0)
-    assert value(long, "HMC", "coverage_50") == pytest.approx(np.mean((low <= y) & (y <= high)))
-    assert value(long, "HMC", "width_50") == pytest.approx(np.mean(high - low))
+    scales = np.full(latent.shape, np.sqrt(0.5))
+    expected = scoringrules.crps_mixnorm(y, latent, scales, m_axis=0).mean()
+    assert value(long, "HMC", "crps") == pytest.approx(expected)
+    lower, upper = mixtures.central_interval(latent, np.full(y.shape, 0.5), 0.9)
+    inside = np.mean((lower <= y) & (y <= upper))
+    assert value(long, "HMC", "coverage_90") == pytest.approx(inside)
+    assert value(long, "HMC", "width_90") == pytest.approx(np.mean(upper - lower))
+
+
+def test_the_intervals_of_two_members_cover_what_they_promise(diabetes):
+    generator, num_points = np.random.default_rng(0), 4000
+    members = generator.normal(size=(2, num_points, 1))
+    chosen = np.where(generator.uniform(size=num_points) < 0.5, *members[..., 0])
+    data = eqx.tree_at(
+        lambda d: (d.x_test, d.y_test),
+        diabetes,
+        (jax.numpy.zeros((num_points, 10)), chosen + np.sqrt(0.5) * generator.normal(size=4000)),
+    )
+    draws = Draws(jax.numpy.asarray(members), {})
+    tree = predictions_from_draws(draws, Gaussian(0.5), data, key=jax.random.key(0))
+    long = compare({"Deep ensemble": tree}, reference=None)
+    for level in (0.5, 0.9, 0.95):
+        share = value(long, "Deep ensemble", f"coverage_{100 * level:.0f}")
+        assert abs(share - level) < 5 * np.sqrt(level * (1 - level) / num_points)
+
+
+def test_metrics_of_a_regression_without_gaussian_noise_are_refused(regression):
+    tree = regression["HMC"].copy()
+    tree.attrs["likelihood"] = json.dumps({"name": "Poisson"})
+    with pytest.raises(ValueError, match="likelihood of unnamed is Poisson"):
+        compare({"HMC": tree}, reference=None)
 
 
 def test_regression_distances_are_exact_between_closed_forms_only(regression):

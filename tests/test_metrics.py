@@ -114,44 +114,23 @@ def test_mutual_information_is_zero_for_one_draw_and_log_c_for_sure_disagreement
     assert metrics.mutual_information(disagreeing, weights) == pytest.approx(np.log(3))
 
 
-def test_regression_metrics_are_those_of_scikit_learn_scipy_and_scoringrules(generator, uniform):
-    y, mean = generator.normal(size=(M, 2)), generator.normal(size=(M, 2))
-    variance, samples = generator.uniform(0.5, 2, (M, 2)), generator.normal(size=(S, M, 2))
-    mse = sklearn.metrics.mean_squared_error(y, mean)
-    assert metrics.rmse(mean, y, uniform) == pytest.approx(np.sqrt(mse))
-    nll = -sum(
-        scipy.stats.multivariate_normal(mean[i], np.diag(variance[i])).logpdf(y[i])
-        for i in range(M)
-    )
-    assert metrics.normal_nll(mean, variance, y, uniform) == pytest.approx(nll / M)
-    pairs = np.abs(samples[:, None] - samples[None]).mean(axis=(0, 1))
-    expected = np.mean(np.abs(samples - y).mean(axis=0) - pairs / 2)
-    assert metrics.crps(samples, y, uniform) == pytest.approx(expected)
-    expected = scoringrules.crps_normal(y, mean, np.sqrt(variance)).mean()
-    assert metrics.normal_crps(mean, variance, y, uniform) == pytest.approx(expected)
+def test_regression_metrics_are_those_of_scikit_learn_and_scoringrules(generator, uniform):
+    y, draws = generator.normal(size=(M, 2)), generator.normal(size=(S, M, 2))
+    variance = generator.uniform(0.5, 2, (M, 2))
+    mse = sklearn.metrics.mean_squared_error(y, draws[0])
+    assert metrics.rmse(draws[0], y, uniform) == pytest.approx(np.sqrt(mse))
+    scales = np.broadcast_to(np.sqrt(variance), draws.shape)
+    expected = scoringrules.crps_mixnorm(y, draws, scales, m_axis=0).mean()
+    assert metrics.crps(draws, variance, y, uniform) == pytest.approx(expected)
 
 
-def test_crps_of_many_normal_draws_approaches_the_closed_form(generator, uniform):
-    mean, variance = generator.normal(size=(M, 1)), generator.uniform(0.5, 2, (M, 1))
-    y = generator.normal(size=(M, 1))
-    samples = mean + np.sqrt(variance) * generator.normal(size=(4000, M, 1))
-    exact = metrics.normal_crps(mean, variance, y, uniform)
-    # Each point's score has a Monte-Carlo error near 1/√4000; 60 points average it.
-    assert metrics.crps(samples, y, uniform) == pytest.approx(exact, abs=5 / np.sqrt(4000 * M))
-
-
-@pytest.mark.parametrize("level", [0.5, 0.9, 0.95])
-def test_intervals_of_draws_and_of_the_normal_cover_what_they_promise(generator, level):
-    mean, variance, m = np.zeros((4000, 1)), np.full((4000, 1), 4.0), 4000
-    y, weights = 2 * generator.normal(size=(m, 1)), metrics.uniform_weights(m)
-    lower, upper = metrics.normal_central_interval(mean, variance, level)
-    width = 4 * scipy.stats.norm.ppf((1 + level) / 2)
-    assert metrics.interval_width(lower, upper, weights) == pytest.approx(width)
-    share = metrics.coverage(lower, upper, y, weights)
-    assert abs(share - level) < 4 * np.sqrt(level * (1 - level) / m)
-    samples = np.linspace(0, 1, 101)[:, None, None]
-    lower, upper = metrics.central_interval(samples, level)
-    assert (upper - lower).item() == pytest.approx(level)
+def test_coverage_and_width_are_means_over_points_and_outputs():
+    weights = np.array([0.25, 0.75])
+    central_level = np.array([[0.3, 0.8], [0.5, 0.51]])
+    assert metrics.coverage(central_level, 0.5, weights) == 0.25 * 0.5 + 0.75 * 0.5
+    assert metrics.coverage(central_level, 0.9, weights) == 1
+    lower, upper = np.array([[0.0, 1.0], [0.0, 0.0]]), np.array([[1.0, 3.0], [4.0, 6.0]])
+    assert metrics.interval_width(lower, upper, weights) == 0.25 * 1.5 + 0.75 * 5
 
 
 def test_every_metric_of_weighted_points_is_that_of_repeated_points(draws, labels, generator):

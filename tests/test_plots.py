@@ -163,6 +163,16 @@ def test_the_forest_has_a_panel_per_metric_and_a_point_per_method(trees):
     np.testing.assert_allclose(floors, expected)
 
 
+def test_the_forest_marks_the_nominal_level_of_every_coverage(regression_trees):
+    panels = visible(plot_metric_forest(compare(regression_trees, reference="HMC")))
+    dashed = {
+        axes.get_title(): [line.get_xdata()[0] for line in axes.lines if line.is_dashed()]
+        for axes in panels
+    }
+    marked = {title: levels for title, levels in dashed.items() if levels}
+    assert marked == {"coverage 50 %": [0.5], "coverage 90 %": [0.9], "coverage 95 %": [0.95]}
+
+
 def test_probability_maps_put_every_grid_point_in_its_place():
     moons, x1, x2 = load_dataset("moons"), np.linspace(-2, 2, 5), np.linspace(-1, 1, 4)
     points = grid_points(x1, x2)
@@ -213,7 +223,11 @@ def test_bands_are_the_quantiles_of_the_draws_with_the_exact_outline():
 
 def test_coverage_shows_the_empirical_share_at_each_level(regression_trees):
     figure = plot_coverage(regression_trees)
-    lines = {line.get_label(): line.get_xydata() for line in figure.axes[0].lines}
+    panels = {axes.get_title(): axes for axes in visible(figure)}
+    assert list(panels) == list(regression_trees)
+    lines = {name: axes.lines[-1].get_xydata() for name, axes in panels.items()}
+    colors = {name: axes.lines[-1].get_color() for name, axes in panels.items()}
+    assert colors["HMC"] == METHOD_COLORS["HMC"]
     long = compare(regression_trees, reference=None)
     for name in regression_trees:
         for level in (50, 90, 95):

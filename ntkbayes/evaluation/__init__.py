@@ -9,9 +9,10 @@
   `grid_points`), `plot_bands`, `plot_coverage`, `plot_distance_heatmap`, `plot_metric_forest`.
 - report: `write_report`, one HTML file.
 - `metrics` and `distances`: the formulas, as functions of arrays and weighted test points.
+  `mixtures`: the predictive distribution of a regression, exactly, from draws and noise.
 """
 
-from ntkbayes.evaluation import distances, metrics
+from ntkbayes.evaluation import distances, metrics, mixtures
 from ntkbayes.evaluation.comparison import (
     METRICS,
     compare,
@@ -52,6 +53,7 @@ __all__ = [
     "grid_points",
     "load_predictions",
     "metrics",
+    "mixtures",
     "observations",
     "paired_differences",
     "plot_bands",

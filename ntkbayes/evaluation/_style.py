@@ -1,5 +1,6 @@
 """The one look of all figures: fonts, colours per method, and figures without global state."""
 
+import re
 from collections.abc import Callable, Iterable
 from functools import wraps
 from io import BytesIO
@@ -12,8 +13,8 @@ from matplotlib.figure import Figure
 __all__ = [
     "METHOD_COLORS",
     "NotebookFigure",
+    "finish_panels",
     "grid_shape",
-    "hide_unused",
     "label",
     "method_colors",
     "new_figure",
@@ -60,6 +61,7 @@ RC: Any = {
     "legend.fontsize": 8,
     "legend.frameon": False,
     "lines.linewidth": 1.5,
+    "hatch.linewidth": 0.5,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
 }
@@ -111,8 +113,8 @@ def grid_shape(count: int, max_columns: int = 4) -> tuple[int, int]:
 
 
 def label(metric: str) -> str:
-    """Turn a metric's name into words: "nll" → "NLL", "total_variation" → "total variation"."""
-    return _LABELS.get(metric) or metric.replace("_", " ")
+    """Turn a metric's name into words: "nll" → "NLL", "coverage_50" → "coverage 50 %"."""
+    return _LABELS.get(metric) or re.sub(r"_(\d+)$", r" \1 %", metric).replace("_", " ")
 
 
 def two_lines(method: str) -> str:
@@ -120,9 +122,10 @@ def two_lines(method: str) -> str:
     return method if len(method) < 17 else method.replace(" ", "\n", 1)
 
 
-def hide_unused(panels: np.ndarray, count: int, columns: int) -> None:
-    """Hide the panels after the first `count`; those above a hidden one show their tick labels."""
+def finish_panels(panels: np.ndarray, count: int, columns: int, *, xlabel: str = "") -> None:
+    """Hide the panels after the first `count`; the lowest ones left show ticks and `xlabel`."""
     for i, axes in enumerate(panels):
         axes.set_visible(i < count)
         if count - columns <= i < count:
             axes.tick_params(labelbottom=True)
+            axes.set_xlabel(xlabel)

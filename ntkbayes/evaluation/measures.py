@@ -13,16 +13,14 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from ntkbayes.evaluation import distances, metrics
+from ntkbayes.evaluation import distances, metrics, mixtures
 from ntkbayes.evaluation.storage import observations, pooled, probabilities
 
 __all__ = [
     "distance_floor",
     "distance_measures",
-    "gaussian_predictive",
     "measures",
-    "predictive_draws",
-    "predictive_interval",
+    "predictive_mixture",
 ]
 
 _MOMENTS = ("mean", "variance")
@@ -63,27 +61,28 @@ def distance_floor(tree: xr.DataTree, other: xr.DataTree) -> dict[str, float]:
     return {"wasserstein_1": distances.wasserstein_floor(*errors)}
 
 
-def predictive_interval(tree: xr.DataTree, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Central interval (m c) of new observations, in closed form where there is one."""
-    moments = gaussian_predictive(tree)
-    if moments is not None:
-        return metrics.normal_central_interval(*moments, level)
-    return metrics.central_interval(predictive_draws(tree), level)
+def predictive_mixture(tree: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
+    """Means (s m c) and variance (m c), noise included, of the components of `mixtures`.
 
+    One component where mean and variance are known in closed form, else one per draw.
 
-def gaussian_predictive(tree: xr.DataTree) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean and variance (m c) of new observations, noise included, if known in closed form."""
-    if "closed_form" not in tree.children:
-        return None
-    noise_variance = json.loads(tree.attrs["likelihood"])["noise_variance"]
-    closed = tree["closed_form"]
-    return np.asarray(closed["mean"]), np.asarray(closed["variance"]) + noise_variance
-
-
-def predictive_draws(tree: xr.DataTree) -> np.ndarray:
-    """Draws of new observations (s m c), noise included, also for c = 1."""
-    draws = pooled(tree, "posterior_predictive/y")
-    return draws.reshape(*draws.shape[:2], -1)
+    Raises
+    ------
+    ValueError
+        If the observation noise is not Gaussian.
+    """
+    likelihood = json.loads(tree.attrs["likelihood"])
+    if "noise_variance" not in likelihood:
+        raise ValueError(
+            "metrics of a regression need Gaussian noise, but the likelihood of "
+            f"{tree.attrs['method']} is {likelihood['name']}."
+        )
+    noise_variance = likelihood["noise_variance"]
+    if "closed_form" in tree.children:
+        mean, variance = (np.asarray(tree["closed_form"][k], dtype=float) for k in _MOMENTS)
+        return mean[None], variance + noise_variance
+    latent = pooled(tree).astype(float)
+    return latent, np.full(latent.shape[1:], noise_variance)
 
 
 def _classification_measures(tree: xr.DataTree) -> dict[str, Metric]:
@@ -100,23 +99,19 @@ def _classification_measures(tree: xr.DataTree) -> dict[str, Metric]:
 
 
 def _regression_measures(tree: xr.DataTree) -> dict[str, Metric]:
-    y, moments, draws = observations(tree), gaussian_predictive(tree), predictive_draws(tree)
-    if moments is not None:
-        bound = {
-            "rmse": partial(metrics.rmse, moments[0], y),
-            "nll": partial(metrics.normal_nll, *moments, y),
-            "crps": partial(metrics.normal_crps, *moments, y),
-        }
-    else:
-        bound = {
-            "rmse": partial(metrics.rmse, pooled(tree).mean(axis=0), y),
-            "nll": partial(metrics.mixture_nll, pooled(tree, "log_likelihood/y")),
-            "crps": partial(metrics.crps, draws, y),
-        }
-    for level in (50, 90, 95):
-        lower, upper = predictive_interval(tree, level / 100)
-        bound[f"coverage_{level}"] = partial(metrics.coverage, lower, upper, y)
-        bound[f"width_{level}"] = partial(metrics.interval_width, lower, upper)
+    y, mixture = observations(tree), predictive_mixture(tree)
+    log_density = mixtures.log_density(*mixture, y).sum(axis=-1)
+    bound: dict[str, Metric] = {
+        "rmse": partial(metrics.rmse, mixture[0].mean(axis=0), y),
+        "nll": partial(metrics.mixture_nll, log_density),
+        "crps": partial(metrics.crps, *mixture, y),
+    }
+    central_level = mixtures.central_level(*mixture, y)
+    for percent in (50, 90, 95):
+        level = percent / 100
+        interval = mixtures.central_interval(*mixture, level)
+        bound[f"coverage_{percent}"] = partial(metrics.coverage, central_level, level)
+        bound[f"width_{percent}"] = partial(metrics.interval_width, *interval)
     return bound
 
 

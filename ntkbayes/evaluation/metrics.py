@@ -18,27 +18,22 @@ Brier, CRPS) · Guo et al. (2017), arXiv 1706.04599, eq. 3 (ECE) · Depeweg et a
 
 import numpy as np
 import scipy.special
-import scipy.stats
-import scoringrules
 
 from ntkbayes._checks import check_at_least
 from ntkbayes._types import Float, Int, typed
+from ntkbayes.evaluation import mixtures
 
 __all__ = [
     "accuracy",
     "bootstrap_weights",
     "brier",
     "calibration_bins",
-    "central_interval",
     "coverage",
     "crps",
     "ece",
     "interval_width",
     "mixture_nll",
     "mutual_information",
-    "normal_central_interval",
-    "normal_crps",
-    "normal_nll",
     "pointwise_mutual_information",
     "predictive_entropy",
     "rmse",
@@ -189,74 +184,33 @@ def rmse(
 
 
 @typed
-def normal_nll(
-    mean: Float[np.ndarray, "m c"],
-    variance: Float[np.ndarray, "m c"],
-    y: Float[np.ndarray, "m c"],
-    weights: Float[np.ndarray, "*b m"],
-) -> Float[np.ndarray, "*b"]:
-    """−Σ_i w_i Σ_c log N(y_ic; mean, variance), in nats per point; the variance includes noise.
-
-    Outputs are taken as independent given x.
-    """
-    return _mean(weights, -scipy.stats.norm.logpdf(y, mean, np.sqrt(variance)).sum(axis=1))
-
-
-@typed
 def crps(
-    draws: Float[np.ndarray, "s m c"],
-    y: Float[np.ndarray, "m c"],
-    weights: Float[np.ndarray, "*b m"],
-) -> Float[np.ndarray, "*b"]:
-    """Continuous ranked probability score of predictive draws, in target units.
-
-    E|Y − y| − ½ E|Y − Y′| with Y, Y′ from the empirical distribution of the draws (the
-    "quantile decomposition" estimator of scoringrules, which is biased upwards by O(1/s)),
-    mean over points and outputs.
-    """
-    scores = np.asarray(scoringrules.crps_ensemble(y, draws, m_axis=0))
-    return _mean(weights, scores.mean(axis=1))
-
-
-@typed
-def normal_crps(
-    mean: Float[np.ndarray, "m c"],
+    means: Float[np.ndarray, "s m c"],
     variance: Float[np.ndarray, "m c"],
     y: Float[np.ndarray, "m c"],
     weights: Float[np.ndarray, "*b m"],
 ) -> Float[np.ndarray, "*b"]:
-    """CRPS of N(mean, variance) in closed form, in target units; the variance includes noise."""
-    scores = np.asarray(scoringrules.crps_normal(y, mean, np.sqrt(variance)))
-    return _mean(weights, scores.mean(axis=1))
-
-
-@typed
-def central_interval(
-    draws: Float[np.ndarray, "s m c"], level: float
-) -> tuple[Float[np.ndarray, "m c"], Float[np.ndarray, "m c"]]:
-    """Lower and upper end of the central interval of predictive draws: quantiles (1 ∓ level)/2."""
-    lower, upper = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return lower, upper
-
-
-@typed
-def normal_central_interval(
-    mean: Float[np.ndarray, "m c"], variance: Float[np.ndarray, "m c"], level: float
-) -> tuple[Float[np.ndarray, "m c"], Float[np.ndarray, "m c"]]:
-    """Lower and upper end of the central interval of N(mean, variance)."""
-    half_width = scipy.special.ndtri((1 + level) / 2) * np.sqrt(variance)
-    return mean - half_width, mean + half_width
+    """Return the mean of `mixtures.crps` over points and outputs, in target units."""
+    return _mean(weights, mixtures.crps(means, variance, y).mean(axis=1))
 
 
 @typed
 def coverage(
-    lower: Float[np.ndarray, "m c"],
-    upper: Float[np.ndarray, "m c"],
-    y: Float[np.ndarray, "m c"],
-    weights: Float[np.ndarray, "*b m"],
+    central_level: Float[np.ndarray, "m c"], level: float | int, weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
-    """Share of observations within [lower, upper]."""
-    return _mean(weights, np.mean((lower <= y) & (y <= upper), axis=1))
+    """Share of observations inside the central interval of a level.
+
+    Parameters
+    ----------
+    central_level
+        Level of the smallest central interval that holds the observation, from
+        `mixtures.central_level`.
+    level
+        Nominal coverage, from 0 to 1.
+    weights
+        See the module's docstring.
+    """
+    return _mean(weights, np.mean(central_level <= level, axis=1))
 
 
 @typed

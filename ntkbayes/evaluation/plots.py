@@ -10,8 +10,8 @@ import pandas as pd
 from ntkbayes.evaluation._style import (
     METHOD_COLORS,
     NotebookFigure,
+    finish_panels,
     grid_shape,
-    hide_unused,
     label as in_words,
     method_colors,
     new_figure,
@@ -83,7 +83,7 @@ def plot_metric_forest(long: pd.DataFrame) -> NotebookFigure:
     """Show every metric of every method with ± 2 standard errors; one panel per metric.
 
     A tick marks the Monte-Carlo floor of a distance: what draws of the same distribution would
-    show.
+    show. A dashed line marks the nominal level of a coverage.
 
     Parameters
     ----------
@@ -109,14 +109,18 @@ def plot_metric_forest(long: pd.DataFrame) -> NotebookFigure:
             axes.errorbar(value, y, xerr=2 * error, fmt="o", ms=4, color=color)
             if np.isfinite(floor):
                 axes.plot(floor, y, "|", ms=9, mew=1.5, color="0.45")
+        if name.startswith("coverage_"):
+            axes.axvline(int(name.removeprefix("coverage_")) / 100, color="0.45", lw=0.8, ls="--")
         axes.set_title(in_words(name))
         axes.set_yticks(range(len(methods)), methods)
         axes.set_ylim(len(methods) - 0.5, -0.5)
         axes.locator_params(axis="x", nbins=4)
         axes.grid(axis="y", color="0.9", linewidth=0.6)
         axes.set_axisbelow(True)
-    hide_unused(panels, len(names), columns)
+    finish_panels(panels, len(names), columns)
     legend = "bars: ± 2 standard errors over test points"
+    if any(name.startswith("coverage_") for name in names):
+        legend += "  ·  dashed: nominal level"
     if np.isfinite(long[FLOOR].to_numpy()).any():
         legend += "  ·  grey tick: Monte-Carlo floor"
     figure.supxlabel(legend, fontsize=8, color="0.35")

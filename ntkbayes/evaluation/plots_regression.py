@@ -4,23 +4,29 @@ import numpy as np
 import scipy.special
 import scipy.stats
 import xarray as xr
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from ntkbayes._types import AnyArray, Float, typed
-from ntkbayes.evaluation import metrics
+from ntkbayes.evaluation import metrics, mixtures
 from ntkbayes.evaluation._style import (
     NotebookFigure,
+    finish_panels,
     grid_shape,
-    hide_unused,
     method_colors,
     new_figure,
     styled,
 )
 from ntkbayes.evaluation.comparison import check_comparable
-from ntkbayes.evaluation.measures import predictive_interval
+from ntkbayes.evaluation.measures import predictive_mixture
 from ntkbayes.evaluation.storage import observations
 
 __all__ = ["plot_bands", "plot_coverage"]
+
+OUTER, INNER = 0.22, 0.4
+"""Opacity of the 95 % and the 50 % band."""
 
 
 @styled
@@ -32,7 +38,7 @@ def plot_bands(
     x_train: Float[AnyArray, "n"],
     y_train: Float[AnyArray, "n"],
     exact: tuple[Float[AnyArray, "g"], Float[AnyArray, "g"]] | None = None,
-    gap: tuple[float, float] | None = None,
+    gap: tuple[float | int, float | int] | None = None,
 ) -> NotebookFigure:
     """Show the latent function over one input: mean, 50 % and 95 % bands, one panel per method.
 
@@ -49,30 +55,32 @@ def plot_bands(
     exact
         Mean and variance (g,) of the exact GP posterior, drawn as thin outlines in every panel.
     gap
-        Interval of inputs without training points, shaded.
+        Interval of inputs without training points, hatched.
     """
     colors, (rows, columns) = method_colors(draws), grid_shape(len(draws))
-    figure = new_figure(0.5 + 2.3 * columns, 0.7 + 1.75 * rows)
+    figure = new_figure(0.5 + 2.3 * max(columns, 2), 0.7 + 1.75 * rows)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     x = np.asarray(x_grid)
-    for i, (name, latent) in enumerate(draws.items()):
-        axes = panels[i]
+    for axes, (name, latent) in zip(panels, draws.items(), strict=False):
         values, color = np.asarray(latent, dtype=float), colors[name]
         low, lower, upper, high = np.quantile(values, [0.025, 0.25, 0.75, 0.975], axis=0)
         if gap is not None:
-            axes.axvspan(*gap, color="0.94", zorder=0, label="no data")
-        axes.fill_between(x, low, high, color=color, alpha=0.22, lw=0, label="95 % band")
-        axes.fill_between(x, lower, upper, color=color, alpha=0.4, lw=0, label="50 % band")
+            axes.axvspan(*gap, fill=False, hatch="//", ec="0.8", lw=0, zorder=0, label="no data")
+        axes.fill_between(x, low, high, color=color, alpha=OUTER, lw=0, label="95 % band")
+        axes.fill_between(x, lower, upper, color=color, alpha=INNER, lw=0, label="50 % band")
         axes.plot(x, values.mean(axis=0), color=color, label="mean")
         axes.plot(x_train, y_train, ".", color="0.25", ms=2.5, zorder=3, label="training data")
         if exact is not None:
             _exact_outline(axes, x, *exact)
         axes.set_title(name)
-        axes.set_xlabel("x" if i >= (rows - 1) * columns else "")
-    hide_unused(panels, len(draws), columns)
+    finish_panels(panels, len(draws), columns, xlabel="x")
     figure.supylabel("latent function (noise excluded)", fontsize=9)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3 + columns))
+    grey = {
+        "95 % band": Patch(fc="0.3", alpha=OUTER),
+        "50 % band": Patch(fc="0.3", alpha=1 - (1 - OUTER) * (1 - INNER)),  # it lies on the other
+        "mean": Line2D([], [], color="0.3"),
+    }
+    _legend_below(figure, panels[0], grey)
     return figure
 
 
@@ -80,8 +88,9 @@ def plot_bands(
 def plot_coverage(trees: dict[str, xr.DataTree]) -> NotebookFigure:
     """Show the share of test observations inside central intervals against their nominal level.
 
-    Above the diagonal intervals are too wide, below too narrow. Shaded: where 95 % of perfectly
-    calibrated predictors would lie at each level, given the number of test points.
+    One panel per method, with the others in grey. Above the diagonal intervals are too wide, below
+    too narrow. Shaded: where 95 % of perfectly calibrated predictors would lie at each level, given
+    the number of test points.
 
     Parameters
     ----------
@@ -99,21 +108,39 @@ def plot_coverage(trees: dict[str, xr.DataTree]) -> NotebookFigure:
         raise ValueError(f"coverage needs a regression task, not {first.attrs['task']}.")
     y, colors = observations(first), method_colors(trees)
     levels, weights = np.linspace(0.05, 0.95, 19), metrics.uniform_weights(len(y))
-    figure = new_figure(6.6, 4.0)
-    axes = figure.add_subplot(aspect="equal")
+    shares = {
+        name: [float(metrics.coverage(central_level, float(k), weights)) for k in levels]
+        for name, tree in trees.items()
+        for central_level in [mixtures.central_level(*predictive_mixture(tree), y)]
+    }
+    rows, columns = grid_shape(len(trees))
+    figure = new_figure(0.6 + 1.8 * columns, 0.8 + 1.95 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     fine = np.linspace(0, 1, 201)
     band = scipy.stats.binom.ppf([[0.025], [0.975]], y.size, fine) / y.size
-    axes.fill_between(fine, *band, color="0.92", lw=0, label="expected by chance (95 %)")
-    axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
-    for name, tree in trees.items():
-        shares = [
-            float(metrics.coverage(*predictive_interval(tree, float(level)), y, weights))
-            for level in levels
-        ]
-        axes.plot(levels, shares, "o-", ms=2.5, lw=1.2, color=colors[name], label=name)
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="nominal level", ylabel="share of test points inside")
-    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+    for axes, (name, share) in zip(panels, shares.items(), strict=False):
+        axes.fill_between(fine, *band, color="0.92", lw=0, label="expected by chance (95 %)")
+        axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
+        others = [other for other in shares if other != name]
+        for other in others:
+            label = "the other methods" if other == others[0] else None
+            axes.plot(levels, shares[other], color="0.75", lw=0.8, label=label)
+        axes.plot(levels, share, "o-", ms=2.5, lw=1.2, color=colors[name])
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title=name)
+    finish_panels(panels, len(trees), columns, xlabel="nominal level")
+    figure.supylabel("share of test points inside", fontsize=9)
+    _legend_below(figure, panels[0])
     return figure
+
+
+def _legend_below(
+    figure: NotebookFigure, axes: Axes, neutral: dict[str, Artist] | None = None
+) -> None:
+    """Explain one panel for all; `neutral` replaces handles that have the panel's own color."""
+    handles, labels = axes.get_legend_handles_labels()
+    shown = dict(zip(labels, handles, strict=True)) | (neutral or {})
+    ncols = min(len(shown), max(1, int(figure.get_figwidth() / 1.6)))  # an entry needs 1.6 inches
+    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=ncols)
 
 
 def _exact_outline(axes: Axes, x: np.ndarray, mean: AnyArray, variance: AnyArray) -> None:

@@ -1,0 +1,59 @@
+from . import (
+    datasets,
+    ensembles,
+    evaluation,
+    experiment,
+    likelihoods,
+    methods,
+    networks,
+    posteriors,
+    predictors,
+    solvers,
+)
+from .datasets import DATASETS, Dataset, load_dataset, make_dataset
+from .ensembles import deep_ensemble, ntk_ensemble
+from .evaluation import compare, load_predictions, predict, save_predictions
+from .likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson, smooth_labels
+from .networks import Network, dense_network, stax_network
+from .posteriors import gp_posterior, hmc, laplace
+from .predictors import Draws, GaussianPredictor, Predictor
+
+__version__: str
+
+__all__ = [
+    "DATASETS",
+    "Bernoulli",
+    "Categorical",
+    "Dataset",
+    "Draws",
+    "Gaussian",
+    "GaussianPredictor",
+    "Likelihood",
+    "Network",
+    "Poisson",
+    "Predictor",
+    "compare",
+    "datasets",
+    "deep_ensemble",
+    "dense_network",
+    "ensembles",
+    "evaluation",
+    "experiment",
+    "gp_posterior",
+    "hmc",
+    "laplace",
+    "likelihoods",
+    "load_dataset",
+    "load_predictions",
+    "make_dataset",
+    "methods",
+    "networks",
+    "ntk_ensemble",
+    "posteriors",
+    "predict",
+    "predictors",
+    "save_predictions",
+    "smooth_labels",
+    "solvers",
+    "stax_network",
+]

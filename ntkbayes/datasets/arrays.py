@@ -1,0 +1,125 @@
+"""Datasets of one's own arrays."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Shaped
+
+from ntkbayes._checks import check_at_least, check_choice, check_finite
+from ntkbayes._types import AnyArray, typed
+from ntkbayes.datasets.record import TASKS, Dataset
+from ntkbayes.datasets.splitting import split_dataset
+
+__all__ = ["make_dataset"]
+
+
+@typed
+def make_dataset(
+    x: Shaped[AnyArray, "n d"],
+    y: Shaped[AnyArray, " rows"],
+    *,
+    task: str,
+    name: str = "custom",
+    class_names: Sequence[str] | None = None,
+    feature_names: Sequence[str] | None = None,
+    target_name: str = "y",
+    image_shape: tuple[int, int] | None = None,
+    seed: int = 0,
+    test_fraction: float | int = 0.2,
+    validation_fraction: float | int = 0.2,
+) -> Dataset:
+    """Make a dataset of one's own arrays: check, split and standardise as `load_dataset` does.
+
+    Classification data are split in proportion to the classes.
+
+    Parameters
+    ----------
+    x
+        Inputs, numbers in any unit.
+    y
+        Class labels (integers or text), or real targets for regression.
+    task
+        "classification" or "regression".
+    name
+        Name of the dataset in tables and files.
+    class_names
+        Names of the classes; y must then hold their indices. By default the sorted labels.
+    feature_names
+        Names of the columns of x; by default "x0", "x1", …
+    target_name
+        Name of y.
+    image_shape
+        Height and width if the rows of x are pictures; they are then divided by one common scale.
+    seed
+        Draws the split; zero or positive.
+    test_fraction, validation_fraction
+        Fractions of the rows, each rounded to whole points; the rest is the training split.
+
+    Raises
+    ------
+    ValueError
+        If x or y holds NaN or infinity or is no number or label, their rows differ, a split would
+        be empty, only one class occurs or one has no training point, or the regression target is
+        constant.
+    """
+    check_choice("task", task, TASKS)
+    check_at_least("seed", seed, 0)
+    inputs = _numbers("x", x)
+    if len(inputs) != len(y):
+        raise ValueError(f"y must have one entry per row of x ({len(inputs)}), but has {len(y)}.")
+    if task == "classification":
+        targets, class_names = _class_indices(np.asarray(y), class_names)
+    else:
+        targets = _numbers("y", y)
+        if class_names:
+            raise ValueError("class_names must be left out for regression.")
+    fractions = {"test_fraction": test_fraction, "validation_fraction": validation_fraction}
+    for argument, fraction in fractions.items():
+        if not 0 <= fraction < 1:
+            raise ValueError(f"{argument} must lie between 0 and 1, but is {fraction}.")
+    return split_dataset(
+        np.random.default_rng(seed),
+        inputs,
+        targets,
+        num_test=round(test_fraction * len(inputs)),
+        num_val=round(validation_fraction * len(inputs)),
+        name=name,
+        task=task,
+        class_names=class_names or (),
+        feature_names=feature_names,
+        target_name=target_name,
+        image_shape=image_shape,
+    )
+
+
+def _numbers(name: str, values: AnyArray) -> np.ndarray:
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must hold real numbers, but has dtype {array.dtype}.")
+    check_finite(name, array)
+    return array.astype(np.float64)
+
+
+def _class_indices(
+    labels: np.ndarray, class_names: Sequence[str] | None
+) -> tuple[np.ndarray, Sequence[str]]:
+    """Return class indices (n,) and the classes' names."""
+    if labels.dtype.kind == "f":
+        check_finite("y", labels)
+        if np.any(labels != np.round(labels)):
+            raise ValueError("y must hold class labels, but holds fractions; is it regression?")
+        labels = labels.astype(np.int64)
+    if labels.dtype.kind == "O":
+        # NaN is the one value that differs from itself.
+        missing = [i for i, label in enumerate(labels) if label is None or label != label]
+        if missing:
+            raise ValueError(f"y must hold class labels, but entry {missing[0]} is missing.")
+        labels = labels.astype(str)
+    if labels.dtype.kind not in "biuU":
+        raise ValueError(f"y must hold class labels, but has dtype {labels.dtype}.")
+    if class_names is None:
+        classes, indices = np.unique(labels, return_inverse=True)
+        return indices, [str(c) for c in classes]
+    if labels.dtype.kind == "U":
+        raise ValueError("y must hold indices of class_names, but holds text; leave one out.")
+    return labels.astype(np.int64), class_names

@@ -1,0 +1,79 @@
+"""The record of a finished comparison, and what a reader of its table must know."""
+
+from pathlib import Path
+
+import equinox as eqx
+import pandas as pd
+import xarray as xr
+
+from ntkbayes.datasets import Dataset
+from ntkbayes.evaluation import ChainDiagnostics
+from ntkbayes.evaluation._style import label
+from ntkbayes.experiment.config import ComparisonConfig
+
+__all__ = ["Comparison"]
+
+
+class Comparison(eqx.Module):
+    """A finished comparison.
+
+    Parameters
+    ----------
+    config, data
+        What was asked, and the data it was asked of.
+    predictions
+        Title of the method → predictions at the test points.
+    metrics
+        Long form, from `compare`, with a column ``seed``.
+    diagnostics
+        Title → diagnosis of the predictions of methods with several Markov chains.
+    out
+        Directory of the results.
+    """
+
+    config: ComparisonConfig
+    data: Dataset
+    predictions: dict[str, xr.DataTree]
+    metrics: pd.DataFrame
+    diagnostics: dict[str, ChainDiagnostics]
+    out: Path
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of the table must know: warnings, Monte-Carlo error and units."""
+        return [
+            *(_chain_remark(title, found) for title, found in self.diagnostics.items()),
+            *_floor_remark(self.metrics),
+            _unit_remark(self.data),
+        ]
+
+
+def _chain_remark(title: str, found: ChainDiagnostics) -> str:
+    return f"{'' if found.reliable else 'WARNING: '}{title}: {found.verdict}"
+
+
+def _floor_remark(metrics: pd.DataFrame) -> list[str]:
+    floors = metrics[metrics["monte_carlo_floor"].notna()]
+    return [
+        f"Monte-Carlo floor of {label(str(name))} (what draws of one and the same "
+        f"distribution would show): "
+        + ", ".join(
+            f"{method} {floor:.3f}"
+            for method, floor in zip(rows["method"], rows["monte_carlo_floor"], strict=True)
+        )
+        + "."
+        for name, rows in floors.groupby("metric", sort=False)
+    ]
+
+
+def _unit_remark(data: Dataset) -> str:
+    if data.task == "classification":
+        return (
+            "± is one standard error over the test points. NLL, entropy and mutual information in "
+            "nats; Brier is the sum over classes."
+        )
+    return (
+        "± is one standard error over the test points. NLL in nats; RMSE, CRPS, widths and "
+        f"Wasserstein-1 in standardised target units (1 = {data.target_scale:.4g} in the "
+        "original ones); intervals include the noise."
+    )

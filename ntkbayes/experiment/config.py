@@ -1,0 +1,102 @@
+"""The settings of a comparison, and those chosen for each dataset."""
+
+from typing import Any
+
+import equinox as eqx
+
+from ntkbayes._checks import check_at_least, check_choice, check_positive
+from ntkbayes.datasets import DATASETS
+from ntkbayes.methods import METHODS
+
+__all__ = ["PRESETS", "ComparisonConfig", "preset"]
+
+
+class ComparisonConfig(eqx.Module):
+    """Everything that decides the numbers of a comparison; `preset` fills in a dataset's own.
+
+    Parameters
+    ----------
+    dataset
+        One of `DATASETS`.
+    methods
+        Names from `METHODS`.
+    prior_precision
+        λ > 0, the weight of ½‖θ − θ₀‖² against the *summed* loss.
+    seed
+        Draws the data split and every random number; zero or positive.
+    num_draws
+        Draws per method, ≥ 1; HMC keeps as many in each of its chains.
+    num_train
+        Number of training points; None for the dataset's own.
+    noise_variance
+        Regression only, squared standardised target units; None for the noise the data were made
+        with.
+    depth, width, activation, weight_scale, bias_scale
+        The network, as in `dense_network`; `width` counts for trained networks only.
+    num_warmup, num_chains
+        Of HMC: steps of adaptation per chain, and chains.
+    num_members
+        Networks of the deep ensemble.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or a name unknown.
+    """
+
+    dataset: str
+    methods: tuple[str, ...] = tuple(METHODS)
+    prior_precision: float = 1.0
+    seed: int = 0
+    num_draws: int = 1000
+    num_train: int | None = None
+    noise_variance: float | None = None
+    depth: int = 2
+    width: int = 512
+    activation: str = "relu"
+    weight_scale: float = 2**0.5
+    bias_scale: float = 0.1
+    num_warmup: int = 500
+    num_chains: int = 4
+    num_members: int = 5
+
+    def __check_init__(self):
+        check_choice("dataset", self.dataset, DATASETS)
+        if not self.methods:
+            raise ValueError(f"no method given: choose from {', '.join(METHODS)}.")
+        for method in self.methods:
+            check_choice("method", method, METHODS)
+        check_positive("prior_precision", self.prior_precision)
+        check_at_least("seed", self.seed, 0)
+        check_at_least("num_draws", self.num_draws, 1)
+        check_at_least("num_warmup", self.num_warmup, 1)
+        check_at_least("num_chains", self.num_chains, 1)
+        check_at_least("num_members", self.num_members, 1)
+        if self.noise_variance is not None:
+            check_positive("noise_variance", self.noise_variance)
+
+    def settings(self) -> dict[str, Any]:
+        """Name → value of every setting that is not None, as written to ``config.toml``."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values["methods"] = list(self.methods)
+        return {name: value for name, value in values.items() if value is not None}
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "digits": {"prior_precision": 0.1},
+    "diabetes": {"noise_variance": 0.5},
+}
+"""Settings of a dataset that differ from the defaults of `ComparisonConfig`."""
+
+
+def preset(dataset: str, **changes: Any) -> ComparisonConfig:
+    """Return the settings chosen for a dataset, with changes; a change of None changes nothing.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or a name unknown.
+    """
+    check_choice("dataset", dataset, DATASETS)
+    given = {name: value for name, value in changes.items() if value is not None}
+    return ComparisonConfig(dataset, **(PRESETS.get(dataset, {}) | given))

@@ -1,0 +1,91 @@
+"""The directory of a run: whose results it holds, and which of them are complete."""
+
+import json
+import tempfile
+import tomllib
+from pathlib import Path
+
+import jax.numpy as jnp
+import xarray as xr
+
+from ntkbayes.evaluation import load_predictions
+from ntkbayes.evaluation.storage import atomic_path
+from ntkbayes.experiment.config import ComparisonConfig
+
+__all__ = [
+    "check_directory",
+    "check_same_settings",
+    "fingerprint",
+    "make_directories",
+    "read_predictions",
+    "write_text",
+]
+
+
+def check_directory(directory: Path) -> None:
+    """Refuse before anything is computed, and make no directory yet that was not there."""
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"the output directory {directory} is a file; choose another.")
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"the output directory {directory} is not writable ({error.strerror}); choose another."
+        ) from error
+
+
+def make_directories(directory: Path) -> None:
+    """Make the directory with its folders, and try each by writing to it."""
+    try:
+        for folder in ("predictions", "figures"):
+            (directory / folder).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=directory / folder):
+                pass
+    except OSError as error:
+        raise ValueError(
+            f"the output directory {directory} is not writable ({error.strerror}); choose another."
+        ) from error
+
+
+def check_same_settings(directory: Path, config: ComparisonConfig) -> None:
+    """Refuse results of other settings; the choice of methods may differ."""
+    path = directory / "config.toml"
+    if not path.exists():
+        return
+    try:
+        before = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is not readable; choose another output directory.") from error
+    now = config.settings()
+    for name in sorted(before.keys() | now.keys() - {"methods"}):
+        if name != "methods" and before.get(name) != now.get(name):
+            raise ValueError(
+                f"{directory} holds results of other settings ({name} was "
+                f"{before.get(name, 'not set')}, now {now.get(name, 'not set')}); "
+                "choose another output directory or delete it."
+            )
+
+
+def fingerprint(config: ComparisonConfig) -> str:
+    """Text that is the same for the same settings; the choice of methods aside."""
+    settings = config.settings()
+    del settings["methods"]
+    dtype = str(jnp.result_type(float))
+    return json.dumps(settings | {"dtype": dtype}, sort_keys=True)
+
+
+def read_predictions(path: Path, settings: str) -> xr.DataTree | None:
+    """Return complete predictions of the settings with this `fingerprint`, else None."""
+    try:
+        tree = load_predictions(path)
+    except (FileNotFoundError, ValueError):
+        return None
+    return tree if tree.attrs.get("comparison") == settings else None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,184 @@
+"""Running a comparison: what is missing in its directory is computed, the rest is read."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import pandas as pd
+import tomli_w
+import xarray as xr
+
+from ntkbayes._types import Key, Progress
+from ntkbayes.datasets import Dataset, load_dataset
+from ntkbayes.evaluation import chain_diagnostics, compare, predict, save_predictions
+from ntkbayes.evaluation.storage import atomic_path
+from ntkbayes.experiment.comparison import Comparison
+from ntkbayes.experiment.config import ComparisonConfig
+from ntkbayes.experiment.directory import (
+    check_directory,
+    check_same_settings,
+    fingerprint,
+    make_directories,
+    read_predictions,
+    write_text,
+)
+from ntkbayes.experiment.environment import environment
+from ntkbayes.experiment.grid import grid_draws, is_plane
+from ntkbayes.experiment.report import write_figures_and_report
+from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
+from ntkbayes.methods import METHODS, REFERENCE, Method, Problem
+from ntkbayes.networks import dense_network
+from ntkbayes.predictors import Predictor
+
+__all__ = ["OnProgress", "run_comparison"]
+
+OnProgress = Callable[[str, float], None]
+"""Called with what is being done, and the finished fraction of the whole run."""
+
+LAST_STEPS_SHARE = 0.05
+NUM_GRID_DRAWS = 200
+
+
+def run_comparison(
+    config: ComparisonConfig, out: str | os.PathLike[str], *, on_progress: OnProgress | None = None
+) -> Comparison:
+    """Fit every method, predict at the test points, and write tables, figures and a report.
+
+    Parameters
+    ----------
+    config
+        The settings.
+    out
+        Directory of the results, made if it is missing. If it holds results of the same settings
+        (the choice of methods aside), only what is missing or unreadable is computed.
+    on_progress
+        Called with what is being done and the finished fraction.
+
+    Raises
+    ------
+    ValueError
+        If `out` is not a directory one can write to, or holds results of other settings; or if a
+        method refuses the data.
+    """
+    report_progress = on_progress or (lambda step, fraction: None)
+    directory = Path(out)
+    check_directory(directory)
+    check_same_settings(directory, config)
+    problem = _problem(config)
+    make_directories(directory)
+    write_text(directory / "config.toml", tomli_w.dumps(config.settings()))
+    write_text(directory / "environment.json", json.dumps(environment(), indent=2) + "\n")
+    predictions = _all_predictions(config, problem, directory, report_progress)
+    report_progress("metrics", 1 - LAST_STEPS_SHARE)
+    metrics = _metrics(config, predictions)
+    with atomic_path(directory / "metrics.parquet") as temporary:
+        metrics.to_parquet(temporary, index=False)
+    diagnostics = {
+        title: chain_diagnostics(tree)
+        for title, tree in predictions.items()
+        if int(tree.attrs["num_chains"]) > 1
+    }
+    comparison = Comparison(config, problem.data, predictions, metrics, diagnostics, directory)
+    report_progress("figures and report", 1 - LAST_STEPS_SHARE / 2)
+    write_figures_and_report(comparison)
+    report_progress("done", 1.0)
+    return comparison
+
+
+def _problem(config: ComparisonConfig) -> Problem:
+    data = load_dataset(config.dataset, seed=config.seed, num_train=config.num_train)
+    network = dense_network(
+        depth=config.depth,
+        width=config.width,
+        activation=config.activation,
+        weight_scale=config.weight_scale,
+        bias_scale=config.bias_scale,
+    )
+    return Problem(
+        data,
+        network,
+        _likelihood(config, data),
+        config.prior_precision,
+        num_draws=config.num_draws,
+        num_warmup=config.num_warmup,
+        num_chains=config.num_chains,
+        num_members=config.num_members,
+    )
+
+
+def _likelihood(config: ComparisonConfig, data: Dataset) -> Likelihood:
+    if data.task == "classification":
+        return Categorical(data.num_classes)
+    if config.noise_variance is not None:
+        return Gaussian(config.noise_variance)
+    if data.noise_scale is not None:
+        return Gaussian(data.noise_scale**2)
+    raise ValueError(f"noise_variance is needed for {data.name}: its noise is not known.")
+
+
+def _all_predictions(
+    config: ComparisonConfig, problem: Problem, directory: Path, on_progress: OnProgress
+) -> dict[str, xr.DataTree]:
+    """Predictions by title, read if they are there, the quick methods computed first."""
+    settings = fingerprint(config)
+    paths = {name: directory / "predictions" / f"{name}.nc" for name in config.methods}
+    found = {
+        name: tree for name, path in paths.items() if (tree := read_predictions(path, settings))
+    }
+    for name in found:
+        on_progress(f"{METHODS[name].title}: kept from an earlier run", 0.0)
+    missing = sorted(set(paths) - set(found), key=lambda name: METHODS[name].cost)
+    share = (1 - LAST_STEPS_SHARE) / max(sum(METHODS[name].cost for name in missing), 1.0)
+    done = 0.0
+    for name in missing:
+        method = METHODS[name]
+
+        def progress(fraction: float, method: Method = method, done: float = done) -> None:
+            on_progress(method.title, share * (done + method.cost * fraction))
+
+        progress(0.0)
+        tree = _compute(name, problem, jax.random.key(config.seed), progress)
+        tree.attrs["comparison"] = settings
+        save_predictions(tree, paths[name])
+        found[name], done = tree, done + method.cost
+    return {METHODS[name].title: found[name] for name in METHODS if name in found}
+
+
+def _compute(name: str, problem: Problem, key: Key, progress: Progress) -> xr.DataTree:
+    method, data = METHODS[name], problem.data
+    # A method's numbers do not depend on which others run beside it.
+    stream = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
+    key_fit, key_predict, key_grid = jax.random.split(jax.random.fold_in(key, stream), 3)
+    start, share = time.perf_counter(), method.fit_share
+    predictor = method.fit(problem, key_fit, lambda done: progress(share * done))
+    tree = predict(
+        predictor,
+        data,
+        key=key_predict,
+        num_draws=_num_draws(predictor, problem.num_draws * predictor.num_chains),
+        method=method.title,
+        progress=lambda done: progress(share + (1 - share) * done),
+    )
+    tree.attrs["seconds"] = time.perf_counter() - start
+    if is_plane(data):
+        number = _num_draws(predictor, min(NUM_GRID_DRAWS, problem.num_draws))
+        tree["grid"] = xr.DataTree(grid_draws(predictor, data, key_grid, num_draws=number))
+    return tree
+
+
+def _num_draws(predictor: Predictor, wanted: int) -> int:
+    """As many draws as wanted, if the predictor has them, in whole draws per chain."""
+    available, chains = predictor.num_available, predictor.num_chains
+    number = wanted if available is None else min(wanted, available)
+    return max(number // chains, 1) * chains
+
+
+def _metrics(config: ComparisonConfig, predictions: dict[str, xr.DataTree]) -> pd.DataFrame:
+    reference = METHODS[REFERENCE].title
+    long = compare(predictions, reference=reference if reference in predictions else None)
+    long.insert(list(long.columns).index("metric"), "seed", config.seed)
+    return long

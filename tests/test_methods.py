@@ -1,0 +1,48 @@
+"""The table of methods: every entry is its function, given the whole problem."""
+
+from unittest.mock import create_autospec
+
+import jax
+import pytest
+
+import ntkbayes as nb
+from ntkbayes._types import silent
+from ntkbayes.methods import METHODS, REFERENCE, Problem
+
+KEY = jax.random.key(3)
+DATA = nb.load_dataset("sine", num_train=8)
+NETWORK, LIKELIHOOD = nb.dense_network(depth=1, activation="erf"), nb.Gaussian(0.2)
+CHAINS = {"num_draws": 10, "num_warmup": 20, "num_chains": 2}
+CALLS = {
+    "ntk-ensemble": (nb.ensembles, "ntk_ensemble", {}),
+    "bayesian-ntk-ensemble": (
+        *(nb.ensembles, "ntk_ensemble"),
+        {"initial": "ntk", "perturb_targets": True},
+    ),
+    "mode": (nb.ensembles, "ntk_ensemble", {"initial": "zero"}),
+    "laplace": (nb.posteriors, "laplace", {}),
+    "gp": (nb.posteriors, "gp_posterior", {"progress": silent}),
+    "hmc": (nb.posteriors, "hmc", CHAINS | {"key": KEY, "progress": silent}),
+    "deep-ensemble": (
+        *(nb.ensembles, "deep_ensemble"),
+        {"num_members": 4, "key": KEY, "progress": silent},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_its_function_called_with_the_whole_problem(name, monkeypatch):
+    package, function, settings = CALLS[name]
+    # Refuses calls that the function's own signature would refuse.
+    called = create_autospec(getattr(package, function))
+    monkeypatch.setattr(package, function, called)
+    problem = Problem(DATA, NETWORK, LIKELIHOOD, prior_precision=0.7, num_members=4, **CHAINS)
+    assert METHODS[name].fit(problem, KEY, silent) is called.return_value
+    (call,) = called.call_args_list
+    given = (NETWORK, LIKELIHOOD, DATA.x_train, DATA.y_train)
+    assert all(a is b for a, b in zip(call.args, given, strict=True))
+    assert call.kwargs == {"prior_precision": 0.7} | settings
+
+
+def test_the_reference_is_one_of_the_methods():
+    assert REFERENCE in METHODS

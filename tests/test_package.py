@@ -1,0 +1,59 @@
+"""The package as a whole: what its names are, and what importing it costs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import ntkbayes as nb
+
+HEAVY = {"jax", "numpy", "scipy", "pandas", "sklearn", "matplotlib", "arviz", "numpyro", "gpjax"}
+RUN_AND_LIST_MODULES = """
+import json, sys
+from ntkbayes import cli
+try:
+    cli.app({arguments})
+except SystemExit as stop:
+    assert not stop.code, stop.code
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("argument", "shown"),
+    [
+        ("--help", "compare"),
+        ("--version", "ntkbayes"),
+        ("datasets", "digits"),
+        ("methods", "laplace"),
+    ],
+)
+def test_help_and_lists_do_not_wait_for_the_numerical_libraries(argument, shown):
+    code = RUN_AND_LIST_MODULES.format(arguments=[argument])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    text, modules = done.stdout.rstrip().rsplit("\n", 1)
+    assert shown in text
+    assert not HEAVY & set(json.loads(modules))
+
+
+@pytest.mark.parametrize("package", [nb, nb.datasets])
+def test_every_public_name_is_listed_and_is_that_of_its_home(package):
+    assert set(package.__all__) <= set(dir(package))
+    for name in package.__all__:
+        public = getattr(package, name)
+        if hasattr(public, "__module__"):
+            assert getattr(sys.modules[public.__module__], name) is public
+
+
+def test_names_imported_from_the_package_are_the_functions_of_its_parts():
+    from ntkbayes.datasets.loading import load_dataset
+    from ntkbayes.posteriors.laplace import laplace
+
+    assert nb.load_dataset is load_dataset is nb.datasets.load_dataset
+    assert nb.laplace is laplace is nb.posteriors.laplace
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="ntk_ensembles"):
+        nb.ntk_ensembles  # noqa: B018

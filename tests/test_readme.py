@@ -1,0 +1,36 @@
+"""The README's example is run as it stands there, and prints what the README says it prints."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+NUMBER = re.compile(r"\d+\.\d+")
+
+
+@pytest.mark.slow
+def test_the_example_prints_what_the_readme_says(capsys):
+    example, printed = code_blocks_of_the_example()
+    exec(compile(example, str(README), "exec"), {})
+    found = capsys.readouterr().out
+    assert NUMBER.sub("#", found).split() == NUMBER.sub("#", printed).split()
+    values, errors = numbers(found).T
+    expected_values, expected_errors = numbers(printed).T
+    # Draws are the same on one platform only; elsewhere they may differ by their own error.
+    np.testing.assert_array_less(np.abs(values - expected_values), expected_errors + 1e-12)
+    np.testing.assert_allclose(errors, expected_errors, rtol=0, atol=1e-4)  # the last digit printed
+
+
+def code_blocks_of_the_example():
+    """The Python block of the section "In Python", and the block of its output."""
+    section = README.read_text(encoding="utf-8").split("\n## In Python\n")[1].split("\n## ")[0]
+    return re.fullmatch(
+        r"\s*```python\n(.*?)```\s*```\n(.*?)```.*", section, flags=re.DOTALL
+    ).groups()
+
+
+def numbers(printed):
+    """Value and standard error of every row."""
+    return np.array(NUMBER.findall(printed), dtype=float).reshape(-1, 2)
