@@ -21,7 +21,7 @@ from ntkbayes.evaluation import (
     probabilities,
     save_predictions,
 )
-from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
+from ntkbayes.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
 from ntkbayes.predictors import Draws, GaussianPredictor, Predictor
 
 
@@ -287,3 +287,15 @@ def test_class_probabilities_of_a_regression_are_refused(sine, key):
     tree = predict(Normal(Gaussian(0.3)), sine, key=key, num_draws=2)
     with pytest.raises(ValueError, match="need a classification task, but sine is regression"):
         probabilities(tree)
+
+
+def test_one_logit_predicts_what_two_logits_of_the_same_difference_do():
+    data = load_dataset("moons", seed=0, num_train=20)
+    logit = jax.random.normal(jax.random.key(0), (6, len(data.x_test), 1))
+    two = jnp.concatenate([-0.5 * logit, 0.5 * logit], axis=-1)
+    trees = [
+        predictions_from_draws(Draws(latent, {}), likelihood, data, key=jax.random.key(1))
+        for likelihood, latent in ((Bernoulli(), logit), (Categorical(2), two))
+    ]
+    np.testing.assert_allclose(*(probabilities(tree) for tree in trees), atol=1e-15)
+    np.testing.assert_allclose(*(pooled(t, "log_likelihood/y") for t in trees), atol=1e-14)

@@ -25,7 +25,7 @@ import xarray as xr
 from ntkbayes._checks import check_at_least, check_choice, check_finite, check_not_empty
 from ntkbayes._types import Array, Float, Key, Progress, silent, typed
 from ntkbayes.datasets import Dataset
-from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
+from ntkbayes.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
 from ntkbayes.predictors import Draws, GaussianPredictor, Predictor
 
 __all__ = ["predict", "predictions_from_draws"]
@@ -210,8 +210,9 @@ def _check_chains(num_draws: int, num_chains: int) -> None:
 
 def _evaluation_targets(likelihood: Likelihood, y: np.ndarray) -> Float[Array, "m c"]:
     """Return targets (m c); unlike in training, test labels of a single class are fine."""
-    if isinstance(likelihood, Categorical) and y.ndim == 1 and np.unique(y).size == 1:
-        others = np.arange(likelihood.num_outputs, dtype=y.dtype)
+    classes = isinstance(likelihood, Bernoulli | Categorical)
+    if classes and y.ndim == 1 and np.unique(y).size == 1:
+        others = np.arange(max(likelihood.num_outputs, 2), dtype=y.dtype)
         return likelihood.targets(np.concatenate([y, others]))[: len(y)]
     return likelihood.targets(y)
 

@@ -83,7 +83,7 @@ def observations(tree: xr.DataTree) -> np.ndarray:
 
 
 def probabilities(tree: xr.DataTree) -> Float[np.ndarray, "s m c"]:
-    """Return softmax(latent) of every draw, over all chains.
+    """Return softmax(latent) of every draw, over all chains; a single logit f counts as (0, f).
 
     Raises
     ------
@@ -95,7 +95,10 @@ def probabilities(tree: xr.DataTree) -> Float[np.ndarray, "s m c"]:
             f"class probabilities need a classification task, but {tree.attrs['dataset']} is "
             f"{tree.attrs['task']}."
         )
-    return scipy.special.softmax(pooled(tree).astype(float), axis=-1)
+    logits = pooled(tree).astype(float)
+    if logits.shape[-1] == 1:
+        logits = np.concatenate([np.zeros_like(logits), logits], axis=-1)
+    return scipy.special.softmax(logits, axis=-1)
 
 
 @contextmanager

@@ -83,7 +83,7 @@ class ComparisonConfig(eqx.Module):
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "digits": {"prior_precision": 0.1},
+    "digits": {"prior_precision": 0.1, "num_warmup": 300},
     "diabetes": {"noise_variance": 0.5},
 }
 """Settings of a dataset that differ from the defaults of `ComparisonConfig`."""

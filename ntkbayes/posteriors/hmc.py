@@ -33,8 +33,7 @@ from ntkbayes.solvers import find_mode
 
 __all__ = ["HMCPredictor", "hmc"]
 
-TARGET_ACCEPT = 0.7
-"""In thousands of dimensions larger steps than NUTS' usual 0.8 give more per gradient."""
+TARGET_ACCEPT = 0.8
 MAX_TREE_DEPTH = 8
 START_TOLERANCE = 1e-2
 STEPS_PER_CHUNK = 25
