@@ -51,7 +51,7 @@ def extend_factor(
     cross, conditional = conditional_covariance(factor, k_cross, k_test)
     # A test point that repeats a training point has conditional variance 0, but the angle in a
     # ReLU kernel knows coincidence to √eps only.
-    rounding = jnp.finfo(k_test.dtype).eps ** 0.5 * jnp.max(jnp.diagonal(k_test))
+    rounding = jnp.finfo(k_test.dtype).eps ** 0.5 * jnp.max(jnp.sum(factor**2, axis=1))
     return cross, _factor_with_rounding(conditional, rounding, name=name)
 
 

@@ -28,12 +28,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ntkbayes._linalg import conditional_covariance, covariance_factor, extend_factor
+from ntkbayes._linalg import conditional_covariance
 from ntkbayes._problem import TrainingSet, checked_inputs
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent
-from ntkbayes.ensembles.initial import initial_kernel
+from ntkbayes.ensembles.initial import draw_initial_functions, initial_factor, initial_kernel
+from ntkbayes.ensembles.members import Members
 from ntkbayes.likelihoods import Gaussian, Likelihood
-from ntkbayes.networks import KernelPair, Network
+from ntkbayes.networks import Network
 from ntkbayes.predictors import Draws, GaussianPredictor
 
 __all__ = ["GaussianEnsemble", "interpolating_ensemble", "regression_ensemble"]
@@ -68,6 +69,7 @@ class GaussianEnsemble(GaussianPredictor):
     factor: Float[Array, "n n"] | None
     smoother: Float[Array, "n n"]
     target_variance: float
+    initial_functions: str = eqx.field(static=True)
 
     def mean(self, x: AnyArray) -> Float[Array, "m c"]:
         """Mean A F of the trained function, in latent units; noise excluded."""
@@ -91,38 +93,45 @@ class GaussianEnsemble(GaussianPredictor):
         share = jnp.diagonal(self.moved)[None, :]
         return spread * share + initial * (1 - share)
 
-    def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
-        """Draw trained functions jointly over the rows of x: draw f₀ and ε, and train them.
+    def members(self, key: Key, *, num_members: int) -> Members:
+        """Draw initial functions and targets, and train on them.
 
-        The same key gives the same training functions f₀(X) and targets whatever x is.
+        Parameters
+        ----------
+        key
+            The same key gives the same members.
+        num_members
+            How many.
         """
-        x_test = checked_inputs(self.train, x)
-        key_train, key_test, key_targets = jax.random.split(key, 3)
-        cross = self.network.kernel(x_test, self.train.x)
-        A = cross.ntk @ self.smoother
-        n, c = self.fitted.shape
-        dtype = self.fitted.dtype
-        moves = jnp.broadcast_to(self.fitted, (num_draws, n, c))
+        key_initial, key_targets = jax.random.split(key)
+        f0, functions = draw_initial_functions(
+            key_initial,
+            self.network,
+            self.train.x,
+            factor=self.factor,
+            initial=self.initial,
+            prior_precision=self.prior_precision,
+            kind=self.initial_functions,
+            num_draws=num_members,
+            num_outputs=self.likelihood.num_outputs,
+        )
+        moves = self.fitted[None] - jnp.einsum("snc,cd->snd", f0, self.moved)
         if self.perturb_targets:
-            noise = jax.random.normal(key_targets, moves.shape, dtype)
+            noise = jax.random.normal(key_targets, moves.shape, moves.dtype)
             moves = moves + self.target_variance**0.5 * noise
-        latent = jnp.zeros((num_draws, len(x_test), c), dtype)
-        if self.factor is not None:
-            q_cross, q_test = self._initial_kernels(cross, x_test)
-            rows = extend_factor(self.factor, q_cross.T, q_test, name="the initial covariance")
-            z = jax.random.normal(key_train, (num_draws, n, c), dtype)
-            z_test = jax.random.normal(key_test, latent.shape, dtype)
-            latent = jnp.einsum("mn,snc->smc", rows[0], z)
-            latent = latent + jnp.einsum("mk,skc->smc", rows[1], z_test)
-            f0 = jnp.einsum("nk,skc->snc", self.factor, z)
-            moves = moves - jnp.einsum("snc,cd->snd", f0, self.moved)
+        coefficients = jnp.einsum("ij,sjc->sic", self.smoother, moves)
+        return Members(self.network, self.train, functions, coefficients, {})
+
+    def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
+        """Draw trained functions jointly over the rows of x: `members`, evaluated there."""
+        latent, _ = self.members(key, num_members=num_draws).evaluate(x)
         progress(1.0)
-        return Draws(latent + jnp.einsum("mn,snc->smc", A, moves), {})
+        return Draws(latent, {})
 
     @property
     def num_available(self) -> int | None:
         """One for a deterministic predictor, else unlimited."""
-        return 1 if self.factor is None and not self.perturb_targets else None
+        return 1 if self.initial == "zero" and not self.perturb_targets else None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -131,17 +140,11 @@ class GaussianEnsemble(GaussianPredictor):
             "method": "ntk_ensemble",
             "prior_precision": self.prior_precision,
             "initial": self.initial,
+            "initial_functions": self.initial_functions,
             "perturb_targets": self.perturb_targets,
             "time": str(self.time),
             **self.network.settings(),
         }
-
-    def _initial_kernels(self, cross: KernelPair, x_test: Array) -> tuple[Array, Array]:
-        test = self.network.kernel(x_test)
-        return (
-            initial_kernel(cross, self.initial, self.prior_precision),
-            initial_kernel(test, self.initial, self.prior_precision),
-        )
 
     def _covariances(self, x: AnyArray) -> tuple[Float[Array, "m m"], Float[Array, "m m"]]:
         """S, and Q₀ at x."""
@@ -149,9 +152,14 @@ class GaussianEnsemble(GaussianPredictor):
         cross = self.network.kernel(x_test, self.train.x)
         A = cross.ntk @ self.smoother
         spread = self.target_variance * A @ A.T
-        if self.factor is None:
+        if self.initial == "zero":
             return spread, jnp.zeros_like(spread)
-        q_cross, q_test = self._initial_kernels(cross, x_test)
+        if self.factor is None:
+            raise ValueError(
+                "the covariance is that of exact initial functions: use initial_functions='exact'."
+            )
+        q_cross = initial_kernel(cross, self.initial, self.prior_precision)
+        q_test = initial_kernel(self.network.kernel(x_test), self.initial, self.prior_precision)
         known, conditional = conditional_covariance(self.factor, q_cross.T, q_test)
         left = known - A @ self.factor
         return spread + left @ left.T + conditional, q_test
@@ -166,6 +174,7 @@ def regression_ensemble(
     perturb_targets: bool,
     *,
     time: float,
+    initial_functions: str,
 ) -> GaussianEnsemble:
     """Train on Gaussian noise until `time`: diagonalise Θ once, cost n³."""
     kernel = network.kernel(train.x)
@@ -177,14 +186,20 @@ def regression_ensemble(
         likelihood, network, train, prior_precision, initial, perturb_targets, time,
         fitted=train.targets,
         moved=likelihood.identified(train.targets.dtype),
-        factor=_initial_factor(kernel, initial, prior_precision),
+        factor=initial_factor(kernel, initial, prior_precision, initial_functions),
         smoother=(vectors * ((1 - decay) / ridge)[None, :]) @ vectors.T,
         target_variance=noise if perturb_targets else 0.0,
+        initial_functions=initial_functions,
     )  # fmt: skip
 
 
 def interpolating_ensemble(
-    network: Network, likelihood: Likelihood, train: TrainingSet, initial: str
+    network: Network,
+    likelihood: Likelihood,
+    train: TrainingSet,
+    initial: str,
+    *,
+    initial_functions: str,
 ) -> GaussianEnsemble:
     """Train to the end without regularisation, on targets that a finite function reproduces.
 
@@ -200,17 +215,11 @@ def interpolating_ensemble(
         likelihood, network, train, 0.0, initial, False, jnp.inf,
         fitted=fitted,
         moved=likelihood.identified(fitted.dtype),
-        factor=_initial_factor(kernel, initial, 0.0),
+        factor=initial_factor(kernel, initial, 0.0, initial_functions),
         smoother=(vectors / _positive(eigenvalues)[None, :]) @ vectors.T,
         target_variance=0.0,
+        initial_functions=initial_functions,
     )  # fmt: skip
-
-
-def _initial_factor(kernel: KernelPair, initial: str, prior_precision: float) -> Array | None:
-    if initial == "zero":
-        return None
-    covariance = initial_kernel(kernel, initial, prior_precision)
-    return covariance_factor(covariance, name="the initial function's covariance")
 
 
 def _positive(ridge: Array) -> Array:

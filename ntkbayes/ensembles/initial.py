@@ -1,13 +1,41 @@
-"""The law of the initial function f₀ ~ GP(0, Q₀)."""
+"""The initial functions f₀: their law, and draws that can be evaluated wherever one asks.
 
+Exact draws of f₀ ~ GP(0, Q₀) are known at the points asked for so far and continued to new points
+by the conditional law given all of them, so a function is the same in one call for all points or
+in several calls. Every point has its own random numbers, decided by the key and its number in the
+order of asking.
+
+Beyond some ten thousand points a factor of Q₀ is too large; there the initial functions are really
+drawn finite networks, Gaussian up to O(1/width).
+
+References
+----------
+He, Lakshminarayanan, Teh 2020, arXiv 2007.05864 (``"ntk"``: J(x) z at a random network).
+"""
+
+import abc
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 
-from ntkbayes._types import Array
-from ntkbayes.networks import KernelPair
+from ntkbayes._linalg import covariance_factor, extend_factor
+from ntkbayes._types import Array, Float, Key
+from ntkbayes.networks import KernelPair, Network
 
-__all__ = ["INITIAL_FUNCTIONS", "initial_kernel"]
+__all__ = [
+    "INITIAL",
+    "INITIAL_FUNCTIONS",
+    "InitialFunctions",
+    "draw_initial_functions",
+    "initial_factor",
+    "initial_kernel",
+]
 
-INITIAL_FUNCTIONS = ("nngp", "ntk", "zero")
+INITIAL = ("nngp", "ntk", "zero")
+INITIAL_FUNCTIONS = ("exact", "networks")
 
 
 def initial_kernel(kernel: KernelPair, initial: str, prior_precision: float) -> Array:
@@ -19,3 +47,151 @@ def initial_kernel(kernel: KernelPair, initial: str, prior_precision: float) -> 
             return kernel.ntk / prior_precision
         case _:
             return jnp.zeros_like(kernel.ntk)
+
+
+class InitialFunctions(eqx.Module):
+    """Initial functions, one per member."""
+
+    @abc.abstractmethod
+    def evaluate(self, x: Float[Array, "m d"]) -> tuple[Float[Array, "s m c"], "InitialFunctions"]:
+        """Values at x, and the functions with these values settled."""
+
+
+class ZeroFunctions(InitialFunctions):
+    """The initial function zero."""
+
+    num_draws: int = eqx.field(static=True)
+    num_outputs: int = eqx.field(static=True)
+
+    def evaluate(self, x: Float[Array, "m d"]) -> tuple[Float[Array, "s m c"], InitialFunctions]:
+        """Zeros."""
+        return jnp.zeros((self.num_draws, len(x), self.num_outputs), x.dtype), self
+
+
+class ExactFunctions(InitialFunctions):
+    """Draws of GP(0, Q₀), f₀ = L z at the points known so far.
+
+    Time is cubic in the number of new points and quadratic in that of the known ones.
+    """
+
+    network: Network
+    initial: str = eqx.field(static=True)
+    prior_precision: float
+    key: Key
+    points: Float[Array, "k d"]
+    factor: Float[Array, "k k"]
+    z: Float[Array, "s k c"]
+
+    def evaluate(self, x: Float[Array, "m d"]) -> tuple[Float[Array, "s m c"], InitialFunctions]:
+        """B z + C z′, with [B, C] the rows that extend L."""
+        known, m = len(self.points), len(x)
+        z_new = _normals(self.key, known, m, self.z.shape, x.dtype)
+        cross, own = extend_factor(
+            self.factor,
+            self._kernel(self.points, x),
+            self._kernel(x),
+            name="the initial function's covariance",
+        )
+        values = jnp.einsum("mk,skc->smc", cross, self.z)
+        values = values + jnp.einsum("mk,skc->smc", own, z_new)
+        factor = jnp.block([[self.factor, jnp.zeros((known, m), x.dtype)], [cross, own]])
+        z = jnp.concatenate([self.z, z_new], axis=1)
+        points = jnp.concatenate([self.points, x])
+        return values, eqx.tree_at(lambda f: (f.points, f.factor, f.z), self, (points, factor, z))
+
+    def _kernel(self, x1: Array, x2: Array | None = None) -> Array:
+        pair = self.network.kernel(x1, x2)
+        return initial_kernel(pair, self.initial, self.prior_precision)
+
+
+class NetworkFunctions(InitialFunctions):
+    """Finite networks at their random initialisation.
+
+    ``"nngp"``: the network itself; ``"ntk"``: J(x) z / √λ with z ~ N(0, I) in parameter space.
+    """
+
+    network: Network
+    initial: str = eqx.field(static=True)
+    prior_precision: float
+    num_outputs: int = eqx.field(static=True)
+    keys: Key
+
+    def evaluate(self, x: Float[Array, "m d"]) -> tuple[Float[Array, "s m c"], InitialFunctions]:
+        """One network after another, made anew from its key: memory of one network."""
+        apply = partial(self.network.apply, x=x)
+
+        def one(key: Key) -> Array:
+            key_params, key_direction = jax.random.split(key)
+            params = self.network.init(
+                key_params, num_features=x.shape[1], num_outputs=self.num_outputs
+            )
+            params = jax.tree.map(lambda leaf: leaf.astype(x.dtype), params)
+            if self.initial == "nngp":
+                return apply(params)
+            direction = _normal_like(key_direction, params)
+            return jax.jvp(apply, (params,), (direction,))[1] / self.prior_precision**0.5
+
+        return jax.lax.map(one, self.keys), self
+
+
+def draw_initial_functions(
+    key: Key,
+    network: Network,
+    x_train: Float[Array, "n d"],
+    *,
+    factor: Float[Array, "n n"] | None,
+    initial: str,
+    prior_precision: float,
+    kind: str,
+    num_draws: int,
+    num_outputs: int,
+) -> tuple[Float[Array, "s n c"], InitialFunctions]:
+    """Draw initial functions, and evaluate them at the training points.
+
+    Parameters
+    ----------
+    factor
+        L with L Lᵀ = Q₀(X, X), for exact draws.
+    kind
+        ``"exact"`` or ``"networks"``.
+    """
+    if initial == "zero":
+        return ZeroFunctions(num_draws, num_outputs).evaluate(x_train)
+    if kind == "networks":
+        keys = jax.random.split(key, num_draws)
+        return NetworkFunctions(network, initial, prior_precision, num_outputs, keys).evaluate(
+            x_train
+        )
+    assert factor is not None  # made by the ensemble where draws are exact
+    shape = (num_draws, len(x_train), num_outputs)
+    z = _normals(key, 0, len(x_train), shape, x_train.dtype)
+    functions = ExactFunctions(network, initial, prior_precision, key, x_train, factor, z)
+    return jnp.einsum("ij,sjc->sic", factor, z), functions
+
+
+def initial_factor(
+    kernel: KernelPair, initial: str, prior_precision: float, kind: str
+) -> Float[Array, "n n"] | None:
+    """L with L Lᵀ = Q₀(X, X), or None where it is not needed."""
+    if initial == "zero" or kind == "networks":
+        return None
+    covariance = initial_kernel(kernel, initial, prior_precision)
+    return covariance_factor(covariance, name="the initial function's covariance")
+
+
+def _normals(
+    key: Key, first: int, number: int, shape: tuple[int, ...], dtype: jnp.dtype
+) -> Float[Array, "s m c"]:
+    """Draw normal numbers of the points first, first + 1, …: the same in any division."""
+
+    def one_point(number: Array) -> Array:
+        return jax.random.normal(jax.random.fold_in(key, number), (shape[0], shape[2]), dtype)
+
+    return jnp.swapaxes(jax.vmap(one_point)(jnp.arange(first, first + number)), 0, 1)
+
+
+def _normal_like(key: Key, params: Any) -> Any:
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    drawn = [jax.random.normal(k, p.shape, p.dtype) for k, p in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, drawn)

@@ -24,9 +24,10 @@ from ntkbayes.ensembles.gaussian import (
     interpolating_ensemble,
     regression_ensemble,
 )
-from ntkbayes.ensembles.initial import INITIAL_FUNCTIONS
+from ntkbayes.ensembles.initial import INITIAL, INITIAL_FUNCTIONS
 from ntkbayes.likelihoods import Gaussian, Likelihood
 from ntkbayes.networks import Network
+from ntkbayes.solvers import default_tolerance
 
 __all__ = ["ntk_ensemble"]
 
@@ -42,6 +43,8 @@ def ntk_ensemble(
     initial: str = "nngp",
     perturb_targets: bool = False,
     time: float | int = math.inf,
+    initial_functions: str = "exact",
+    tolerance: float | None = None,
 ) -> GaussianEnsemble | ConvexEnsemble:
     """Return the distribution of trained predictors over random initialisations.
 
@@ -64,29 +67,44 @@ def ntk_ensemble(
         Train each member on its own noisy targets: y + N(0, σ²), or labels resampled at the mode.
     time
         Training time of gradient flow at unit rate on the summed loss; finite for `Gaussian` only.
+    initial_functions
+        ``"exact"`` draws them from their Gaussian law, (n + m)³ work for m test points; for
+        n + m beyond some ten thousand, ``"networks"`` takes finite networks of `network`'s width.
+    tolerance
+        Largest residual max |a − s(f₀ + K a)| that a member of a convex problem may have, in units
+        of the score (probability). Default: 1e-6 in float64, √eps in float32.
 
     Raises
     ------
     ValueError
         If the data do not fit the likelihood, or the settings exclude a finite solution.
     """
-    check_choice("initial", initial, INITIAL_FUNCTIONS)
+    check_choice("initial", initial, INITIAL)
+    check_choice("initial_functions", initial_functions, INITIAL_FUNCTIONS)
     check_positive("prior_precision", prior_precision, or_zero=True)
     if not time > 0:
         raise ValueError(f"time must be positive, but is {time}.")
     train = training_set(likelihood, x, y)
     if prior_precision == 0 and initial == "ntk":
         raise ValueError("initial='ntk' draws from GP(0, Θ/λ): prior_precision must be positive.")
+    if tolerance is None:
+        tolerance = max(1e-6, default_tolerance(train.x.dtype))
+    check_positive("tolerance", tolerance)
     settings = (float(prior_precision), initial, perturb_targets)
+    functions = {"initial_functions": initial_functions}
     if isinstance(likelihood, Gaussian):
-        return regression_ensemble(network, likelihood, train, *settings, time=float(time))
+        return regression_ensemble(
+            network, likelihood, train, *settings, time=float(time), **functions
+        )
     if not math.isinf(time):
         raise ValueError(f"time must be inf unless the likelihood is Gaussian, but is {time}.")
     if prior_precision > 0:
-        return convex_ensemble(network, likelihood, train, *settings)
+        return convex_ensemble(
+            network, likelihood, train, *settings, tolerance=tolerance, **functions
+        )
     if perturb_targets:
         raise ValueError(
             "perturb_targets needs prior_precision > 0 here: without regularisation a perturbed "
             "target may be one that no finite function reproduces."
         )
-    return interpolating_ensemble(network, likelihood, train, initial)
+    return interpolating_ensemble(network, likelihood, train, initial, **functions)

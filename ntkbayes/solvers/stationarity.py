@@ -73,6 +73,7 @@ class _Slot(NamedTuple):
     f0: Array
     point: _Pair
     starting: Array  # the next step goes to the first-order solution around the mode
+    at_point: Array  # residual of the problem at the Newton iterate
     residual: Array  # of the Newton system
     goal: Array
     delta: _Pair
@@ -196,7 +197,19 @@ def _fresh(
     residual = jax.vmap(likelihood.score)(target, start.u) + noise - start.a - hessian.curvature(f0)
     nought, none = jnp.zeros((), f0.dtype), jnp.array(0)
     return _Slot(
-        target, noise, f0, start, jnp.array(True), residual, nought, zero, zero, nought, none, none
+        target,
+        noise,
+        f0,
+        start,
+        jnp.array(True),
+        residual,
+        residual,
+        nought,
+        zero,
+        zero,
+        nought,
+        none,
+        none,
     )
 
 
@@ -236,13 +249,13 @@ def _conjugate_gradient_step(likelihood: Likelihood, slot: _Slot, z: _Pair) -> _
 
 def _newton_step(likelihood: Likelihood, slot: _Slot, tolerance: float) -> _Slot:
     """Go along δ, and set up the next Newton system with a tolerance that shrinks with it."""
-    point = _line_search(likelihood, slot)
-    residual = _residual(likelihood, slot, point)
+    point, residual = _line_search(likelihood, slot)
     norm = jnp.linalg.norm(residual)
     zero = _Pair(jnp.zeros_like(residual), jnp.zeros_like(residual))
     return slot._replace(
         point=point,
         starting=jnp.array(False),
+        at_point=residual,
         residual=residual,
         goal=jnp.maximum(norm * jnp.minimum(FORCING, jnp.sqrt(norm)), 0.3 * tolerance),
         delta=zero,
@@ -252,35 +265,33 @@ def _newton_step(likelihood: Likelihood, slot: _Slot, tolerance: float) -> _Slot
     )
 
 
-def _line_search(likelihood: Likelihood, slot: _Slot) -> _Pair:
+def _line_search(likelihood: Likelihood, slot: _Slot) -> tuple[_Pair, Array]:
     """Halve the step until the slope of the objective along it is no longer clearly uphill.
 
     The first step of all is not along a Newton direction of this objective, and is taken in full.
-
     On a convex problem a step is too long when the directional derivative −r·δ has changed sign
     by more than half its first size. Derivatives keep their digits where differences of the
     objective would lose them.
     """
+    first = jnp.vdot(slot.at_point, slot.delta.u)
 
-    def moved(size: Array) -> _Pair:
+    def at(size: Array) -> tuple[_Pair, Array]:
         u = slot.point.u + size * slot.delta.u
-        return _Pair(u, slot.point.a + size * slot.delta.a)
+        point = _Pair(u, slot.point.a + size * slot.delta.a)
+        return point, _residual(likelihood, slot, point)
 
-    def slope(size: Array) -> Array:
-        return jnp.vdot(_residual(likelihood, slot, moved(size)), slot.delta.u)
-
-    first = slope(jnp.zeros((), slot.f0.dtype))
-
-    def too_long(state: tuple[Array, Array]) -> Array:
-        size, halvings = state
-        too_far = slope(size) < -0.5 * first
+    def too_long(state: tuple) -> Array:
+        _, residual, _, halvings = state
+        too_far = jnp.vdot(residual, slot.delta.u) < -0.5 * first
         return ~slot.starting & too_far & (halvings < MAX_HALVINGS)
 
-    def halve(state: tuple[Array, Array]) -> tuple[Array, Array]:
-        return state[0] / 2, state[1] + 1
+    def halve(state: tuple) -> tuple:
+        *_, size, halvings = state
+        return *at(size / 2), size / 2, halvings + 1
 
-    size, _ = jax.lax.while_loop(too_long, halve, (jnp.ones_like(first), jnp.array(0)))
-    return moved(size)
+    one = jnp.ones_like(first)
+    point, residual, *_ = jax.lax.while_loop(too_long, halve, (*at(one), one, jnp.array(0)))
+    return point, residual
 
 
 def _residual(likelihood: Likelihood, slot: _Slot, point: _Pair) -> Array:
