@@ -27,7 +27,7 @@ def test_variational_posterior_maximises_the_elbo_over_all_class_independent_gau
     # agree up to the quadrature error, which many points make small.
     monkeypatch.setattr(gp_module, "NUM_QMC_POINTS", 16384)
     x, y, _ = classification_data(num_train=4)
-    gp = nb.gp_posterior(NETWORK, nb.Categorical(3), x, y, prior_precision=0.5)
+    gp = nb.gp_posterior(NETWORK, nb.Categorical(3), x, y, prior_precision=0.5, tolerance=1e-8)
     k = jnp.asarray(NETWORK.kernel(x).ntk) / 0.5
     points, rows, columns = jnp.asarray(_qmc_normals(3)), *jnp.tril_indices(4)
 
@@ -64,8 +64,9 @@ def test_variational_posterior_maximises_the_elbo_over_all_class_independent_gau
 def test_permuting_the_training_data_changes_nothing():
     x, y, x_test = classification_data()
     order = np.random.default_rng(0).permutation(len(x))
-    a = nb.gp_posterior(NETWORK, nb.Categorical(3), x, y, prior_precision=0.5)
-    b = nb.gp_posterior(NETWORK, nb.Categorical(3), x[order], y[order], prior_precision=0.5)
+    settings = {"prior_precision": 0.5, "tolerance": 1e-7}
+    a = nb.gp_posterior(NETWORK, nb.Categorical(3), x, y, **settings)
+    b = nb.gp_posterior(NETWORK, nb.Categorical(3), x[order], y[order], **settings)
     for one, other in zip(a.moments(x_test), b.moments(x_test), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
@@ -74,3 +75,13 @@ def test_unknown_kernel_is_refused():
     x, y, _ = classification_data()
     with pytest.raises(ValueError, match="unknown kernel 'ntkk': did you mean ntk"):
         nb.gp_posterior(NETWORK, nb.Categorical(3), x, y, prior_precision=1.0, kernel="ntkk")
+
+
+def test_the_tolerance_bounds_the_distance_from_the_optimum():
+    x, y, _ = classification_data(num_train=12)
+    model = (NETWORK, nb.Categorical(3), x, y)
+    loose = nb.gp_posterior(*model, prior_precision=0.1)
+    tight = nb.gp_posterior(*model, prior_precision=0.1, tolerance=1e-9)
+    assert loose.num_iterations < tight.num_iterations
+    assert float(abs(loose.a - tight.a).max()) < 1e-4
+    assert float(abs(loose.hessian.weights - tight.hessian.weights).max()) < 1e-4
