@@ -30,6 +30,8 @@ class Problem:
         The model and its data; λ means the same in training and in Bayes.
     num_draws, num_warmup, num_chains
         Length of the Markov chains: draws kept and steps of adaptation per chain.
+    product_dtype
+        Type of the Markov chains' matrix products, as in `ntkbayes.hmc`.
     num_members
         Networks of the deep ensemble.
     """
@@ -41,6 +43,7 @@ class Problem:
     num_draws: int = 1000
     num_warmup: int = 500
     num_chains: int = 4
+    product_dtype: str | None = None
     num_members: int = 5
 
     def fit(self, function: Callable[..., Predictor], **settings: Any) -> Predictor:
@@ -119,6 +122,7 @@ def _hmc(problem: Problem, key: Key, progress: Progress) -> Predictor:
         num_warmup=problem.num_warmup,
         num_draws=problem.num_draws,
         num_chains=problem.num_chains,
+        product_dtype=problem.product_dtype,
         progress=progress,
     )
 

@@ -134,6 +134,19 @@ def test_potential_energy_belongs_to_the_visited_functions_chain_by_chain():
     assert not np.any(posterior.stats["diverging"])
 
 
+def test_single_precision_products_change_the_log_density_by_less_than_a_thousandth_of_a_nat():
+    """Recomputed in double precision at what the chains visited; and the draws are in double."""
+    posterior = run_regression(product_dtype="float32")
+    _, y = regression_data()
+    z = np.asarray(posterior.whitened)[..., 0]
+    assert z.dtype == np.float64
+    residual = y - z @ np.asarray(posterior.factor).T
+    squares = np.sum(z**2, axis=1) + np.sum(residual**2, axis=1) / NOISE_VARIANCE
+    exact = 0.5 * (squares + len(y) * np.log(2 * np.pi * NOISE_VARIANCE))
+    error = np.abs(np.asarray(posterior.stats["potential_energy"]) - exact).max()
+    assert 0 < error < 1e-3
+
+
 def test_fewer_draws_are_evenly_spaced_in_every_chain():
     posterior = run_regression()
     x_test = np.zeros((1, 2))
@@ -191,6 +204,7 @@ def test_settings_record_the_run():
         ({"prior_precision": 0.0}, "prior_precision must be positive"),
         ({"num_warmup": 0}, "num_warmup must be at least 1"),
         ({"num_draws": 0}, "num_draws must be at least 1"),
+        ({"product_dtype": "float16"}, "unknown product_dtype 'float16'"),
         ({"num_chains": 0}, "num_chains must be at least 1"),
         ({"kernel": "ntkk"}, "unknown kernel 'ntkk': did you mean ntk"),
     ],

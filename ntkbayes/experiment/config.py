@@ -35,6 +35,8 @@ class ComparisonConfig(eqx.Module):
         The network, as in `dense_network`; `width` counts for trained networks only.
     num_warmup, num_chains
         Of HMC: steps of adaptation per chain, and chains.
+    product_dtype
+        Of HMC: type of its matrix products, as in `ntkbayes.hmc`.
     num_members
         Networks of the deep ensemble.
 
@@ -58,6 +60,7 @@ class ComparisonConfig(eqx.Module):
     bias_scale: float = 0.1
     num_warmup: int = 500
     num_chains: int = 4
+    product_dtype: str | None = None
     num_members: int = 5
 
     def __check_init__(self):
@@ -83,7 +86,12 @@ class ComparisonConfig(eqx.Module):
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "digits": {"prior_precision": 0.1, "num_warmup": 300},
+    "digits": {
+        "prior_precision": 0.1,
+        "num_draws": 600,
+        "num_warmup": 200,
+        "product_dtype": "float32",
+    },
     "diabetes": {"noise_variance": 0.5},
 }
 """Settings of a dataset that differ from the defaults of `ComparisonConfig`."""

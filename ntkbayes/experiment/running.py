@@ -106,6 +106,7 @@ def _problem(config: ComparisonConfig) -> Problem:
         num_draws=config.num_draws,
         num_warmup=config.num_warmup,
         num_chains=config.num_chains,
+        product_dtype=config.product_dtype,
         num_members=config.num_members,
     )
 

@@ -140,6 +140,7 @@ def hmc(
     num_draws: int = 1000,
     num_chains: int = 4,
     kernel: str = "ntk",
+    product_dtype: str | None = None,
     progress: Progress = silent,
 ) -> HMCPredictor:
     """Sample the posterior of the infinitely wide model with the No-U-Turn sampler.
@@ -164,6 +165,10 @@ def hmc(
         Kept steps *per chain*.
     kernel
         Prior covariance: ``"ntk"`` (Θ / λ) or ``"nngp"`` (Q / λ).
+    product_dtype
+        Type of the two matrix products of a leapfrog step, None for JAX's default floating type.
+        ``"float32"`` under float64 halves the time; the log density, everything else in float64,
+        is then off by some 1e-4 nats, which is nothing beside the Monte-Carlo error.
     progress
         Called after every 25 steps of all chains; a keyboard interrupt takes effect there.
 
@@ -192,13 +197,17 @@ def hmc(
     factor = covariance_factor(covariance, name="prior kernel")
     # NumPyro draws momenta in the default type, and its loops refuse to mix types.
     default = jnp.result_type(float)
+    check_choice("product_dtype", product_dtype or str(default), ("float32", "float64"))
     target = _target(
         likelihood,
         covariance.astype(default),
         factor.astype(default),
         train.targets.astype(default),
     )
-    visited = _run_chains(target, key, num_warmup, num_draws, num_chains, progress)
+    sampled = target
+    if product_dtype is not None:
+        sampled = eqx.tree_at(lambda t: t.root, target, target.root.astype(product_dtype))
+    visited = _run_chains(sampled, key, num_warmup, num_draws, num_chains, progress)
     visited = {name: jnp.asarray(values) for name, values in visited.items()}
     rotation = solve_triangular(factor, target.root.astype(factor.dtype), lower=True)
     position = visited.pop("position").astype(train.x.dtype)
@@ -228,7 +237,8 @@ class _Target(eqx.Module):
 
     def potential(self, u: Float[Array, "n c"]) -> Float[Array, ""]:
         """½ ‖z‖² − Σ log p(yᵢ | fᵢ), where ‖z‖² = fᵀ K⁻¹ f = Σ prior_weight u²."""
-        log_likelihood = jax.vmap(self.likelihood.log_prob)(self.targets, self.root @ u)
+        f = (self.root @ u.astype(self.root.dtype)).astype(u.dtype)
+        log_likelihood = jax.vmap(self.likelihood.log_prob)(self.targets, f)
         return 0.5 * jnp.sum(self.prior_weight[:, None] * u**2) - jnp.sum(log_likelihood)
 
 

@@ -1,0 +1,189 @@
+"""What one member of a classification ensemble costs, certified to a residual.
+
+Digits, n training points, c = 10, float64. Work is counted in GEMM equivalents (one product of K
+with (n, c) numbers), which no busy machine can disturb:
+
+- per member: drawing f₀ at the training points, the solver (start, every application of the
+  preconditioner), and the certificate that evaluates the definition with a fresh product;
+- shared by all members: the mode, and the factorisations, by their operations.
+
+The peers run in the same process on the same data: one width-1024 network trained to the objective
+a member reaches (by the package's own trainer, full batch), and scikit-learn's one-vs-rest
+`GaussianProcessClassifier` on the same kernel, which finds one mode per class and no draw.
+
+    python benchmarks/classification_ensemble.py --num-train 1437 --num-draws 256
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import sklearn.datasets
+from sklearn.gaussian_process import GaussianProcessClassifier
+from sklearn.gaussian_process.kernels import Kernel
+
+import ntkbayes as nb
+from ntkbayes.experiment.environment import environment
+
+PRECISIONS = (1.0, 0.1, 0.01)
+TOLERANCE = 1e-6
+
+
+class PrecomputedKernel(Kernel):
+    """The network's kernel in scikit-learn's form, without parameters."""
+
+    def __init__(self, network, prior_precision):
+        self.network = network
+        self.prior_precision = prior_precision
+
+    def __call__(self, X, Y=None, eval_gradient=False):
+        """Kernel between rows of X and Y."""
+        return np.asarray(self.network.kernel(X, Y).ntk) / self.prior_precision
+
+    def diag(self, X):
+        """Diagonal of the kernel."""
+        return np.diag(self(X))
+
+    def is_stationary(self):
+        """Whether it depends on differences only."""
+        return False
+
+
+def data(num_train):
+    """Centred digits, divided by one common scale."""
+    x, y = sklearn.datasets.load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(x))[:num_train]
+    x = x[order] - x[order].mean(axis=0)
+    return x / np.sqrt(np.mean(x**2)), y[order]
+
+
+def median_seconds(function, repeats):
+    """Median wall time after one warm-up."""
+    function()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def ensemble(network, x, y, prior_precision, initial, num_draws, repeats):
+    """Certificates and time of one ensemble."""
+    start = time.perf_counter()
+    fitted = nb.ntk_ensemble(
+        network, nb.Categorical(10), x, y, prior_precision=prior_precision, initial=initial,
+        perturb_targets=initial == "ntk", tolerance=TOLERANCE,
+    )  # fmt: skip
+    jax.block_until_ready(fitted.hessian.shrunk)
+    fit_seconds = time.perf_counter() - start
+
+    def train():
+        members = fitted.members(jax.random.key(0), num_members=num_draws)
+        return jax.block_until_ready(members.coefficients)
+
+    seconds = median_seconds(train, repeats)
+    stats = fitted.members(jax.random.key(0), num_members=num_draws).stats
+    work = np.asarray(stats["gemm_equivalents"]) + 1  # and the product that draws f₀
+    return {
+        "prior_precision": prior_precision,
+        "initial": initial,
+        "perturb_targets": initial == "ntk",
+        "gemm_equivalents_mean": float(work.mean()),
+        "gemm_equivalents_max": float(work.max()),
+        "iterations_mean": float(np.mean(stats["iterations"])),
+        "newton_steps_mean": float(np.mean(stats["newton_steps"])),
+        "residual_max": float(np.max(stats["residual"])),
+        "mode_gemm_equivalents": float(fitted.mode.gemm_equivalents),
+        "seconds_fit_with_compilation": fit_seconds,
+        "seconds_per_member": seconds / num_draws,
+    }
+
+
+def scikit_learn(network, x, y, prior_precision):
+    """Seconds of scikit-learn's one-vs-rest modes on the same kernel."""
+    model = GaussianProcessClassifier(
+        PrecomputedKernel(network, prior_precision), optimizer=None, multi_class="one_vs_rest"
+    )
+    start = time.perf_counter()
+    model.fit(x, y)
+    return time.perf_counter() - start
+
+
+def trained_network(x, y, prior_precision, max_steps):
+    """Seconds of training one width-1024 network, and the gradient it reached."""
+    wide = nb.dense_network(width=1024)
+
+    def train():
+        return nb.deep_ensemble(
+            wide, nb.Categorical(10), jnp.asarray(x), y, prior_precision=prior_precision,
+            num_members=1, key=jax.random.key(0), max_steps=max_steps,
+        )  # fmt: skip
+
+    start = time.perf_counter()
+    result = train()
+    jax.block_until_ready(result.params)
+    return {
+        "seconds": time.perf_counter() - start,
+        "relative_gradient_norm": float(result.gradient_norm.max()),
+        "steps": int(result.steps),
+    }
+
+
+def main():
+    """Run, print a table, write JSON."""
+    jax.config.update("jax_enable_x64", True)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--num-train", type=int, default=1437)
+    parser.add_argument("--num-draws", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--max-steps", type=int, default=1000)
+    parser.add_argument("--skip-peers", action="store_true")
+    default_out = Path(__file__).parent / "results" / "classification_ensemble.json"
+    parser.add_argument("--out", type=Path, default=default_out)
+    options = parser.parse_args()
+
+    x, y = data(options.num_train)
+    network = nb.dense_network()
+    rows = []
+    print("   λ  initial   GEMM/member (max)  iterations  residual   s/member")
+    for prior_precision in PRECISIONS:
+        for initial in ("nngp", "ntk"):
+            row = ensemble(
+                network, x, y, prior_precision, initial, options.num_draws, options.repeats
+            )
+            rows.append(row)
+            print(
+                f"{prior_precision:5g}  {initial:7} {row['gemm_equivalents_mean']:12.1f} "
+                f"({row['gemm_equivalents_max']:.0f}) {row['iterations_mean']:12.1f} "
+                f"{row['residual_max']:10.1e} {row['seconds_per_member']:10.4f}",
+                flush=True,
+            )
+    peers = {}
+    if not options.skip_peers:
+        peers["scikit_learn_seconds"] = scikit_learn(network, x, y, 1.0)
+        peers["trained_network"] = trained_network(x, y, 1.0, options.max_steps)
+        member = rows[0]["seconds_per_member"]
+        network_ratio = peers["trained_network"]["seconds"] / member
+        print(f"one trained network / one member: {network_ratio:.0f}×")
+        print(f"scikit-learn's modes / one member: {peers['scikit_learn_seconds'] / member:.0f}×")
+    result = {
+        "num_train": options.num_train,
+        "num_draws": options.num_draws,
+        "tolerance": TOLERANCE,
+        "ensembles": rows,
+        "peers": peers,
+        "environment": environment(),
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"written: {options.out}")
+
+
+if __name__ == "__main__":
+    main()
