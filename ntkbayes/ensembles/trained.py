@@ -94,7 +94,7 @@ def deep_ensemble(
     prior_precision: float | int,
     key: Key,
     num_members: int = 5,
-    max_steps: int = 1000,
+    max_steps: int = 500,
     tolerance: float = 1e-2,
     progress: Progress = silent,
 ) -> TrainedEnsemble:

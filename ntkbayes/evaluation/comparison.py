@@ -12,7 +12,12 @@ import xarray as xr
 
 from ntkbayes._checks import check_choice
 from ntkbayes.evaluation import metrics
-from ntkbayes.evaluation.measures import distance_floor, distance_measures, measures
+from ntkbayes.evaluation.measures import (
+    Marginals,
+    distance_floor,
+    distance_measures,
+    measures,
+)
 from ntkbayes.evaluation.storage import observations
 
 __all__ = ["METRICS", "compare", "distance_matrix", "paired_differences", "wide_table"]
@@ -64,13 +69,15 @@ def compare(trees: dict[str, xr.DataTree], *, reference: str | None) -> pd.DataF
         If there are no predictions, if they are not of the same dataset, split and observations,
         or if `reference` is not among the methods.
     """
-    resampled = _resample(trees, reference)
+    check_comparable(trees)
+    marginals = {method: Marginals(tree) for method, tree in trees.items()}
+    resampled = _resample(trees, marginals, reference)
     first = next(iter(trees.values()))
     floors = {
         (method, name): floor
-        for method, tree in trees.items()
+        for method in trees
         if reference is not None and method != reference
-        for name, floor in distance_floor(tree, trees[reference]).items()
+        for name, floor in distance_floor(marginals[method], marginals[reference]).items()
     }
     rows = [
         {
@@ -113,7 +120,9 @@ def paired_differences(
     ValueError
         As in `compare`, and if `baseline` is not among the methods.
     """
-    resampled = _resample(trees, reference)
+    check_comparable(trees)
+    marginals = {method: Marginals(tree) for method, tree in trees.items()}
+    resampled = _resample(trees, marginals, reference)
     check_choice("baseline", baseline, trees)
     rows = [
         {
@@ -146,8 +155,9 @@ def distance_matrix(trees: dict[str, xr.DataTree]) -> pd.DataFrame:
     weights = _weights(trees)[0]
     names = list(trees)
     matrix = pd.DataFrame(0.0, index=names, columns=names)
+    marginals = {method: Marginals(tree) for method, tree in trees.items()}
     for a, b in combinations(names, 2):
-        *_, distance = distance_measures(trees[a], trees[b]).values()
+        *_, distance = distance_measures(marginals[a], marginals[b]).values()
         value = float(distance(weights))
         matrix.loc[a, b] = matrix.loc[b, a] = value
     return matrix
@@ -202,10 +212,9 @@ def check_comparable(trees: dict[str, xr.DataTree]) -> None:
 
 
 def _resample(
-    trees: dict[str, xr.DataTree], reference: str | None
+    trees: dict[str, xr.DataTree], marginals: dict[str, Marginals], reference: str | None
 ) -> dict[tuple[str, str], np.ndarray]:
     """Every metric of every method, on the test points (first) and on their resamples."""
-    check_comparable(trees)
     if reference is not None:
         check_choice("reference", reference, trees)
     weights = _weights(trees)
@@ -213,7 +222,7 @@ def _resample(
     for method, tree in trees.items():
         bound = measures(tree)
         if reference is not None and reference != method:
-            bound |= distance_measures(tree, trees[reference])
+            bound |= distance_measures(marginals[method], marginals[reference])
         resampled |= {(method, name): metric(weights) for name, metric in bound.items()}
     return resampled
 

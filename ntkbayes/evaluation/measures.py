@@ -8,7 +8,7 @@ would only blur them.
 
 import json
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import xarray as xr
@@ -17,6 +17,7 @@ from ntkbayes.evaluation import distances, metrics, mixtures
 from ntkbayes.evaluation.storage import observations, pooled, probabilities
 
 __all__ = [
+    "Marginals",
     "distance_floor",
     "distance_measures",
     "measures",
@@ -36,29 +37,59 @@ def measures(tree: xr.DataTree) -> dict[str, Metric]:
     return _regression_measures(tree)
 
 
-def distance_measures(tree: xr.DataTree, other: xr.DataTree) -> dict[str, Metric]:
+class Marginals:
+    """What distances compare of one method's predictions, each part computed once, when needed."""
+
+    def __init__(self, tree: xr.DataTree):
+        self._tree = tree
+        self.is_classification = tree.attrs["task"] == "classification"
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """Mean class probabilities (m c)."""
+        return probabilities(self._tree).mean(axis=0)
+
+    @cached_property
+    def moments(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Mean and variance (m c) in closed form, if known."""
+        if "closed_form" not in self._tree.children:
+            return None
+        mean, variance = (np.asarray(self._tree["closed_form"][name]) for name in _MOMENTS)
+        return mean, variance
+
+    @cached_property
+    def latent(self) -> np.ndarray:
+        """Draws of the latent function (s m c)."""
+        return pooled(self._tree)
+
+    @cached_property
+    def error(self) -> np.ndarray:
+        """Monte-Carlo error (m c) of the probabilities, or of the latent quantiles."""
+        if self.is_classification:
+            return distances.mean_probability_error(self._tree)
+        return distances.quantile_error(self._tree)
+
+
+def distance_measures(a: Marginals, b: Marginals) -> dict[str, Metric]:
     """Distances between two methods' predictions by name, each a function of the weights alone."""
-    if tree.attrs["task"] == "classification":
-        p, q = probabilities(tree).mean(axis=0), probabilities(other).mean(axis=0)
+    if a.is_classification:
+        pair = (a.probabilities, b.probabilities)
         return {
-            "agreement": partial(distances.agreement, p, q),
-            "total_variation": partial(distances.total_variation, p, q),
+            "agreement": partial(distances.agreement, *pair),
+            "total_variation": partial(distances.total_variation, *pair),
         }
-    if _both_closed(tree, other):
-        moments = (np.asarray(t["closed_form"][k]) for t in (tree, other) for k in _MOMENTS)
-        return {"wasserstein_1": partial(distances.normal_wasserstein_1, *moments)}
-    return {"wasserstein_1": partial(distances.wasserstein_1, pooled(tree), pooled(other))}
+    if a.moments is not None and b.moments is not None:
+        return {"wasserstein_1": partial(distances.normal_wasserstein_1, *a.moments, *b.moments)}
+    return {"wasserstein_1": partial(distances.wasserstein_1, a.latent, b.latent)}
 
 
-def distance_floor(tree: xr.DataTree, other: xr.DataTree) -> dict[str, float]:
+def distance_floor(a: Marginals, b: Marginals) -> dict[str, float]:
     """Monte-Carlo floor of the distances that have one, by name; 0 between closed forms."""
-    if tree.attrs["task"] == "classification":
-        errors = (distances.mean_probability_error(t) for t in (tree, other))
-        return {"total_variation": distances.total_variation_floor(*errors)}
-    if _both_closed(tree, other):
+    if a.is_classification:
+        return {"total_variation": distances.total_variation_floor(a.error, b.error)}
+    if a.moments is not None and b.moments is not None:
         return {"wasserstein_1": 0.0}
-    errors = (distances.quantile_error(t) for t in (tree, other))
-    return {"wasserstein_1": distances.wasserstein_floor(*errors)}
+    return {"wasserstein_1": distances.wasserstein_floor(a.error, b.error)}
 
 
 def predictive_mixture(tree: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +144,3 @@ def _regression_measures(tree: xr.DataTree) -> dict[str, Metric]:
         bound[f"coverage_{percent}"] = partial(metrics.coverage, central_level, level)
         bound[f"width_{percent}"] = partial(metrics.interval_width, *interval)
     return bound
-
-
-def _both_closed(tree: xr.DataTree, other: xr.DataTree) -> bool:
-    return "closed_form" in tree.children and "closed_form" in other.children

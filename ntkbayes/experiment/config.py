@@ -89,7 +89,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "digits": {
         "prior_precision": 0.1,
         "num_draws": 600,
-        "num_warmup": 200,
+        "num_warmup": 150,
         "product_dtype": "float32",
     },
     "diabetes": {"noise_variance": 0.5},
