@@ -89,7 +89,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "digits": {
         "prior_precision": 0.1,
         "num_draws": 600,
-        "num_warmup": 150,
+        "num_warmup": 120,
+        "width": 256,
         "product_dtype": "float32",
     },
     "diabetes": {"noise_variance": 0.5},
