@@ -12,7 +12,7 @@ from ntkbayes.methods import METHODS, REFERENCE, Problem
 KEY = jax.random.key(3)
 DATA = nb.load_dataset("sine", num_train=8)
 NETWORK, LIKELIHOOD = nb.dense_network(depth=1, activation="erf"), nb.Gaussian(0.2)
-CHAINS = {"num_draws": 10, "num_warmup": 20, "num_chains": 2}
+CHAINS = {"num_draws": 10, "num_warmup": 20, "num_chains": 2, "product_dtype": "float32"}
 CALLS = {
     "ntk-ensemble": (nb.ensembles, "ntk_ensemble", {}),
     "bayesian-ntk-ensemble": (

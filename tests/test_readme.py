@@ -18,8 +18,9 @@ def test_the_example_prints_what_the_readme_says(capsys):
     assert NUMBER.sub("#", found).split() == NUMBER.sub("#", printed).split()
     values, errors = numbers(found).T
     expected_values, expected_errors = numbers(printed).T
-    # Draws are the same on one platform only; elsewhere they may differ by their own error.
-    np.testing.assert_array_less(np.abs(values - expected_values), expected_errors + 1e-12)
+    # Draws are the same on one platform only; elsewhere the values move by their Monte-Carlo error,
+    # 0.0005 from one set of draws to another when this was written.
+    np.testing.assert_array_less(np.abs(values - expected_values), 5 * 0.0005)
     np.testing.assert_allclose(errors, expected_errors, rtol=0, atol=1e-4)  # the last digit printed
 
 
