@@ -5,9 +5,11 @@ Data flows one way:
     data → network and likelihood → method → predictor → predictions → evaluation → report
 
 - ``datasets``     `load_dataset`, `make_dataset`, the `Dataset` record
-- ``networks``     `dense_network`, `stax_network`: kernels at infinite, functions at finite width
+- ``networks``     `dense_network`, `stax_network`: kernels at infinite, functions at finite width;
+                   `finite_network`: any other; `empirical_ntk`, `linearize`
 - ``likelihoods``  `Gaussian`, `Categorical`
-- ``ensembles``    `ntk_ensemble` (closed form), `deep_ensemble` (really trained)
+- ``ensembles``    `ntk_ensemble` (closed form), `linearized_ensemble` (finite networks in their
+                   tangent spaces), `deep_ensemble` (really trained)
 - ``posteriors``   `laplace`, `gp_posterior`, `hmc`
 - ``evaluation``   `predict` → ArviZ DataTree → `compare`, plots, report
 - ``experiment``   `run_comparison`: all methods on one data set, resumable; ``cli`` calls it
@@ -17,10 +19,18 @@ Importing this package changes no JAX setting; enable float64 yourself where you
 """
 
 from ntkbayes.datasets import DATASETS, Dataset, load_dataset, make_dataset
-from ntkbayes.ensembles import deep_ensemble, ntk_ensemble
+from ntkbayes.ensembles import deep_ensemble, linearized_ensemble, ntk_ensemble
 from ntkbayes.evaluation import compare, load_predictions, predict, save_predictions
 from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
-from ntkbayes.networks import Network, dense_network, stax_network
+from ntkbayes.networks import (
+    Network,
+    dense_network,
+    empirical_ntk,
+    empirical_ntk_trace,
+    finite_network,
+    linearize,
+    stax_network,
+)
 from ntkbayes.posteriors import gp_posterior, hmc, laplace
 from ntkbayes.predictors import Draws, GaussianPredictor, Predictor
 
@@ -39,9 +49,14 @@ __all__ = [
     "compare",
     "deep_ensemble",
     "dense_network",
+    "empirical_ntk",
+    "empirical_ntk_trace",
+    "finite_network",
     "gp_posterior",
     "hmc",
     "laplace",
+    "linearize",
+    "linearized_ensemble",
     "load_dataset",
     "load_predictions",
     "make_dataset",

@@ -15,7 +15,7 @@ from ntkbayes._problem import TrainingSet, checked_inputs
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent
 from ntkbayes.ensembles.initial import initial_kernel
 from ntkbayes.likelihoods import Categorical
-from ntkbayes.networks import KernelPair, Network
+from ntkbayes.networks import KernelPair, WideNetwork
 from ntkbayes.predictors import Draws, Predictor
 from ntkbayes.solvers import (
     SoftmaxHessian,
@@ -37,7 +37,7 @@ class ClassificationEnsemble(Predictor):
     """An ensemble of trained classifiers, each with a certificate of its solution."""
 
     likelihood: Categorical  # pyright: ignore[reportIncompatibleVariableOverride]
-    network: Network
+    network: WideNetwork
     train: TrainingSet
     prior_precision: float
     initial: str = eqx.field(static=True)
@@ -144,7 +144,7 @@ class ClassificationEnsemble(Predictor):
 
 
 def classification_ensemble(
-    network: Network,
+    network: WideNetwork,
     likelihood: Categorical,
     train: TrainingSet,
     prior_precision: float,

@@ -16,7 +16,7 @@ Lakshminarayanan, Teh 2020, arXiv 2007.05864 (``"ntk"``, perturbed targets).
 import math
 
 from ntkbayes._checks import check_choice, check_positive
-from ntkbayes._problem import training_set
+from ntkbayes._problem import infinite_width, training_set
 from ntkbayes._types import AnyArray, typed
 from ntkbayes.ensembles.classification import ClassificationEnsemble, classification_ensemble
 from ntkbayes.ensembles.initial import INITIAL_FUNCTIONS
@@ -44,7 +44,7 @@ def ntk_ensemble(
     Parameters
     ----------
     network
-        Supplies the kernels Q and Θ.
+        Supplies the kernels Q and Θ; finite networks go to `ntkbayes.linearized_ensemble`.
     likelihood
         `Gaussian` (exact moments) or `Categorical` (one convex problem per draw).
     x, y
@@ -62,8 +62,10 @@ def ntk_ensemble(
     Raises
     ------
     ValueError
-        If the data do not fit the likelihood, or the settings exclude a finite solution.
+        If the network has no infinite-width kernels, the data do not fit the likelihood, or the
+        settings exclude a finite solution.
     """
+    wide_network = infinite_width(network)
     check_choice("initial", initial, INITIAL_FUNCTIONS)
     check_positive("prior_precision", prior_precision, or_zero=True)
     if not time > 0:
@@ -74,10 +76,10 @@ def ntk_ensemble(
     settings = (float(prior_precision), initial, perturb_targets)
     match likelihood:
         case Gaussian():
-            return regression_ensemble(network, likelihood, train, *settings, time=float(time))
+            return regression_ensemble(wide_network, likelihood, train, *settings, time=float(time))
         case Categorical():
             _check_classification(prior_precision, time)
-            return classification_ensemble(network, likelihood, train, *settings)
+            return classification_ensemble(wide_network, likelihood, train, *settings)
         case _:
             raise ValueError(f"no ensemble for the likelihood {type(likelihood).__name__}.")
 

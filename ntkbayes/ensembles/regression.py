@@ -24,7 +24,7 @@ from ntkbayes._problem import TrainingSet, checked_inputs
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent
 from ntkbayes.ensembles.initial import initial_kernel
 from ntkbayes.likelihoods import Gaussian
-from ntkbayes.networks import Network
+from ntkbayes.networks import WideNetwork
 from ntkbayes.predictors import Draws, GaussianPredictor
 
 __all__ = ["RegressionEnsemble", "regression_ensemble"]
@@ -34,7 +34,7 @@ class RegressionEnsemble(GaussianPredictor):
     """A Gaussian ensemble; outputs are independent and share their covariance."""
 
     likelihood: Gaussian  # pyright: ignore[reportIncompatibleVariableOverride]
-    network: Network
+    network: WideNetwork
     train: TrainingSet
     prior_precision: float
     initial: str = eqx.field(static=True)
@@ -98,7 +98,7 @@ class RegressionEnsemble(GaussianPredictor):
 
 
 def regression_ensemble(
-    network: Network,
+    network: WideNetwork,
     likelihood: Gaussian,
     train: TrainingSet,
     prior_precision: float,
