@@ -16,7 +16,7 @@ initial function is one of
 References
 ----------
 Lee et al. 2019, arXiv 1902.06720 (linearised networks). He, Lakshminarayanan, Teh 2020, arXiv
-2007.05864, §3 (``"ntk"``, perturbed targets).
+2007.05864 (``"ntk"``, perturbed targets).
 """
 
 from typing import Any
@@ -212,19 +212,18 @@ def _train_member(
     key_function, key_targets = jax.random.split(key_noise)
     tolerance = default_tolerance(problem.train.x.dtype)
     params, origin, f_initial = _initial_member(problem, initial, key_init, key_function)
-    start, noise, mode = optax.tree.zeros_like(params), jnp.zeros_like(f_initial), None
+    noise = start = f_mode = jnp.zeros_like(f_initial)
+    mode = None
     if perturb_targets:
-        f_mode = noise
-        # Gaussian noise is the same everywhere.
-        if not isinstance(problem.likelihood, Gaussian):
+        if not isinstance(problem.likelihood, Gaussian):  # whose noise is the same everywhere
             at_zero = problem.training(params, f_mode, noise)
-            start, mode = minimize(at_zero, start, tolerance=tolerance)
-            f_mode = linearize(problem.network, params, problem.train.x).jvp(start)
-        keys = jax.random.split(key_targets, len(f_mode))
+            found, mode = minimize(at_zero, start, tolerance=tolerance)
+            start, f_mode = found.dual, found.function
+        keys = jax.random.split(key_targets, len(noise))
         noise = jax.vmap(problem.likelihood.score_noise)(keys, f_mode)
     training = problem.training(params, f_initial, noise)
-    delta, solution = minimize(training, start, tolerance=tolerance)
-    return params, optax.tree.add(origin, delta), _including(mode, solution)
+    trained, solution = minimize(training, start, tolerance=tolerance)
+    return params, optax.tree.add(origin, trained.weights), _including(mode, solution)
 
 
 @eqx.filter_jit

@@ -5,7 +5,7 @@ more, and memory for a few columns at a time.
 
 References
 ----------
-Novak, Sohl-Dickstein, Schoenholz 2022, arXiv 2206.08720, §3.2 (NTK–vector products).
+Novak, Sohl-Dickstein, Schoenholz 2022, arXiv 2206.08720 (NTK–vector products).
 """
 
 from typing import Any

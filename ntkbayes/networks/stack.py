@@ -10,7 +10,7 @@ the δ, against n m c p operations by Jacobian–vector products.
 
 References
 ----------
-Novak, Sohl-Dickstein, Schoenholz 2022, arXiv 2206.08720, §3.3 (structured derivatives).
+Novak, Sohl-Dickstein, Schoenholz 2022, arXiv 2206.08720 (structured derivatives).
 """
 
 import math
