@@ -5,9 +5,11 @@ Data flows one way:
     data → network and likelihood → method → predictor → predictions → evaluation → report
 
 - ``datasets``     `load_dataset`, `make_dataset`, the `Dataset` record
-- ``networks``     `dense_network`, `stax_network`: kernels at infinite, functions at finite width
+- ``networks``     `dense_network`, `stax_network`: kernels at infinite, functions at finite width;
+                   `finite_network`: any other; `empirical_ntk`, `linearize`
 - ``likelihoods``  `Gaussian`, `Categorical`, `Bernoulli`, `Poisson`
-- ``ensembles``    `ntk_ensemble` (closed form), `deep_ensemble` (really trained)
+- ``ensembles``    `ntk_ensemble` (closed form), `linearized_ensemble` (finite networks in their
+                   tangent spaces), `deep_ensemble` (really trained)
 - ``posteriors``   `laplace`, `gp_posterior`, `hmc`
 - ``evaluation``   `predict` → ArviZ DataTree → `compare`, plots, report
 - ``methods``      the methods by name: `METHODS`

@@ -11,10 +11,18 @@ from . import (
     solvers,
 )
 from .datasets import DATASETS, Dataset, load_dataset, make_dataset
-from .ensembles import deep_ensemble, ntk_ensemble
+from .ensembles import deep_ensemble, linearized_ensemble, ntk_ensemble
 from .evaluation import compare, load_predictions, predict, save_predictions
 from .likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson, smooth_labels
-from .networks import Network, dense_network, stax_network
+from .networks import (
+    Network,
+    dense_network,
+    empirical_ntk,
+    empirical_ntk_trace,
+    finite_network,
+    linearize,
+    stax_network,
+)
 from .posteriors import gp_posterior, hmc, laplace
 from .predictors import Draws, GaussianPredictor, Predictor
 
@@ -36,13 +44,18 @@ __all__ = [
     "datasets",
     "deep_ensemble",
     "dense_network",
+    "empirical_ntk",
+    "empirical_ntk_trace",
     "ensembles",
     "evaluation",
     "experiment",
+    "finite_network",
     "gp_posterior",
     "hmc",
     "laplace",
     "likelihoods",
+    "linearize",
+    "linearized_ensemble",
     "load_dataset",
     "load_predictions",
     "make_dataset",

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from ntkbayes._checks import check_finite, check_not_empty
 from ntkbayes._types import AnyArray, Array, Float
 from ntkbayes.likelihoods import Likelihood
-from ntkbayes.networks import Network
+from ntkbayes.networks import Network, WideNetwork
 
 
 class TrainingSet(eqx.Module):
@@ -53,6 +53,22 @@ def checked_inputs(train: TrainingSet, x: AnyArray) -> Float[Array, "m d"]:
     return jnp.asarray(x, dtype=train.x.dtype)
 
 
+def infinite_width(network: Network) -> WideNetwork:
+    """Return the network if its kernels at infinite width are known.
+
+    Raises
+    ------
+    ValueError
+        If they are not, naming the methods that do without.
+    """
+    if not isinstance(network, WideNetwork):
+        raise ValueError(
+            f"a {type(network).__name__} has no infinite-width kernels: use dense_network or "
+            "stax_network here, or train it with linearized_ensemble or deep_ensemble."
+        )
+    return network
+
+
 def prior_kernel(
     network: Network,
     x1: Array,
@@ -61,6 +77,12 @@ def prior_kernel(
     prior_precision: float,
     kind: str = "ntk",
 ) -> Float[Array, "n m"]:
-    """K = Θ / λ (or Q / λ for ``kind="nngp"``): the prior covariance of the function."""
-    pair = network.kernel(x1, x2)
+    """K = Θ / λ (or Q / λ for ``kind="nngp"``): the prior covariance of the function.
+
+    Raises
+    ------
+    ValueError
+        If the network has no infinite-width kernels.
+    """
+    pair = infinite_width(network).kernel(x1, x2)
     return (pair.ntk if kind == "ntk" else pair.nngp) / prior_precision

@@ -15,7 +15,7 @@ from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent
 from ntkbayes.ensembles.initial import draw_initial_functions, initial_factor
 from ntkbayes.ensembles.members import Members
 from ntkbayes.likelihoods import Likelihood
-from ntkbayes.networks import Network
+from ntkbayes.networks import WideNetwork
 from ntkbayes.predictors import Draws, Predictor
 from ntkbayes.solvers import (
     Hessian,
@@ -39,7 +39,7 @@ class ConvexEnsemble(Predictor):
     """An ensemble of trained functions, each with a certificate of its solution."""
 
     likelihood: Likelihood
-    network: Network
+    network: WideNetwork
     train: TrainingSet
     prior_precision: float
     initial: str = eqx.field(static=True)
@@ -149,7 +149,7 @@ class ConvexEnsemble(Predictor):
 
 
 def convex_ensemble(
-    network: Network,
+    network: WideNetwork,
     likelihood: Likelihood,
     train: TrainingSet,
     prior_precision: float,

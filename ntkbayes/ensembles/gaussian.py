@@ -34,7 +34,7 @@ from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent
 from ntkbayes.ensembles.initial import draw_initial_functions, initial_factor, initial_kernel
 from ntkbayes.ensembles.members import Members
 from ntkbayes.likelihoods import Gaussian, Likelihood
-from ntkbayes.networks import Network
+from ntkbayes.networks import WideNetwork
 from ntkbayes.predictors import Draws, GaussianPredictor
 
 __all__ = ["GaussianEnsemble", "interpolating_ensemble", "regression_ensemble"]
@@ -58,7 +58,7 @@ class GaussianEnsemble(GaussianPredictor):
     """
 
     likelihood: Likelihood
-    network: Network
+    network: WideNetwork
     train: TrainingSet
     prior_precision: float
     initial: str = eqx.field(static=True)
@@ -166,7 +166,7 @@ class GaussianEnsemble(GaussianPredictor):
 
 
 def regression_ensemble(
-    network: Network,
+    network: WideNetwork,
     likelihood: Gaussian,
     train: TrainingSet,
     prior_precision: float,
@@ -194,7 +194,7 @@ def regression_ensemble(
 
 
 def interpolating_ensemble(
-    network: Network,
+    network: WideNetwork,
     likelihood: Likelihood,
     train: TrainingSet,
     initial: str,

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from ntkbayes._linalg import covariance_factor, extend_factor
 from ntkbayes._types import Array, Float, Key
-from ntkbayes.networks import KernelPair, Network
+from ntkbayes.networks import KernelPair, WideNetwork
 
 __all__ = [
     "INITIAL",
@@ -74,7 +74,7 @@ class ExactFunctions(InitialFunctions):
     Time is cubic in the number of new points and quadratic in that of the known ones.
     """
 
-    network: Network
+    network: WideNetwork
     initial: str = eqx.field(static=True)
     prior_precision: float
     key: Key
@@ -110,7 +110,7 @@ class NetworkFunctions(InitialFunctions):
     ``"nngp"``: the network itself; ``"ntk"``: J(x) z / √λ with z ~ N(0, I) in parameter space.
     """
 
-    network: Network
+    network: WideNetwork
     initial: str = eqx.field(static=True)
     prior_precision: float
     num_outputs: int = eqx.field(static=True)
@@ -136,7 +136,7 @@ class NetworkFunctions(InitialFunctions):
 
 def draw_initial_functions(
     key: Key,
-    network: Network,
+    network: WideNetwork,
     x_train: Float[Array, "n d"],
     *,
     factor: Float[Array, "n n"] | None,

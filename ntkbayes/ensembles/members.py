@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from ntkbayes._problem import TrainingSet, checked_inputs
 from ntkbayes._types import AnyArray, Array, Float
 from ntkbayes.ensembles.initial import InitialFunctions
-from ntkbayes.networks import Network
+from ntkbayes.networks import WideNetwork
 
 __all__ = ["Members"]
 
@@ -24,7 +24,7 @@ class Members(eqx.Module):
         One number per member: the certificate of its training, where there is one.
     """
 
-    network: Network
+    network: WideNetwork
     train: TrainingSet
     functions: InitialFunctions
     coefficients: Float[Array, "s n c"]

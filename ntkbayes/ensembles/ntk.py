@@ -16,7 +16,7 @@ Lakshminarayanan, Teh 2020, arXiv 2007.05864 (``"ntk"``, perturbed targets).
 import math
 
 from ntkbayes._checks import check_choice, check_positive
-from ntkbayes._problem import training_set
+from ntkbayes._problem import infinite_width, training_set
 from ntkbayes._types import AnyArray, typed
 from ntkbayes.ensembles.convex import ConvexEnsemble, convex_ensemble
 from ntkbayes.ensembles.gaussian import (
@@ -51,7 +51,7 @@ def ntk_ensemble(
     Parameters
     ----------
     network
-        Supplies the kernels Q and Θ.
+        Supplies the kernels Q and Θ; finite networks go to `ntkbayes.linearized_ensemble`.
     likelihood
         `Gaussian` has exact moments; any other is one convex problem per draw, or exact as well
         if `prior_precision` is zero.
@@ -77,8 +77,10 @@ def ntk_ensemble(
     Raises
     ------
     ValueError
-        If the data do not fit the likelihood, or the settings exclude a finite solution.
+        If the network has no infinite-width kernels, the data do not fit the likelihood, or the
+        settings exclude a finite solution.
     """
+    wide_network = infinite_width(network)
     check_choice("initial", initial, INITIAL)
     check_choice("initial_functions", initial_functions, INITIAL_FUNCTIONS)
     check_positive("prior_precision", prior_precision, or_zero=True)
@@ -94,17 +96,17 @@ def ntk_ensemble(
     functions = {"initial_functions": initial_functions}
     if isinstance(likelihood, Gaussian):
         return regression_ensemble(
-            network, likelihood, train, *settings, time=float(time), **functions
+            wide_network, likelihood, train, *settings, time=float(time), **functions
         )
     if not math.isinf(time):
         raise ValueError(f"time must be inf unless the likelihood is Gaussian, but is {time}.")
     if prior_precision > 0:
         return convex_ensemble(
-            network, likelihood, train, *settings, tolerance=tolerance, **functions
+            wide_network, likelihood, train, *settings, tolerance=tolerance, **functions
         )
     if perturb_targets:
         raise ValueError(
             "perturb_targets needs prior_precision > 0 here: without regularisation a perturbed "
             "target may be one that no finite function reproduces."
         )
-    return interpolating_ensemble(network, likelihood, train, initial, **functions)
+    return interpolating_ensemble(wide_network, likelihood, train, initial, **functions)

@@ -20,7 +20,7 @@ from ntkbayes._checks import check_at_least, check_positive
 from ntkbayes._problem import TrainingSet, checked_inputs, training_set
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent, typed
 from ntkbayes.likelihoods import Gaussian, Likelihood
-from ntkbayes.networks import Network
+from ntkbayes.networks import Network, WideNetwork, linearize
 from ntkbayes.predictors import Draws, Predictor
 
 __all__ = ["TrainedEnsemble", "deep_ensemble"]
@@ -132,7 +132,7 @@ def deep_ensemble(
 
     initial = jax.vmap(init)(keys)
     objective = _Objective(network, likelihood, train, initial, float(prior_precision))
-    optimizer = _optimizer(network, likelihood, train, float(prior_precision))
+    optimizer = _optimizer(objective, _largest_ntk_eigenvalue(network, train, initial))
     params, norm, steps = _descend(objective, optimizer, max_steps, tolerance, progress)
     return TrainedEnsemble(likelihood, network, train, float(prior_precision), params, norm, steps)
 
@@ -155,11 +155,20 @@ class _Objective(eqx.Module):
         return 0.5 * self.prior_precision * sum(jax.tree.leaves(moved)) - fit
 
 
-def _optimizer(
-    network: Network, likelihood: Likelihood, train: TrainingSet, prior_precision: float
-) -> optax.GradientTransformation:
+def _largest_ntk_eigenvalue(network: Network, train: TrainingSet, initial: Any) -> float:
+    """At infinite width where that is known, else the largest among the members."""
+    if isinstance(network, WideNetwork):
+        return float(jnp.linalg.eigvalsh(network.kernel(train.x).ntk)[-1])
+
+    def one_member(params: Any) -> Array:
+        return linearize(network, params, train.x).largest_ntk_eigenvalue()
+
+    return float(jnp.max(jax.lax.map(one_member, initial)))
+
+
+def _optimizer(objective: _Objective, ntk_max: float) -> optax.GradientTransformation:
     """Step and momentum from the largest eigenvalue of Θ and the likelihood's curvature bound."""
-    ntk_max = float(jnp.linalg.eigvalsh(network.kernel(train.x).ntk)[-1])
+    likelihood, prior_precision = objective.likelihood, objective.prior_precision
     bound = 1 / likelihood.noise_variance if isinstance(likelihood, Gaussian) else 0.5
     largest = bound * ntk_max + prior_precision
     root = (max(prior_precision, 1e-4 * largest) / largest) ** 0.5

@@ -7,7 +7,7 @@ import equinox as eqx
 
 from ntkbayes._types import Array, Float, Key
 
-__all__ = ["KernelPair", "Network"]
+__all__ = ["KernelPair", "Network", "WideNetwork"]
 
 
 class KernelPair(eqx.Module):
@@ -26,11 +26,7 @@ class KernelPair(eqx.Module):
 
 
 class Network(eqx.Module):
-    """An architecture without its parameters."""
-
-    @abc.abstractmethod
-    def kernel(self, x1: Float[Array, "n d"], x2: Float[Array, "m d"] | None = None) -> KernelPair:
-        """Infinite-width kernels between rows of x1 and x2; `x2` None means x1, symmetric."""
+    """An architecture without its parameters: what is needed to make and evaluate networks."""
 
     @abc.abstractmethod
     def init(self, key: Key, *, num_features: int, num_outputs: int) -> Any:
@@ -43,3 +39,11 @@ class Network(eqx.Module):
     @abc.abstractmethod
     def settings(self) -> dict[str, Any]:
         """Architecture, as written into results."""
+
+
+class WideNetwork(Network):
+    """A network whose kernels at infinite width are known."""
+
+    @abc.abstractmethod
+    def kernel(self, x1: Float[Array, "n d"], x2: Float[Array, "m d"] | None = None) -> KernelPair:
+        """Infinite-width kernels between rows of x1 and x2; `x2` None means x1, symmetric."""

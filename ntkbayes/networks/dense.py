@@ -24,12 +24,12 @@ from jax.core import Tracer
 
 from ntkbayes._checks import check_at_least, check_choice, check_finite, check_positive
 from ntkbayes._types import AnyArray, Array, Float, Key, typed
-from ntkbayes.networks.base import KernelPair, Network
+from ntkbayes.networks.base import KernelPair, WideNetwork
 
 __all__ = ["ACTIVATIONS", "DenseNetwork", "dense_network"]
 
 
-class DenseNetwork(Network):
+class DenseNetwork(WideNetwork):
     """A fully connected network; made by `dense_network`."""
 
     depth: int = eqx.field(static=True)

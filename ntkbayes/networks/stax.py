@@ -7,12 +7,12 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from ntkbayes._types import AnyArray, Array, Float, Key, typed
-from ntkbayes.networks.base import KernelPair, Network
+from ntkbayes.networks.base import KernelPair, WideNetwork
 
 __all__ = ["StaxNetwork", "stax_network"]
 
 
-class StaxNetwork(Network):
+class StaxNetwork(WideNetwork):
     """A neural-tangents architecture; made by `stax_network`."""
 
     init_fn: Callable[..., Any] = eqx.field(static=True)

@@ -1,0 +1,200 @@
+"""Train one linearised network over its weights: notation of `ensembles.linearized`.
+
+Weights δ = Jᵀ a / λ are known by their dual coefficients a (n c), and f = f₀ + J δ = f₀ + K a.
+A Newton step from a solves (I + Jᵀ W J / λ) step = Jᵀ r / λ, r = s(f) + ξ − a, by conjugate
+gradients in weight space. Every vector there is Jᵀ times a dual one, which is carried along, so
+that a never has to be recovered. Jacobians act by products only (`ntkbayes.linearize`).
+
+A step starts with fresh products and ends the search if a or s(f) + ξ is certified. Both are the
+same at the solution. Before, the former is the more accurate, since going from one to the other
+multiplies errors by W K; but only the latter is right in directions that Jᵀ does not see (repeated
+inputs, fewer weights than targets).
+
+References
+----------
+Nocedal & Wright 2006, algorithms 5.2 and 7.1 (conjugate gradients, inexact Newton steps).
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+from ntkbayes._types import Array, Float
+from ntkbayes.likelihoods import Likelihood
+from ntkbayes.networks import Linearization, Network, linearize
+from ntkbayes.solvers import Solution
+
+__all__ = ["Displacement", "WeightSpaceProblem", "minimize"]
+
+MAX_NEWTON = 60
+MAX_CG = 5000
+"""In all steps together."""
+MAX_HALVINGS = 30
+
+
+class Displacement(eqx.Module):
+    """Dual coefficients a, weights δ = Jᵀ a / λ, and the function J δ at the training inputs."""
+
+    dual: Float[Array, "n c"]
+    weights: Any
+    function: Float[Array, "n c"]
+
+
+class WeightSpaceProblem(eqx.Module):
+    """Minimise −Σ log p(y | f) − ξ·f + ½ λ ‖δ‖² over δ, with f = f₀ + J δ.
+
+    Parameters
+    ----------
+    network, params, x
+        What J is the Jacobian of: a network at θ₀ and the n training inputs.
+    f_initial
+        f₀ at the training inputs.
+    noise
+        ξ.
+    """
+
+    network: Network
+    params: Any
+    x: Float[Array, "n d"]
+    likelihood: Likelihood
+    targets: Float[Array, "n c"]
+    f_initial: Float[Array, "n c"]
+    noise: Float[Array, "n c"]
+    prior_precision: Float[Array, ""]
+
+    def score(self, function: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        """s(f₀ + function) + ξ."""
+        score = jax.vmap(self.likelihood.score)(self.targets, self.f_initial + function)
+        return score + self.noise
+
+    def curvature_product(
+        self, function: Float[Array, "n c"], vector: Float[Array, "n c"]
+    ) -> Float[Array, "n c"]:
+        """W(f₀ + function) · vector."""
+        return jax.vmap(self.likelihood.curvature_product)(self.f_initial + function, vector)
+
+
+class _State(NamedTuple):
+    dual: Array
+    found: Displacement
+    residual: Array
+    newton_steps: Array
+    cg_steps: Array
+
+
+@eqx.filter_jit
+def minimize(
+    problem: WeightSpaceProblem, start: Float[Array, "n c"], *, tolerance: float
+) -> tuple[Displacement, Solution]:
+    """Solve from dual coefficients `start`; the result's products are fresh.
+
+    The residual is max |a − s(f₀ + K a) − ξ| / max(1, max |a|).
+    """
+    linearization = linearize(problem.network, problem.params, problem.x)
+
+    def displacement(dual: Array) -> Displacement:
+        weights = optax.tree.scale(1 / problem.prior_precision, linearization.vjp(dual))
+        return Displacement(dual, weights, linearization.jvp(weights))
+
+    def condition(state: _State) -> Array:
+        work_left = (state.newton_steps < MAX_NEWTON) & (state.cg_steps < MAX_CG)
+        return (state.residual > tolerance) & work_left
+
+    def body(state: _State) -> _State:
+        point = displacement(state.dual)
+        score = displacement(problem.score(point.function))
+        residuals = _residual(problem, point), _residual(problem, score)
+        found = _where(residuals[0] <= residuals[1], point, score)
+        residual = jnp.minimum(*residuals)
+        unsolved = residual > tolerance
+        # Relative squared error of the step; infinite, for no step, where none is needed.
+        error = jnp.where(unsolved, jnp.minimum(0.01, residual), jnp.inf)
+        step, function, cg_steps = _newton_step(problem, linearization, point, score, error)
+        dual = state.dual + _step_size(problem, point, step, function) * step
+        return _State(
+            dual, found, residual, state.newton_steps + unsolved, state.cg_steps + cg_steps
+        )
+
+    nothing = Displacement(start, optax.tree.zeros_like(problem.params), start)
+    infinite, zero = jnp.full((), jnp.inf, start.dtype), jnp.array(0)
+    initial = _State(start, nothing, infinite, zero, zero)
+    final = jax.lax.while_loop(condition, body, initial)
+    found = final.found
+    # One product with J Jᵀ in every step of conjugate gradients, and two displacements a round.
+    products = final.cg_steps + 2.0 * (final.newton_steps + 1)
+    return found, Solution(found.dual, final.residual, final.newton_steps, final.cg_steps, products)
+
+
+def _residual(problem: WeightSpaceProblem, point: Displacement) -> Float[Array, ""]:
+    difference = jnp.abs(point.dual - problem.score(point.function))
+    residual = jnp.max(difference) / jnp.maximum(1, jnp.max(jnp.abs(point.dual)))
+    # On a CPU jnp.max may skip NaN, and a certificate must not.
+    return jnp.where(jnp.all(jnp.isfinite(difference)), residual, jnp.inf)
+
+
+def _where(condition: Array, one: Displacement, two: Displacement) -> Displacement:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, two)
+
+
+def _newton_step(
+    problem: WeightSpaceProblem,
+    linearization: Linearization,
+    point: Displacement,
+    score: Displacement,
+    error: Array,
+) -> tuple[Array, Array, Array]:
+    """Dual and function of the step, and the number of products it took.
+
+    Lineax's solver is not used because it gives NaN where a curvature step·H step is below
+    100 p eps ‖step‖², which in float32 and with p > 10⁵ is every step.
+    """
+
+    def condition(carry: tuple) -> Array:
+        *_, squared, steps = carry
+        return (squared > error * squared0) & (steps < MAX_CG)
+
+    def body(carry: tuple) -> tuple:
+        step, r, search, squared, steps = carry
+        function = linearization.jvp(search[1])
+        curved = problem.curvature_product(point.function, function)
+        pulled = optax.tree.scale(1 / problem.prior_precision, linearization.vjp(curved))
+        image = optax.tree.add(search, (curved, pulled))
+        alpha = squared / optax.tree.vdot(search[1], image[1])
+        step = optax.tree.add_scale(step, alpha, (search[0], function))
+        r = optax.tree.add_scale(r, -alpha, image)
+        squared_new = optax.tree.vdot(r[1], r[1])
+        search = optax.tree.add_scale(r, squared_new / squared, search)
+        return step, r, search, squared_new, steps + 1
+
+    r0 = (score.dual - point.dual, optax.tree.sub(score.weights, point.weights))
+    squared0 = optax.tree.vdot(r0[1], r0[1])
+    zero = jnp.zeros_like(point.dual)
+    initial = ((zero, zero), r0, r0, squared0, jnp.array(0))
+    (dual, function), _, _, _, steps = jax.lax.while_loop(condition, body, initial)
+    return dual, function, steps
+
+
+def _step_size(
+    problem: WeightSpaceProblem, point: Displacement, dual: Array, function: Array
+) -> Array:
+    """Halve the step until the slope of the objective along it is no longer clearly uphill.
+
+    After a step t (da, du), with du = K da, the slope is du·(a + t da − s(f + t du) − ξ).
+    """
+
+    def slope(size: Array) -> Array:
+        score = problem.score(point.function + size * function)
+        return jnp.vdot(function, point.dual + size * dual - score)
+
+    def too_long(carry: tuple[Array, Array]) -> Array:
+        size, halvings = carry
+        return (slope(size) > -0.5 * slope(jnp.zeros_like(size))) & (halvings < MAX_HALVINGS)
+
+    def halve(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        return carry[0] / 2, carry[1] + 1
+
+    one = jnp.ones((), function.dtype)
+    return jax.lax.while_loop(too_long, halve, (one, jnp.array(0)))[0]

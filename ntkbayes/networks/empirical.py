@@ -1,0 +1,226 @@
+"""The empirical neural tangent kernel Θ = J Jᵀ of a finite network, J = ∂f/∂θ.
+
+It is filled tile by tile, on one of two routes, never with a Jacobian (n c p) in memory:
+
+- ``"layers"``: a stack of dense layers, from each layer's inputs and backpropagated derivatives
+  (`ntkbayes.networks.stack`); `DenseNetwork` is one, a `FiniteNetwork` may declare that it is;
+- ``"products"``: any network, by Jacobian–vector products (`ntkbayes.networks.products`).
+
+References
+----------
+Jacot, Gabriel, Hongler 2018, arXiv 1806.07572. Novak, Sohl-Dickstein, Schoenholz 2022, arXiv
+2206.08720 (fast finite-width NTK).
+"""
+
+import math
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from ntkbayes._checks import check_choice, check_finite, check_not_empty, check_positive
+from ntkbayes._types import AnyArray, Array, Float, typed
+from ntkbayes.networks.base import Network
+from ntkbayes.networks.dense import ACTIVATIONS, DenseNetwork
+from ntkbayes.networks.finite import FiniteNetwork, parameters
+from ntkbayes.networks.linearization import linearize
+from ntkbayes.networks.products import ProductRoute, product_route
+from ntkbayes.networks.stack import DenseLayer, DenseStack, LayerRoute
+
+__all__ = ["empirical_ntk", "empirical_ntk_trace"]
+
+ROUTES = ("auto", "layers", "products")
+MAX_BYTES = 4 * 2**30
+WORKSPACE_BYTES = 256 * 2**20
+"""Memory for a tile and what it is made from, besides the result."""
+
+
+@typed
+def empirical_ntk(
+    network: Network,
+    params: Any,
+    x1: Float[AnyArray, "n d"],
+    x2: Float[AnyArray, "m d"] | None = None,
+    *,
+    route: str = "auto",
+    max_bytes: float | int = MAX_BYTES,
+) -> Float[Array, "n c m c"]:
+    """Θ of a finite network between all points and outputs.
+
+    Parameters
+    ----------
+    network, params
+        Any network, and its parameters.
+    x1, x2
+        Inputs, one per row; `x2` None means x1, at half the cost and exactly symmetric.
+    route
+        ``"layers"``, ``"products"``, or ``"auto"``: by layers where they are known.
+    max_bytes
+        Largest result to allocate. Tiles take about 256 MiB besides, or a few times p numbers if
+        that is more.
+
+    Raises
+    ------
+    ValueError
+        If the result would be larger than `max_bytes`, the network has no known layers for
+        ``route="layers"``, or its declared layers contradict its Jacobian–vector products.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, ntkbayes as nb
+    >>> network = nb.dense_network(width=32)
+    >>> params = network.init(jax.random.key(0), num_features=2, num_outputs=3)
+    >>> nb.empirical_ntk(network, params, jnp.ones((5, 2))).shape
+    (5, 3, 5, 3)
+    """
+    return _assemble(network, params, x1, x2, route, max_bytes, trace=False)
+
+
+@typed
+def empirical_ntk_trace(
+    network: Network,
+    params: Any,
+    x1: Float[AnyArray, "n d"],
+    x2: Float[AnyArray, "m d"] | None = None,
+    *,
+    route: str = "auto",
+    max_bytes: float | int = MAX_BYTES,
+) -> Float[Array, "n m"]:
+    """(1/c) Σ_k Θ(x, k; x', k): the empirical NTK averaged over outputs.
+
+    At infinite width Θ = Θ_∞ ⊗ I_c, and this is Θ_∞. Parameters and errors are those of
+    `empirical_ntk`; it takes c² times less memory and, by layers, c times less time.
+    """
+    return _assemble(network, params, x1, x2, route, max_bytes, trace=True)
+
+
+def _assemble(
+    network: Network,
+    params: Any,
+    x1: AnyArray,
+    x2: AnyArray | None,
+    route: str,
+    max_bytes: float,
+    *,
+    trace: bool,
+) -> Array:
+    """Fill the kernel tile by tile; the symmetric one from its lower half."""
+    symmetric = x2 is None
+    for name, x in (("x1", x1), ("x2", x1 if symmetric else x2)):
+        check_not_empty(name, x)
+        if not isinstance(x, Tracer):
+            check_finite(name, x)
+    rows, columns = jnp.asarray(x1), jnp.asarray(x1 if symmetric else x2)
+    theta = parameters(params)
+    output = jax.eval_shape(network.apply, theta, rows)
+    n, m, c, dtype = len(rows), len(columns), output.shape[1], output.dtype
+    _check_fits(n, m, c, dtype, max_bytes, symmetric=symmetric, trace=trace)
+    tiles = _tiles(network, theta, rows, route)
+    per_point = 1 if trace else c
+    ntk = jnp.zeros((n * per_point, m * per_point), dtype)
+    block = tiles.block(WORKSPACE_BYTES // dtype.itemsize)
+    for i in range(0, n, block):
+        prepared = _prepare(tiles, rows[i : i + block])
+        for j in range(0, i + 1 if symmetric else m, block):
+            tile = _tile(tiles, prepared, columns[j : j + block], trace)
+            if symmetric and i == j:
+                tile = 0.5 * (tile + tile.T)
+            ntk = _write(ntk, tile, i * per_point, j * per_point)
+            if symmetric and i != j:
+                ntk = _write(ntk, tile.T, j * per_point, i * per_point)
+            jax.block_until_ready(ntk)  # or the tiles of later steps would be allocated already
+    return ntk if trace else ntk.reshape(n, c, m, c)
+
+
+@eqx.filter_jit
+def _prepare(tiles: LayerRoute | ProductRoute, x: Array) -> Any:
+    return tiles.prepare(x)
+
+
+@eqx.filter_jit
+def _tile(tiles: LayerRoute | ProductRoute, prepared: Any, x: Array, trace: bool) -> Array:
+    if trace:
+        return tiles.trace_tile(prepared, x)
+    tile = tiles.tile(prepared, x)
+    return tile.reshape(-1, len(x) * tiles.num_outputs)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _write(matrix: Array, tile: Array, row: int, column: int) -> Array:
+    return jax.lax.dynamic_update_slice(matrix, tile.astype(matrix.dtype), (row, column))
+
+
+def _check_fits(
+    n: int, m: int, c: int, dtype: jnp.dtype, max_bytes: float, *, symmetric: bool, trace: bool
+) -> None:
+    check_positive("max_bytes", max_bytes)
+    one = dtype.itemsize * (1 if trace else c**2)
+    if n * m * one <= max_bytes:
+        return
+    fits = math.isqrt(int(max_bytes / one)) if symmetric else int(max_bytes / (m * one))
+    smaller = "" if trace else f", empirical_ntk_trace ({n * m * dtype.itemsize / 1e9:.3g} GB)"
+    raise ValueError(
+        f"the empirical NTK of {n} by {m} points with {c} outputs would take "
+        f"{n * m * one / 1e9:.3g} GB, but max_bytes allows {max_bytes / 1e9:.3g} GB: "
+        f"use at most {fits} rows of x1 at a time{smaller}, or products with it by linearize."
+    )
+
+
+def _tiles(network: Network, params: Any, x: Array, route: str) -> LayerRoute | ProductRoute:
+    """Choose the route; layers that a user declares are compared with products first."""
+    check_choice("route", route, ROUTES)
+    stack = None if route == "products" else _known_stack(network, params)
+    if route == "layers" and stack is None:
+        raise ValueError(
+            f"route='layers' needs a stack of dense layers, but this {type(network).__name__} "
+            "declares none: see finite_network's dense_stack, or use route='products'."
+        )
+    if stack is None:
+        numbers = WORKSPACE_BYTES // jnp.result_type(x).itemsize
+        return product_route(network, params, x.shape[1], numbers=numbers)
+    layers = LayerRoute(stack)
+    return (
+        _checked(layers, network, params, x[:8]) if isinstance(network, FiniteNetwork) else layers
+    )
+
+
+def _known_stack(network: Network, params: Any) -> DenseStack | None:
+    match network:
+        case DenseNetwork():
+            scales = [network.weight_scale] * (len(params) - 1) + [1.0]
+            layers = [
+                DenseLayer(
+                    layer["weight"],
+                    layer["bias"],
+                    scale / math.sqrt(len(layer["weight"])),
+                    network.bias_scale,
+                )
+                for layer, scale in zip(params, scales, strict=True)
+            ]
+            return DenseStack(layers, ACTIVATIONS[network.activation].function)
+        case FiniteNetwork(stack_fn=stack_fn) if stack_fn is not None:
+            return stack_fn(network.complete(params))
+        case _:
+            return None
+
+
+def _checked(layers: LayerRoute, network: Network, params: Any, x: Array) -> LayerRoute:
+    """Compare Θ v for a random v, where a wrong claim about layers or scales must show."""
+    exact = linearize(network, params, x)
+    v = jax.random.normal(jax.random.key(0), exact.value.shape, exact.value.dtype)
+    claimed = jnp.einsum("ikjl,jl->ik", layers.tile(layers.prepare(x), x), v)
+    product = exact.ntk_product(v)
+    error = jnp.linalg.norm(claimed - product) / jnp.linalg.norm(product)
+    wrong = ~(error <= jnp.finfo(v.dtype).eps ** 0.5)
+    message = (
+        "dense_stack contradicts apply_fn, their tangent kernels differ: each weight and bias must "
+        "be one whole parameter, its constant factor the scale, and nothing else may be trained."
+    )
+    if isinstance(wrong, Tracer):
+        return eqx.error_if(layers, wrong, message)
+    if wrong:
+        raise ValueError(message)
+    return layers
