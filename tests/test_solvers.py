@@ -191,3 +191,16 @@ def test_an_unconverged_draw_is_an_error():
     solution = find_mode(kernel(1.0), likelihood, targets, tolerance=1e-3)
     with pytest.raises(ValueError, match="1 of 1 draws did not converge"):
         require_converged(solution, tolerance=1e-30)
+
+
+def test_a_draw_of_nan_is_never_certified():
+    likelihood, targets = problem("categorical")
+    k = kernel(1.0).astype(jnp.float32)
+    targets = targets.astype(jnp.float32)
+    hessian = uniform_hessian(k, likelihood, 0 * targets)
+    f0 = jnp.full((2, *targets.shape), jnp.nan, jnp.float32)
+    solution = solve_stationarity(
+        k, likelihood, targets, f0, 0 * f0, 0 * targets, hessian, tolerance=1e-3, num_slots=2
+    )
+    with pytest.raises(ValueError, match="2 of 2 draws did not converge"):
+        require_converged(solution, tolerance=1e-3)

@@ -181,7 +181,9 @@ def solve_stationarity(
     a, newton_steps, iterations = jax.lax.while_loop(condition, body, state)[-1]
     score = jax.vmap(jax.vmap(likelihood.score), in_axes=(None, 0))
     f = f_initial + jnp.einsum("ij,sjc->sic", k, a)
-    residual = jnp.max(jnp.abs(score(targets, f) + score_noise - a), axis=(1, 2))
+    # XLA's maximum may drop NaN on the CPU: a broken draw must not be certified.
+    error = jnp.abs(score(targets, f) + score_noise - a)
+    residual = jnp.max(jnp.where(jnp.isnan(error), jnp.inf, error), axis=(1, 2))
     work = iterations * hessian.cost + 1.0
     return Solution(a, residual, newton_steps, iterations, work)
 
