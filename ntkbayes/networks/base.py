@@ -33,6 +33,18 @@ class Network(eqx.Module):
         """Infinite-width kernels between rows of x1 and x2; `x2` None means x1, symmetric."""
 
     @abc.abstractmethod
+    def nngp(
+        self, x1: Float[Array, "n d"], x2: Float[Array, "m d"] | None = None
+    ) -> Float[Array, "n m"]:
+        """Return the NNGP kernel of `kernel` alone; cheaper than both."""
+
+    @abc.abstractmethod
+    def ntk(
+        self, x1: Float[Array, "n d"], x2: Float[Array, "m d"] | None = None
+    ) -> Float[Array, "n m"]:
+        """Return the NTK of `kernel` alone; cheaper than both."""
+
+    @abc.abstractmethod
     def init(self, key: Key, *, num_features: int, num_outputs: int) -> Any:
         """Random parameters (a pytree) of one finite network."""
 
