@@ -62,5 +62,11 @@ def prior_kernel(
     kind: str = "ntk",
 ) -> Float[Array, "n m"]:
     """K = Θ / λ (or Q / λ for ``kind="nngp"``): the prior covariance of the function."""
-    pair = network.kernel(x1, x2)
-    return (pair.ntk if kind == "ntk" else pair.nngp) / prior_precision
+    kernel = network.ntk if kind == "ntk" else network.nngp
+    return kernel(x1, x2) / prior_precision
+
+
+def kernel_name(network: Network, kind: str) -> str:
+    """Name a kernel (``"ntk"`` or ``"nngp"``) and its network, for error messages."""
+    settings = ", ".join(f"{key} {value}" for key, value in network.settings().items())
+    return f"the {kind.upper()} covariance of the network ({settings})"

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ntkbayes._linalg import covariance_factor, extend_factor
-from ntkbayes._problem import TrainingSet, checked_inputs
+from ntkbayes._problem import TrainingSet, checked_inputs, kernel_name
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent
 from ntkbayes.ensembles.initial import initial_kernel
 from ntkbayes.likelihoods import Categorical
@@ -104,7 +104,8 @@ class ClassificationEnsemble(Predictor):
         q_cross = initial_kernel(cross, self.initial, self.prior_precision)
         q_test = initial_kernel(test, self.initial, self.prior_precision)
         assert self.factor is not None  # for the type checker: draw() asks only then
-        return extend_factor(self.factor, q_cross, q_test, name="the initial function's covariance")
+        name = kernel_name(self.network, self.initial)
+        return extend_factor(self.factor, q_cross, q_test, name=name)
 
     def _train(self, key: Key, f0: Float[Array, "s n c"], progress: Progress) -> Solution:
         num_draws = len(f0)
@@ -160,7 +161,7 @@ def classification_ensemble(
     factor = None
     if initial != "zero":
         covariance = initial_kernel(kernel, initial, prior_precision)
-        factor = covariance_factor(covariance, name="the initial function's covariance")
+        factor = covariance_factor(covariance, name=kernel_name(network, initial))
     hessian = None
     if factor is not None or perturb_targets:
         hessian = softmax_hessian(k_train, jax.nn.softmax(k_train @ mode.a))

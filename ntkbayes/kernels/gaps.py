@@ -6,8 +6,7 @@ square root, is known to √eps only. Here it is formed from differences of inpu
 layer to layer: angles keep the error eps.
 """
 
-from typing import NamedTuple
-
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -26,11 +25,8 @@ __all__ = [
 CLOSE = 2.0**-8
 """Pairs this much nearer than the spread of the data (squared distances) are subtracted anew."""
 
-BLOCK_PAIRS, BLOCK_NUMBERS = 4096, 2**19
-"""Most pairs and numbers in one block of such differences."""
 
-
-class Points(NamedTuple):
+class Points(eqx.Module):
     """Inputs x in the form that `input_gap` needs.
 
     ``norm`` r = ‖x‖/√d; ``offset`` x/‖x‖ − c with one common c; ``spread`` ‖offset‖²; ``index`` has
@@ -55,12 +51,14 @@ def prepare_points(
 
 
 def _points(x: Array, center: Array, index: Array) -> Points:
-    offset = jax.lax.stop_gradient(_direction(x) - center)
+    offset = _direction(x) - center
     norm = safe_sqrt(jnp.sum(x * x, axis=1) / x.shape[1])
     return Points(x, norm, offset, jnp.sum(offset * offset, axis=1), index)
 
 
 def _direction(x: Array) -> Array:
+    """x/‖x‖ as a constant: `input_gap` has its own derivative."""
+    x = jax.lax.stop_gradient(x)
     length = jnp.sqrt(jnp.sum(x * x, axis=1, keepdims=True))
     return x / jnp.where(length > 0, length, 1)
 
@@ -99,25 +97,23 @@ def _input_gap_jvp(primals, tangents):
 
 
 def _subtract_close(half_distance: Array, close: Array, one: Points, two: Points) -> Array:
-    """Replace ‖v₁ − v₂‖²/2 of the marked pairs, one block of pairs after the other."""
-    size = min(close.size, BLOCK_PAIRS, max(256, BLOCK_NUMBERS // one.x.shape[1]))
+    """Replace ‖v₁ − v₂‖²/2 of the marked pairs, in one row with such pairs after the other."""
 
-    def replace_block(state: tuple[Array, Array]) -> tuple[Array, Array]:
-        half_distance, close = state
-        i, j = jnp.nonzero(close, size=size, fill_value=max(close.shape))  # beyond: dropped
-        difference = one.offset.at[i].get(mode="clip") - two.offset.at[j].get(mode="clip")
-        exact = 0.5 * jnp.sum(difference**2, axis=1)
-        return (
-            half_distance.at[i, j].set(exact, mode="drop"),
-            close.at[i, j].set(False, mode="drop"),
-        )
+    def replace_row(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        half_distance, rows = state
+        i = jnp.argmax(rows)
+        difference = one.offset[i][None, :] - two.offset
+        exact = 0.5 * jnp.sum(difference * difference, axis=1)
+        row = jnp.where(close[i], exact, half_distance[i])
+        return half_distance.at[i].set(row), rows.at[i].set(False)
 
-    return jax.lax.while_loop(
-        lambda state: jnp.any(state[1]), replace_block, (half_distance, close)
-    )[0]
+    rows = jnp.any(close, axis=1)
+    return jax.lax.while_loop(lambda state: jnp.any(state[1]), replace_row, (half_distance, rows))[
+        0
+    ]
 
 
-class Affine(NamedTuple):
+class Affine(eqx.Module):
     """One point's part in S = w² k + b²: its unit vector (w r, b)/R, and w/R."""
 
     inverse: Array

@@ -62,7 +62,7 @@ def map_tiles(
     starts = _starts((n, height), (m, width), symmetric=symmetric)
     shapes = jax.eval_shape(evaluate, jax.ShapeDtypeStruct((2,), starts.dtype))
     empty = jax.tree.map(lambda tile: jnp.zeros((n, m), tile.dtype), shapes)
-    return jax.lax.scan(write, empty, starts)[0]
+    return jax.lax.scan(write, empty, jnp.asarray(starts))[0]
 
 
 def _balanced(length: int, size: int) -> int:

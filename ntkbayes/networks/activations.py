@@ -59,7 +59,7 @@ class Activation(eqx.Module):
         return one.after * two.after - gap, derivative
 
     def scale(self, s: Array) -> Scale:
-        """Standard deviations for u of variance s."""
+        """Return both standard deviations for u of variance s."""
         return Scale(safe_sqrt(s), safe_sqrt(self.diagonal(s)[0]))
 
 
@@ -123,7 +123,7 @@ def _noisy_angle(c: float, gap: Array, mirror: Array, r1: Array, r2: Array) -> t
 
 
 def _erf_moments(gap: Array, mirror: Array, r1: Array, r2: Array) -> tuple[Array, Array]:
-    """E[φφ] = 2/π asin(2 s₁₂ / √((1 + 2s₁)(1 + 2s₂))), E[φ'φ'] = 4/π / √D; `_noisy_angle`, c = 2."""
+    """E[φφ] = 2/π asin ρ, ρ = 2 s₁₂ / √((1 + 2s₁)(1 + 2s₂)); E[φ'φ'] = 4/π / √D; c = 2."""
     angle, root = _noisy_angle(2, gap, mirror, r1, r2)
     return 2 / math.pi * angle, 4 / math.pi / root
 

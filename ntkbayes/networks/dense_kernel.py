@@ -7,8 +7,8 @@ Q₁₂ (`ntkbayes.kernels.gaps`), all that depends on one point only is compute
 """
 
 from functools import partial
-from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -27,7 +27,7 @@ from ntkbayes.networks.activations import Activation, Scale
 __all__ = ["dense_kernels"]
 
 
-class _Rows(NamedTuple):
+class _Rows(eqx.Module):
     """All that depends on one point: its part in each layer, and its kernels with itself."""
 
     points: Points
@@ -62,9 +62,7 @@ def dense_kernels(
     return map_tiles(tile, rows(one), None if two is None else rows(two))
 
 
-def _rows(
-    activation: Activation, depth: int, scales: tuple[Array, Array], points: Points
-) -> _Rows:
+def _rows(activation: Activation, depth: int, scales: tuple[Array, Array], points: Points) -> _Rows:
     weight_scale, bias_scale = scales
     nngp, ntk = points.norm**2, jnp.zeros_like(points.norm)
     after = points.norm

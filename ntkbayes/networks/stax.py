@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 
 from ntkbayes._types import AnyArray, Array, Float, Key, typed
@@ -68,7 +69,9 @@ class StaxNetwork(Network):
             num_matrices=num_kernels,
         )  # fmt: skip
         other = None if other is None else self._shaped(other)
-        return self.kernel_fn(self._shaped(first), other, kinds)
+        kernels = self.kernel_fn(self._shaped(first), other, kinds)
+        # neural-tangents promotes float32 where float64 is enabled.
+        return jax.tree.map(lambda kernel: kernel.astype(first.dtype), kernels)
 
     def _shaped(self, x: Array) -> Array:
         return x if self.input_shape is None else x.reshape(x.shape[0], *self.input_shape)
