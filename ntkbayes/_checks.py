@@ -11,8 +11,9 @@ from ntkbayes._types import AnyArray
 
 def check_finite(name: str, array: AnyArray) -> None:
     """Raise `ValueError` if `array` holds NaN or infinity, saying where the first one is."""
-    bad = np.argwhere(~np.isfinite(np.asarray(array)))
-    if len(bad):
+    finite = np.isfinite(np.asarray(array))
+    if not finite.all():
+        bad = np.argwhere(~finite)
         where = tuple(int(i) for i in bad[0])
         raise ValueError(
             f"{name} must be finite, but holds {len(bad)} NaN or infinite value(s), "

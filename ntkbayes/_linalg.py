@@ -1,11 +1,16 @@
 """The one Cholesky factorisation, and how Gaussian functions are drawn with it."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jax.scipy.linalg import solve_triangular
 
 from ntkbayes._types import Array, Float
+
+REMEDY = "use float64 (jax_enable_x64) or remove inputs that nearly coincide"
 
 
 def cholesky(matrix: Float[Array, "n n"], *, name: str, remedy: str) -> Float[Array, "n n"]:
@@ -18,7 +23,7 @@ def cholesky(matrix: Float[Array, "n n"], *, name: str, remedy: str) -> Float[Ar
     """
     factor = jnp.linalg.cholesky(matrix)
     message = f"{name} is not positive definite in {matrix.dtype}: {remedy}."
-    failed = jnp.any(jnp.isnan(jnp.diagonal(factor)))
+    failed = _failed(factor)
     if isinstance(failed, Tracer):
         return eqx.error_if(factor, failed, message)
     if failed:
@@ -26,14 +31,36 @@ def cholesky(matrix: Float[Array, "n n"], *, name: str, remedy: str) -> Float[Ar
     return factor
 
 
+def check_positive_semidefinite(matrix: Float[Array, "n n"], *, name: str) -> None:
+    """Check the eigenvalues of a symmetric matrix; cost n³.
+
+    Raises
+    ------
+    ValueError
+        If one is below −n · eps · max diag, more than rounding explains; with the smallest.
+    """
+    rounding = float(_rounding(matrix))
+    smallest = float(jnp.linalg.eigvalsh(matrix)[0])
+    if not smallest >= -rounding:  # also if it is NaN
+        raise ValueError(
+            f"{name} is not positive semidefinite in {matrix.dtype}: its smallest eigenvalue is "
+            f"{smallest:.3g}, where rounding explains {-rounding:.1g}; {REMEDY}."
+        )
+
+
 def covariance_factor(covariance: Float[Array, "n n"], *, name: str) -> Float[Array, "n n"]:
     """Factor a covariance that may be singular (repeated inputs), for drawing from it.
 
     The diagonal is raised by n · eps · max diag, the largest amount by which rounding in the
     entries can lower an eigenvalue.
+
+    Raises
+    ------
+    ValueError
+        If it is not positive semidefinite, with the smallest eigenvalue (under ``jit``: an
+        Equinox runtime error without it).
     """
-    rounding = len(covariance) * jnp.finfo(covariance.dtype).eps * jnp.max(jnp.diagonal(covariance))
-    return _factor_with_rounding(covariance, rounding, name=name)
+    return _raised_factor(covariance, (_rounding(covariance),), name=name)
 
 
 def extend_factor(
@@ -47,12 +74,22 @@ def extend_factor(
 
     With k_train = L Lᵀ and z ~ N(0, I), ``L z`` is a function at the training points and
     ``B z + C z'`` the *same* function at the test points.
+
+    A test point that repeats a training point has conditional variance 0. The diagonal is raised
+    by (n + m) · eps · max diag if that makes the conditional covariance positive definite, as it
+    does for kernels that know coincidence to rounding (`dense_network`), else by √eps · max diag:
+    the angle in a ReLU kernel of neural-tangents is no better.
+
+    Raises
+    ------
+    ValueError
+        As `covariance_factor`.
     """
     cross, conditional = conditional_covariance(factor, k_cross, k_test)
-    # A test point that repeats a training point has conditional variance 0, but the angle in a
-    # ReLU kernel knows coincidence to √eps only.
-    rounding = jnp.finfo(k_test.dtype).eps ** 0.5 * jnp.max(jnp.sum(factor**2, axis=1))
-    return cross, _factor_with_rounding(conditional, rounding, name=name)
+    eps, scale = float(jnp.finfo(k_test.dtype).eps), jnp.max(jnp.sum(factor**2, axis=1))
+    size = len(factor) + len(k_test)
+    roundings = sorted((size * eps, eps**0.5))
+    return cross, _raised_factor(conditional, [scale * r for r in roundings], name=name)
 
 
 def conditional_covariance(
@@ -63,11 +100,31 @@ def conditional_covariance(
     return cross, k_test - cross @ cross.T
 
 
-def _factor_with_rounding(
-    covariance: Float[Array, "n n"], rounding: Float[Array, ""], *, name: str
+def _raised_factor(
+    covariance: Float[Array, "n n"], roundings: Sequence[Float[Array, ""]], *, name: str
 ) -> Float[Array, "n n"]:
-    return cholesky(
-        covariance + rounding * jnp.eye(len(covariance), dtype=covariance.dtype),
-        name=name,
-        remedy="use float64 (jax_enable_x64) or remove inputs that nearly coincide",
-    )
+    """Factor with the first of the `roundings` on the diagonal that makes it possible."""
+
+    def factor_with(rounding: Array) -> Array:
+        eye = jnp.eye(len(covariance), dtype=covariance.dtype)
+        return jnp.linalg.cholesky(covariance + rounding * eye)
+
+    factor = factor_with(roundings[0])
+    for rounding in roundings[1:]:
+        factor = jax.lax.cond(_failed(factor), factor_with, lambda _, kept=factor: kept, rounding)
+    failed = _failed(factor)
+    message = f"{name} is not positive semidefinite in {covariance.dtype}: {REMEDY}."
+    if isinstance(failed, Tracer):
+        return eqx.error_if(factor, failed, message)
+    if failed:
+        check_positive_semidefinite(covariance, name=name)
+        raise ValueError(message)
+    return factor
+
+
+def _rounding(matrix: Float[Array, "n n"]) -> Float[Array, ""]:
+    return len(matrix) * jnp.finfo(matrix.dtype).eps * jnp.max(jnp.diagonal(matrix))
+
+
+def _failed(factor: Float[Array, "n n"]) -> Array:
+    return jnp.any(jnp.isnan(jnp.diagonal(factor)))

@@ -84,5 +84,11 @@ def prior_kernel(
     ValueError
         If the network has no infinite-width kernels.
     """
-    pair = infinite_width(network).kernel(x1, x2)
-    return (pair.ntk if kind == "ntk" else pair.nngp) / prior_precision
+    wide = infinite_width(network)
+    return (wide.ntk if kind == "ntk" else wide.nngp)(x1, x2) / prior_precision
+
+
+def kernel_name(network: Network, kind: str) -> str:
+    """Name a kernel (``"ntk"`` or ``"nngp"``) and its network, for error messages."""
+    settings = ", ".join(f"{key} {value}" for key, value in network.settings().items())
+    return f"the {kind.upper()} covariance of the network ({settings})"

@@ -4,29 +4,109 @@ import numpy as np
 import pytest
 
 import ntkbayes as nb
+from ntkbayes.kernels import tiles
+from ntkbayes.networks import DenseNetwork
+from ntkbayes.networks.activations import ACTIVATIONS
 from ntkbayes.networks.neural_tangents import stax
 
 X1 = jax.random.normal(jax.random.key(0), (6, 3))
 X2 = jax.random.normal(jax.random.key(1), (4, 3))
+STAX = {
+    "relu": stax.Relu,
+    "leaky_relu": lambda: stax.LeakyRelu(0.01),
+    "erf": stax.Erf,
+    "gelu": stax.Gelu,
+    "sin": stax.Sin,
+}
 
 
-def stax_twin(activation):
-    layers = []
-    for _ in range(3):
-        layers += [stax.Dense(1, 1.3, 0.2), {"relu": stax.Relu, "erf": stax.Erf}[activation]()]
+def stax_twin(activation, depth=3):
+    layers = [stax.Dense(1, 1.3, 0.2), STAX[activation]()] * depth
     return nb.stax_network(stax.serial(*layers, stax.Dense(2, 1.0, 0.2)))
 
 
-@pytest.mark.parametrize("activation", ["relu", "erf"])
+def own(activation, depth=3, bias_scale=0.2, weight_scale=1.3):
+    return nb.dense_network(
+        depth=depth, activation=activation, weight_scale=weight_scale, bias_scale=bias_scale
+    )
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("activation", STAX)
+def test_kernels_equal_neural_tangents(activation, depth):
+    """Cross and symmetric. Its ReLU angles are known to √eps only where inputs coincide."""
+    ours, other = own(activation, depth), stax_twin(activation, depth)
+    symmetric, cross, reference = ours.kernel(X1), ours.kernel(X1, X2), other.kernel(X1, X2)
+    np.testing.assert_allclose(cross.nngp, reference.nngp, atol=1e-10)
+    np.testing.assert_allclose(cross.ntk, reference.ntk, atol=1e-10)
+    reference = other.kernel(X1)
+    coincide = np.eye(6) if activation.endswith("relu") else np.zeros((6, 6))
+    np.testing.assert_allclose(symmetric.nngp, reference.nngp, atol=1e-10)
+    error = np.abs(symmetric.ntk - reference.ntk)
+    assert np.all(error < 1e-10 + 1e-6 * coincide)
+
+
+@pytest.mark.parametrize("network", [own("gelu"), stax_twin("gelu")])
 @pytest.mark.parametrize("x2", [None, X2])
-def test_kernels_equal_neural_tangents(activation, x2):
-    ours = nb.dense_network(depth=3, activation=activation, weight_scale=1.3, bias_scale=0.2)
-    kernel, other = ours.kernel(X1, x2), stax_twin(activation).kernel(X1, x2)
-    np.testing.assert_allclose(kernel.nngp, other.nngp, atol=1e-10)
-    np.testing.assert_allclose(kernel.ntk, other.ntk, atol=1e-10)
+def test_single_kernels_equal_those_of_the_pair(network, x2):
+    pair = network.kernel(X1, x2)
+    np.testing.assert_allclose(network.nngp(X1, x2), pair.nngp, rtol=1e-13)
+    np.testing.assert_allclose(network.ntk(X1, x2), pair.ntk, rtol=1e-13)
 
 
-@pytest.mark.parametrize("activation", ["relu", "erf"])
+def gaussian_mean(function, s12, s1, s2):
+    """E[function(u, v)] by Gauss-Legendre on panels that end where u or v changes sign."""
+    nodes, weights = np.polynomial.legendre.leggauss(90)
+
+    def panel(low, high):
+        half = 0.5 * (high - low)
+        return half[..., None] * nodes + 0.5 * (high + low)[..., None], half[..., None] * weights
+
+    def normal(z):
+        return np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
+
+    total, limit, rest = 0.0, np.array(9.0), np.sqrt(s2 - s12**2 / s1)
+    for low, high in ((-limit, 0 * limit), (0 * limit, limit)):
+        z1, w1 = panel(low, high)
+        kink = np.clip(-s12 / s1**0.5 * z1 / rest, -limit, limit)
+        for low2, high2 in ((np.full_like(kink, -limit), kink), (kink, np.full_like(kink, limit))):
+            z2, w2 = panel(low2, high2)
+            u = s1**0.5 * z1[:, None] + 0 * z2
+            v = s12 / s1**0.5 * z1[:, None] + rest * z2
+            weight = (w1 * normal(z1))[:, None] * w2 * normal(z2)
+            total += np.sum(weight * function(u, v))
+    return total
+
+
+def expectations(phi, rho, s1, s2):
+    """E[φφ] and E[φ'φ'] from the gap that an activation returns."""
+    one, two = phi.scale(jnp.asarray(s1)), phi.scale(jnp.asarray(s2))
+    gap, derivative = phi.pair(jnp.asarray(1 - rho), jnp.asarray(1 + rho), one, two)
+    return one.after * two.after - gap, derivative
+
+
+@pytest.mark.parametrize("rho", [-0.95, -0.3, 0.0, 0.6, 0.99])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_expectations_equal_the_integrals_that_define_them(activation, rho):
+    phi = ACTIVATIONS[activation]
+    slope = jax.vmap(jax.vmap(jax.grad(phi.function)))
+    s1, s2 = 0.7, 2.3
+    s12 = rho * np.sqrt(s1 * s2)
+    ours = expectations(phi, rho, s1, s2)
+    for value, function in zip(ours, (phi.function, slope), strict=True):
+        exact = gaussian_mean(lambda u, v, f=function: np.asarray(f(u) * f(v)), s12, s1, s2)
+        np.testing.assert_allclose(value, exact, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_diagonal_is_the_limit_of_coinciding_inputs(activation):
+    s = jnp.array([1e-9, 0.3, 5.0, 1e5])
+    phi = ACTIVATIONS[activation]
+    for own_formula, limit in zip(phi.diagonal(s), expectations(phi, 1.0, s, s), strict=True):
+        np.testing.assert_allclose(own_formula, limit, rtol=1e-10)
+
+
+@pytest.mark.parametrize("activation", ["leaky_relu", "gelu"])
 def test_kernels_are_the_moments_of_finite_networks(activation):
     """Mean over random networks of f fᵀ and of J Jᵀ, within 5 standard errors plus O(1/width)."""
     network = nb.dense_network(depth=2, width=256, activation=activation, bias_scale=0.4)
@@ -46,14 +126,107 @@ def test_kernels_are_the_moments_of_finite_networks(activation):
         assert np.all(np.abs(samples.mean(axis=0) - exact) < 5 * error + width_bias)
 
 
-def test_float32_kernels_of_repeated_and_zero_inputs_are_finite_and_symmetric():
-    x = jnp.concatenate([X1, X1[:2], jnp.zeros((1, 3))]).astype(jnp.float32)
-    kernel = nb.dense_network(bias_scale=0.0).kernel(x)
-    assert kernel.ntk.dtype == jnp.float32
-    assert np.all(np.isfinite(kernel.ntk))
-    np.testing.assert_array_equal(kernel.ntk, kernel.ntk.T)
-    # A repeated input's kernel is its diagonal; ReLU's angle loses √eps there.
-    np.testing.assert_allclose(kernel.ntk[0, 6], kernel.ntk[0, 0], rtol=5 * 3.5e-4)
+def difficult_inputs(dtype):
+    """Repeated, nearly repeated, opposite and collinear inputs, zeros, and norms 1e-6 to 1e6."""
+    unit = np.asarray(X1 / jnp.linalg.norm(X1, axis=1, keepdims=True))
+    near = unit + 1e-5 * np.asarray(X1)
+    parts = [unit, unit[:2], near, -unit[:2], 2 * unit[:2], np.zeros((2, 3)), 1e-6 * unit]
+    return np.concatenate([*parts, 1e6 * unit, 1e6 * unit[:2]]).astype(np.float32).astype(dtype)
+
+
+@pytest.mark.parametrize("bias_scale", [0.0, 0.2])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_kernels_of_difficult_inputs_keep_their_accuracy(activation, bias_scale):
+    """Symmetric, semidefinite, equal to the cross kernel, and float32 close to float64.
+
+    All relative to √(K₁₁K₂₂). Opposite inputs are known to √eps only without a bias. Inputs of
+    norm r are known to r eps, and a smooth activation sees the square of that.
+    """
+    network = own(activation, depth=2, bias_scale=bias_scale)
+    exact = network.kernel(difficult_inputs(np.float64))
+    for dtype in (np.float32, np.float64):
+        x, eps = difficult_inputs(dtype), np.finfo(dtype).eps
+        r = np.linalg.norm(x.astype(float), axis=1)
+        seen = 0 if activation.endswith("relu") else eps**2 * np.outer(r, r)
+        symmetric, cross = network.kernel(x), network.kernel(x, x)
+        for name in ("nngp", "ntk"):
+            k = np.asarray(getattr(symmetric, name))
+            assert k.dtype == dtype
+            np.testing.assert_array_equal(k, k.T)
+            scale = np.sqrt(np.diag(k).astype(float))
+            scale = np.where(scale > 0, scale, 1)
+            unit = k / np.outer(scale, scale)
+            assert np.linalg.eigvalsh(unit)[0] > -len(x) * eps
+            error = np.asarray(getattr(cross, name)) / np.outer(scale, scale) - unit
+            assert np.all(np.abs(error) < 8 * eps + seen)
+            error = np.asarray(getattr(exact, name)) / np.outer(scale, scale) - unit
+            opposite = (x[:, None] == -x[None]).all(axis=2)
+            assert np.all(np.abs(error) < np.where(opposite, eps**0.5, 32 * eps) + seen)
+
+
+@pytest.mark.parametrize(
+    ("activation", "bias_scale"),
+    [*((name, 0.2) for name in ACTIVATIONS), ("relu", 0.0), ("gelu", 0.0)],
+)
+def test_derivatives_by_the_scales_equal_finite_differences(activation, bias_scale):
+    """Also where inputs repeat or vanish; without a bias by its scale from b = 0, one-sided."""
+    x = jnp.concatenate([X1, X1[:2], jnp.zeros((1, 3)), 1e-3 * X1])
+
+    def total(scales):
+        network = DenseNetwork(2, 1, activation, scales[0], scales[1])
+        pair = network.kernel(x, jnp.concatenate([x[:3], X2]))
+        return jnp.sum(network.ntk(x)) + jnp.sum(pair.ntk * pair.nngp)
+
+    scales, h = jnp.array([1.3, bias_scale]), 1e-5
+    gradient = jax.grad(total)(scales)
+    for i, step in enumerate(h * jnp.eye(2)):
+        if scales[i] > 0:
+            difference = (total(scales + step) - total(scales - step)) / (2 * h)
+            np.testing.assert_allclose(gradient[i], difference, rtol=2e-7)
+    assert np.all(np.isfinite(gradient))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_derivatives_by_the_inputs_equal_finite_differences(activation):
+    """Also at a zero input, where the norm has none but the kernel has."""
+    x1 = jnp.concatenate([X1[:2], jnp.zeros((1, 3))])
+    weights = jax.random.normal(jax.random.key(3), (3, 4))
+    network = own(activation, depth=2)
+
+    def total(x):
+        return jnp.sum(weights * network.ntk(x, X2)) + jnp.sum(network.nngp(x)[0])
+
+    gradient, h = jax.grad(total)(x1), 1e-6
+    for index in np.ndindex(x1.shape):
+        step = jnp.zeros_like(x1).at[index].set(h)
+        difference = (total(x1 + step) - total(x1 - step)) / (2 * h)
+        np.testing.assert_allclose(gradient[index], difference, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_derivatives_by_inputs_that_coincide_are_finite(activation):
+    x = jnp.concatenate([X1, X1[:2], jnp.zeros((2, 3))])
+    network = own(activation, depth=2, bias_scale=0.0)
+    gradient = jax.grad(lambda x: jnp.sum(network.ntk(x)) + jnp.sum(network.ntk(x, X1)))(x)
+    assert np.all(np.isfinite(gradient))
+
+
+@pytest.mark.parametrize("x2", [None, X2])
+def test_tiles_under_jit_vmap_and_grad_equal_the_plain_kernel(x2, monkeypatch):
+    """With tiles of 16 rows; over a stack of two sets of inputs."""
+    network = own("relu", depth=2)
+    stack = jax.random.normal(jax.random.key(4), (2, 37, 3))
+
+    def total(x):
+        return jnp.sum(network.ntk(x, x2) ** 2)
+
+    plain = [network.ntk(x, x2) for x in stack], jax.grad(total)(stack[0])
+    monkeypatch.setattr(tiles, "largest_tile", lambda: 16)
+    jax.clear_caches()
+    tiled = jax.jit(jax.vmap(lambda x: network.ntk(x, x2)))(stack), jax.grad(total)(stack[0])
+    np.testing.assert_allclose(tiled[0], jnp.stack(plain[0]), rtol=1e-13)
+    np.testing.assert_allclose(tiled[1], plain[1], rtol=1e-11, atol=1e-12)
+    jax.clear_caches()
 
 
 @pytest.mark.parametrize(
@@ -69,9 +242,19 @@ def test_impossible_networks_are_refused(settings, message):
         nb.dense_network(**settings)
 
 
-def test_kernel_refuses_nan():
-    with pytest.raises(ValueError, match="x1 must be finite"):
-        nb.dense_network().kernel(X1.at[2, 1].set(jnp.nan))
+@pytest.mark.parametrize(
+    ("x1", "x2", "message"),
+    [
+        (X1.at[2, 1].set(jnp.nan), None, "x1 must be finite"),
+        (X1, X2.at[0, 0].set(jnp.inf), "x2 must be finite"),
+        (X1, X2[:, :2], r"x2 has \(4, 2\) where x1 has \(6, 3\)"),
+        (X1[0], None, r"x1 has \(3,\)"),
+        (X1, X2[:0], "x2 is empty"),
+    ],
+)
+def test_kernels_refuse_impossible_inputs(x1, x2, message):
+    with pytest.raises(ValueError, match=message):
+        nb.dense_network().kernel(x1, x2)
 
 
 def test_stax_network_with_other_outputs_than_the_likelihood_is_refused():

@@ -164,7 +164,7 @@ def convex_ensemble(
     k_train = kernel.ntk / prior_precision
     mode = find_mode(k_train, likelihood, train.targets, tolerance=tolerance)
     require_converged(mode, tolerance=tolerance)
-    factor = initial_factor(kernel, initial, prior_precision, initial_functions)
+    factor = initial_factor(network, kernel, initial, prior_precision, initial_functions)
     hessian = None
     if initial != "zero" or perturb_targets:
         # Functions drawn from the prior end where the curvature is not that of the mode: there the

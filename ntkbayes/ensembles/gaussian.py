@@ -73,7 +73,7 @@ class GaussianEnsemble(GaussianPredictor):
 
     def mean(self, x: AnyArray) -> Float[Array, "m c"]:
         """Mean A F of the trained function, in latent units; noise excluded."""
-        ntk = self.network.kernel(checked_inputs(self.train, x), self.train.x).ntk
+        ntk = self.network.ntk(checked_inputs(self.train, x), self.train.x)
         return ntk @ (self.smoother @ self.fitted)
 
     def covariance(self, x: AnyArray) -> Float[Array, "m c m c"]:
@@ -186,7 +186,7 @@ def regression_ensemble(
         likelihood, network, train, prior_precision, initial, perturb_targets, time,
         fitted=train.targets,
         moved=likelihood.identified(train.targets.dtype),
-        factor=initial_factor(kernel, initial, prior_precision, initial_functions),
+        factor=initial_factor(network, kernel, initial, prior_precision, initial_functions),
         smoother=(vectors * ((1 - decay) / ridge)[None, :]) @ vectors.T,
         target_variance=noise if perturb_targets else 0.0,
         initial_functions=initial_functions,
@@ -215,7 +215,7 @@ def interpolating_ensemble(
         likelihood, network, train, 0.0, initial, False, jnp.inf,
         fitted=fitted,
         moved=likelihood.identified(fitted.dtype),
-        factor=initial_factor(kernel, initial, 0.0, initial_functions),
+        factor=initial_factor(network, kernel, initial, 0.0, initial_functions),
         smoother=(vectors / _positive(eigenvalues)[None, :]) @ vectors.T,
         target_variance=0.0,
         initial_functions=initial_functions,

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from ntkbayes._linalg import covariance_factor, extend_factor
+from ntkbayes._problem import kernel_name
 from ntkbayes._types import Array, Float, Key
 from ntkbayes.networks import KernelPair, WideNetwork
 
@@ -90,7 +91,7 @@ class ExactFunctions(InitialFunctions):
             self.factor,
             self._kernel(self.points, x),
             self._kernel(x),
-            name="the initial function's covariance",
+            name=kernel_name(self.network, self.initial),
         )
         values = jnp.einsum("mk,skc->smc", cross, self.z)
         values = values + jnp.einsum("mk,skc->smc", own, z_new)
@@ -100,8 +101,9 @@ class ExactFunctions(InitialFunctions):
         return values, eqx.tree_at(lambda f: (f.points, f.factor, f.z), self, (points, factor, z))
 
     def _kernel(self, x1: Array, x2: Array | None = None) -> Array:
-        pair = self.network.kernel(x1, x2)
-        return initial_kernel(pair, self.initial, self.prior_precision)
+        if self.initial == "nngp":
+            return self.network.nngp(x1, x2)
+        return self.network.ntk(x1, x2) / self.prior_precision
 
 
 class NetworkFunctions(InitialFunctions):
@@ -170,13 +172,13 @@ def draw_initial_functions(
 
 
 def initial_factor(
-    kernel: KernelPair, initial: str, prior_precision: float, kind: str
+    network: WideNetwork, kernel: KernelPair, initial: str, prior_precision: float, kind: str
 ) -> Float[Array, "n n"] | None:
-    """L with L Lᵀ = Q₀(X, X), or None where it is not needed."""
+    """L with L Lᵀ = Q₀(X, X) of the network's kernel(X), or None where it is not needed."""
     if initial == "zero" or kind == "networks":
         return None
     covariance = initial_kernel(kernel, initial, prior_precision)
-    return covariance_factor(covariance, name="the initial function's covariance")
+    return covariance_factor(covariance, name=kernel_name(network, initial))
 
 
 def _normals(

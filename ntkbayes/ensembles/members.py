@@ -43,6 +43,6 @@ class Members(eqx.Module):
         """
         x_test = checked_inputs(self.train, x)
         initial, functions = self.functions.evaluate(x_test)
-        ntk = self.network.kernel(x_test, self.train.x).ntk
+        ntk = self.network.ntk(x_test, self.train.x)
         values = initial + jnp.einsum("mn,snc->smc", ntk, self.coefficients)
         return values, eqx.tree_at(lambda members: members.functions, self, functions)

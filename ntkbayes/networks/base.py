@@ -47,3 +47,15 @@ class WideNetwork(Network):
     @abc.abstractmethod
     def kernel(self, x1: Float[Array, "n d"], x2: Float[Array, "m d"] | None = None) -> KernelPair:
         """Infinite-width kernels between rows of x1 and x2; `x2` None means x1, symmetric."""
+
+    @abc.abstractmethod
+    def nngp(
+        self, x1: Float[Array, "n d"], x2: Float[Array, "m d"] | None = None
+    ) -> Float[Array, "n m"]:
+        """Return the NNGP kernel of `kernel` alone; cheaper than both."""
+
+    @abc.abstractmethod
+    def ntk(
+        self, x1: Float[Array, "n d"], x2: Float[Array, "m d"] | None = None
+    ) -> Float[Array, "n m"]:
+        """Return the NTK of `kernel` alone; cheaper than both."""

@@ -2,19 +2,14 @@
 
 NTK parameterisation: weights and biases are N(0, 1), and a layer of fan-in w computes
 ``weight_scale / √w · W h + bias_scale · b``. The readout has weight scale 1 and the same bias
-scale. With S = weight_scale² · (kernel of the layer's input) + bias_scale², and φ applied to
-jointly Gaussian (u, v) of covariance S,
-
-    E[φ(u)φ(v)]   the kernel of the next layer's input,
-    E[φ'(u)φ'(v)] the factor by which older parameters' tangent kernel is multiplied.
+scale. The kernels' recursion is in `ntkbayes.networks.dense_kernel`.
 
 References
 ----------
-Jacot, Gabriel, Hongler 2018, arXiv 1806.07572 (NTK). Cho & Saul 2009 (ReLU). Williams 1997 (erf).
+Jacot, Gabriel, Hongler 2018, arXiv 1806.07572 (NTK). Lee et al. 2018, arXiv 1711.00165 (NNGP).
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -22,9 +17,18 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from ntkbayes._checks import check_at_least, check_choice, check_finite, check_positive
+from ntkbayes._checks import (
+    check_at_least,
+    check_choice,
+    check_finite,
+    check_not_empty,
+    check_positive,
+)
 from ntkbayes._types import AnyArray, Array, Float, Key, typed
+from ntkbayes.kernels.memory import check_memory
+from ntkbayes.networks.activations import ACTIVATIONS
 from ntkbayes.networks.base import KernelPair, WideNetwork
+from ntkbayes.networks.dense_kernel import dense_kernels
 
 __all__ = ["ACTIVATIONS", "DenseNetwork", "dense_network"]
 
@@ -41,19 +45,40 @@ class DenseNetwork(WideNetwork):
     def kernel(
         self, x1: Float[AnyArray, "n d"], x2: Float[AnyArray, "m d"] | None = None
     ) -> KernelPair:
-        """Infinite-width kernels, (n m) each; `x2` None means x1.
+        """Infinite-width kernels, (n m) each; `x2` None means x1, and exactly symmetric results.
 
-        The symmetric case takes the diagonal from its own formula, exact for ρ = 1.
+        Differentiable in both scales (which may be traced) and in the inputs. The NTK of ReLU
+        networks has a kink where inputs coincide; its derivative there is taken as 0.
 
         Raises
         ------
         ValueError
-            If an input is not finite.
+            If an input is not finite, the shapes do not fit, or the result does not fit memory.
         """
-        for name, x in (("x1", x1), ("x2", x2)):
-            if x is not None and not isinstance(x, Tracer):
-                check_finite(name, x)
-        return _kernel(self, jnp.asarray(x1), None if x2 is None else jnp.asarray(x2))
+        return KernelPair(**self._kernels(x1, x2, ("nngp", "ntk")))
+
+    def nngp(
+        self, x1: Float[AnyArray, "n d"], x2: Float[AnyArray, "m d"] | None = None
+    ) -> Float[Array, "n m"]:
+        """Return the NNGP kernel of `kernel` alone."""
+        return self._kernels(x1, x2, ("nngp",))["nngp"]
+
+    def ntk(
+        self, x1: Float[AnyArray, "n d"], x2: Float[AnyArray, "m d"] | None = None
+    ) -> Float[Array, "n m"]:
+        """Return the NTK of `kernel` alone."""
+        return self._kernels(x1, x2, ("ntk",))["ntk"]
+
+    def _kernels(
+        self, x1: AnyArray, x2: AnyArray | None, kinds: tuple[str, ...]
+    ) -> dict[str, Array]:
+        one, two = _checked_inputs(x1, x2)
+        check_memory(
+            "a dense network's kernel", len(one), len(one if two is None else two), one.dtype,
+            num_matrices=len(kinds),
+        )  # fmt: skip
+        scales = (jnp.asarray(scale, one.dtype) for scale in (self.weight_scale, self.bias_scale))
+        return dense_kernels(ACTIVATIONS[self.activation], self.depth, kinds, *scales, one, two)
 
     def init(self, key: Key, *, num_features: int, num_outputs: int) -> list[dict[str, Array]]:
         """Draw standard normal weights and biases, one dictionary per layer."""
@@ -109,7 +134,8 @@ def dense_network(
     width
         Units per hidden layer of finite networks; kernels are those of infinite width.
     activation
-        ``"relu"`` or ``"erf"``.
+        ``"relu"``, ``"leaky_relu"`` (slope 0.01), ``"erf"``, ``"gelu"`` (u Φ(u), not its tanh
+        approximation) or ``"sin"``.
     weight_scale
         Standard deviation of a hidden layer's weights times √fan-in; the readout's is 1.
     bias_scale
@@ -128,76 +154,18 @@ def dense_network(
     return DenseNetwork(depth, width, activation, weight_scale, bias_scale)
 
 
-class _Activation(eqx.Module):
-    """φ and its two Gaussian expectations given variances s1, s2 and covariance s12 of (u, v)."""
-
-    function: Callable[[Array], Array]
-    expectations: Callable[[Array, Array, Array], tuple[Array, Array]]
-    diagonal: Callable[[Array], tuple[Array, Array]]
-
-
-def _relu_expectations(s12: Array, s1: Array, s2: Array) -> tuple[Array, Array]:
-    norm = jnp.sqrt(s1 * s2)
-    positive = norm > 0
-    cosine = jnp.clip(jnp.where(positive, s12 / jnp.where(positive, norm, 1), 0), -1, 1)
-    sine = jnp.sqrt((1 - cosine) * (1 + cosine))
-    angle = jnp.arctan2(sine, cosine)
-    derivative = (math.pi - angle) / (2 * math.pi)
-    return norm * sine / (2 * math.pi) + s12 * derivative, derivative
-
-
-def _relu_diagonal(s: Array) -> tuple[Array, Array]:
-    return s / 2, jnp.full_like(s, 0.5)
-
-
-def _erf_expectations(s12: Array, s1: Array, s2: Array) -> tuple[Array, Array]:
-    norm = (1 + 2 * s1) * (1 + 2 * s2)
-    value = 2 / math.pi * jnp.arcsin(2 * s12 / jnp.sqrt(norm))
-    return value, 4 / math.pi / jnp.sqrt(norm - 4 * s12**2)
-
-
-def _erf_diagonal(s: Array) -> tuple[Array, Array]:
-    return _erf_expectations(s, s, s)
-
-
-ACTIVATIONS = {
-    "relu": _Activation(jax.nn.relu, _relu_expectations, _relu_diagonal),
-    "erf": _Activation(jax.lax.erf, _erf_expectations, _erf_diagonal),
-}
-
-
-@eqx.filter_jit
-def _kernel(network: DenseNetwork, x1: Array, x2: Array | None) -> KernelPair:
-    activation = ACTIVATIONS[network.activation]
-    symmetric = x2 is None
-    other = x1 if x2 is None else x2
-    num_features = x1.shape[1]
-
-    nngp = x1 @ other.T / num_features
-    ntk = jnp.zeros_like(nngp)
-    v1 = jnp.sum(x1**2, axis=1) / num_features
-    v2 = v1 if symmetric else jnp.sum(other**2, axis=1) / num_features
-    v_ntk = jnp.zeros_like(v1)
-    for _ in range(network.depth):
-        nngp, v1, v2 = (_affine(network, k, network.weight_scale) for k in (nngp, v1, v2))
-        ntk, v_ntk = (network.weight_scale**2 * k for k in (ntk, v_ntk))
-        ntk, v_ntk = ntk + nngp, v_ntk + v1
-        nngp, derivative = activation.expectations(nngp, v1[:, None], v2[None, :])
-        v1, v_derivative = activation.diagonal(v1)
-        v2 = activation.diagonal(v2)[0]
-        ntk, v_ntk = ntk * derivative, v_ntk * v_derivative
-    nngp, v1 = _affine(network, nngp, 1.0), _affine(network, v1, 1.0)
-    ntk, v_ntk = ntk + nngp, v_ntk + v1
-    if symmetric:
-        nngp = _with_diagonal(nngp, v1)
-        ntk = _with_diagonal(ntk, v_ntk)
-    return KernelPair(nngp, ntk)
-
-
-def _affine(network: DenseNetwork, kernel: Array, weight_scale: float | Array) -> Array:
-    return weight_scale**2 * kernel + network.bias_scale**2
-
-
-def _with_diagonal(kernel: Array, diagonal: Array) -> Array:
-    kernel = 0.5 * (kernel + kernel.T)
-    return jnp.fill_diagonal(kernel, diagonal, inplace=False)
+def _checked_inputs(x1: AnyArray, x2: AnyArray | None) -> tuple[Array, Array | None]:
+    """Return both inputs in their common floating dtype."""
+    dtype = jnp.result_type(float, *(x for x in (x1, x2) if x is not None))
+    for name, x in (("x1", x1), ("x2", x2)):
+        if x is None:
+            continue
+        if x.ndim != 2 or x.shape[1] != x1.shape[-1]:
+            raise ValueError(
+                f"x1 and x2 must have shapes (n, d) and (m, d), but {name} has {tuple(x.shape)} "
+                f"where x1 has {tuple(x1.shape)}."
+            )
+        check_not_empty(name, x)
+        if not isinstance(x, Tracer):
+            check_finite(name, x)
+    return jnp.asarray(x1, dtype), None if x2 is None else jnp.asarray(x2, dtype)

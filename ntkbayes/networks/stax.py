@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 
 from ntkbayes._types import AnyArray, Array, Float, Key, typed
+from ntkbayes.kernels.memory import check_memory
 from ntkbayes.networks.base import KernelPair, WideNetwork
 
 __all__ = ["StaxNetwork", "stax_network"]
@@ -24,9 +26,20 @@ class StaxNetwork(WideNetwork):
         self, x1: Float[AnyArray, "n d"], x2: Float[AnyArray, "m d"] | None = None
     ) -> KernelPair:
         """Infinite-width kernels, (n m) each; `x2` None means x1."""
-        other = None if x2 is None else self._shaped(jnp.asarray(x2))
-        pair = self.kernel_fn(self._shaped(jnp.asarray(x1)), other, ("nngp", "ntk"))
+        pair = self._kernels(x1, x2, ("nngp", "ntk"))
         return KernelPair(pair.nngp, pair.ntk)
+
+    def nngp(
+        self, x1: Float[AnyArray, "n d"], x2: Float[AnyArray, "m d"] | None = None
+    ) -> Float[Array, "n m"]:
+        """Return the NNGP kernel alone."""
+        return self._kernels(x1, x2, "nngp")
+
+    def ntk(
+        self, x1: Float[AnyArray, "n d"], x2: Float[AnyArray, "m d"] | None = None
+    ) -> Float[Array, "n m"]:
+        """Return the NTK alone."""
+        return self._kernels(x1, x2, "ntk")
 
     def init(self, key: Key, *, num_features: int, num_outputs: int) -> Any:
         """Random parameters; raises `ValueError` if the architecture has another output size."""
@@ -46,6 +59,19 @@ class StaxNetwork(WideNetwork):
     def settings(self) -> dict[str, Any]:
         """Say that it is a stax architecture, with its input shape."""
         return {"network": "stax", "input_shape": self.input_shape}
+
+    def _kernels(self, x1: AnyArray, x2: AnyArray | None, kinds: str | tuple[str, ...]) -> Any:
+        num_kernels = 1 if isinstance(kinds, str) else len(kinds)
+        first, other = jnp.asarray(x1), None if x2 is None else jnp.asarray(x2)
+        num_columns = len(first) if other is None else len(other)
+        check_memory(
+            "a stax network's kernel", len(first), num_columns, first.dtype,
+            num_matrices=num_kernels,
+        )  # fmt: skip
+        other = None if other is None else self._shaped(other)
+        kernels = self.kernel_fn(self._shaped(first), other, kinds)
+        # neural-tangents promotes float32 where float64 is enabled.
+        return jax.tree.map(lambda kernel: kernel.astype(first.dtype), kernels)
 
     def _shaped(self, x: Array) -> Array:
         return x if self.input_shape is None else x.reshape(x.shape[0], *self.input_shape)

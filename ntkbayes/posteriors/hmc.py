@@ -24,7 +24,13 @@ from numpyro.infer import NUTS
 
 from ntkbayes._checks import check_at_least, check_choice, check_positive
 from ntkbayes._linalg import covariance_factor, extend_factor
-from ntkbayes._problem import TrainingSet, checked_inputs, prior_kernel, training_set
+from ntkbayes._problem import (
+    TrainingSet,
+    checked_inputs,
+    kernel_name,
+    prior_kernel,
+    training_set,
+)
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent, typed
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import Network
@@ -83,8 +89,9 @@ class HMCPredictor(Predictor):
         prior = partial(
             prior_kernel, self.network, prior_precision=self.prior_precision, kind=self.kernel
         )
+        name = kernel_name(self.network, self.kernel)
         cross, conditional = extend_factor(
-            self.factor, prior(self.train.x, inputs), prior(inputs), name="conditional prior"
+            self.factor, prior(self.train.x, inputs), prior(inputs), name=name
         )
         z = self.whitened[chosen]
         noise = jax.random.normal(key, (num_draws, len(inputs), z.shape[2]), z.dtype)
@@ -194,7 +201,7 @@ def hmc(
     check_choice("kernel", kernel, ("ntk", "nngp"))
     train = training_set(likelihood, x, y)
     covariance = prior_kernel(network, train.x, prior_precision=prior_precision, kind=kernel)
-    factor = covariance_factor(covariance, name="prior kernel")
+    factor = covariance_factor(covariance, name=kernel_name(network, kernel))
     # NumPyro draws momenta in the default type, and its loops refuse to mix types.
     default = jnp.result_type(float)
     check_choice("product_dtype", product_dtype or str(default), ("float32", "float64"))

@@ -21,7 +21,13 @@ import jax.numpy as jnp
 
 from ntkbayes._checks import check_choice, check_positive
 from ntkbayes._linalg import covariance_factor, extend_factor
-from ntkbayes._problem import TrainingSet, checked_inputs, prior_kernel, training_set
+from ntkbayes._problem import (
+    TrainingSet,
+    checked_inputs,
+    kernel_name,
+    prior_kernel,
+    training_set,
+)
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent, typed
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import Network
@@ -72,7 +78,7 @@ class LaplacePosterior(GaussianPredictor):
         x_test = checked_inputs(self.train, x)
         key_prior, key_noise = jax.random.split(key)
         k_cross = self._prior(self.train.x, x_test)
-        name = "the prior covariance K"
+        name = kernel_name(self.network, self.kernel)
         factor = covariance_factor(self._prior(self.train.x), name=name)
         cross, conditional = extend_factor(factor, k_cross, self._prior(x_test), name=name)
         n, c = self.train.targets.shape

@@ -1,0 +1,1 @@
+"""Kernel matrices as such: tiles, memory, and the numerics of pairs that nearly coincide."""
