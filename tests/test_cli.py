@@ -1,10 +1,12 @@
 """The command line from end to end: bad input, a small run, resuming it, refusing to mix runs."""
 
+import dataclasses
 import json
 import tomllib
 
 import pandas as pd
 import pytest
+import xarray as xr
 from typer.testing import CliRunner
 
 from ntkbayes import cli
@@ -121,6 +123,25 @@ def test_the_table_of_a_run_is_that_of_its_files(finished):
     out, comparison = finished
     saved = pd.read_parquet(out / "metrics.parquet")
     pd.testing.assert_frame_equal(saved, comparison.metrics, check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    ("converged", "remark"),
+    [
+        ([True, True], "Deep ensemble: 2 of 2 networks trained to the end, largest residual"),
+        ([True, False], "WARNING: Deep ensemble: 1 of 2 networks trained to the end, largest"),
+    ],
+)
+def test_the_end_of_training_is_reported_below_the_table(finished, converged, remark):
+    stats = {"converged": converged, "residual": [0.01, 0.2]}
+    dims = ("chain", "draw")
+    stats = xr.Dataset({name: (dims, [values]) for name, values in stats.items()})
+    tree = xr.DataTree.from_dict({"sample_stats": stats})
+    comparison = dataclasses.replace(finished[1], predictions={"Deep ensemble": tree})
+    found = [text for text in comparison.remarks if "Deep ensemble: " in text]
+    assert len(found) == 1
+    assert found[0].startswith(remark)
+    assert found[0].endswith("residual gradient 0.2.")
 
 
 def test_resuming_a_complete_run_computes_nothing(finished, monkeypatch):

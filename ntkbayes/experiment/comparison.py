@@ -43,6 +43,11 @@ class Comparison(eqx.Module):
         """What a reader of the table must know: warnings, Monte-Carlo error and units."""
         return [
             *(_chain_remark(title, found) for title, found in self.diagnostics.items()),
+            *(
+                _training_remark(title, tree["sample_stats"].ds)
+                for title, tree in self.predictions.items()
+                if "converged" in tree["sample_stats"]
+            ),
             *_floor_remark(self.metrics),
             _unit_remark(self.data),
         ]
@@ -50,6 +55,13 @@ class Comparison(eqx.Module):
 
 def _chain_remark(title: str, found: ChainDiagnostics) -> str:
     return f"{'' if found.reliable else 'WARNING: '}{title}: {found.verdict}"
+
+
+def _training_remark(title: str, stats: xr.Dataset) -> str:
+    converged, residual = int(stats["converged"].sum()), float(stats["residual"].max())
+    found = f"{converged} of {stats['converged'].size} networks trained to the end"
+    warning = "" if converged == stats["converged"].size else "WARNING: "
+    return f"{warning}{title}: {found}, largest residual gradient {residual:.2g}."
 
 
 def _floor_remark(metrics: pd.DataFrame) -> list[str]:
