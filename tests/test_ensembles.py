@@ -245,7 +245,7 @@ def test_each_classifier_satisfies_the_stationarity_equation(perturb):
         ),
         ({"prior_precision": -1.0}, "prior_precision must be zero or positive"),
         ({"prior_precision": 1.0, "initial": "nngpp"}, "did you mean nngp"),
-        ({"prior_precision": 1.0, "time": 3.0}, "time must be inf"),
+        ({"prior_precision": 1.0, "time": 0.0}, "time must be positive"),
         ({"prior_precision": 1.0, "y": np.zeros(7, dtype=int)}, "one class only"),
         ({"prior_precision": 1.0, "y": np.arange(6) % 3}, "as many rows"),
         ({"prior_precision": 1.0, "x": np.full((7, 2), np.nan)}, "x must be finite"),

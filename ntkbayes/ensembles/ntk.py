@@ -19,6 +19,7 @@ from ntkbayes._checks import check_choice, check_positive
 from ntkbayes._problem import infinite_width, training_set
 from ntkbayes._types import AnyArray, typed
 from ntkbayes.ensembles.convex import ConvexEnsemble, convex_ensemble
+from ntkbayes.ensembles.flow import FlowEnsemble, flow_ensemble
 from ntkbayes.ensembles.gaussian import (
     GaussianEnsemble,
     interpolating_ensemble,
@@ -45,7 +46,7 @@ def ntk_ensemble(
     time: float | int = math.inf,
     initial_functions: str = "exact",
     tolerance: float | None = None,
-) -> GaussianEnsemble | ConvexEnsemble:
+) -> GaussianEnsemble | ConvexEnsemble | FlowEnsemble:
     """Return the distribution of trained predictors over random initialisations.
 
     Parameters
@@ -53,26 +54,28 @@ def ntk_ensemble(
     network
         Supplies the kernels Q and Θ; finite networks go to `ntkbayes.linearized_ensemble`.
     likelihood
-        `Gaussian` has exact moments; any other is one convex problem per draw, or exact as well
-        if `prior_precision` is zero.
+        `Gaussian` has exact moments; any other is one convex problem per draw (one integration
+        if `time` is finite), or exact as well if `prior_precision` is zero and `time` infinite.
     x, y
         Training inputs (n d), and targets: values (n,) or (n c), class indices (n,), or soft
         targets (n c).
     prior_precision
-        λ, the weight of ½‖θ − θ₀‖² against the *summed* loss. Zero is possible for `Gaussian`, and
-        for targets that a finite function reproduces (soft targets, see `smooth_labels`).
+        λ, the weight of ½‖θ − θ₀‖² against the *summed* loss. Zero is possible for `Gaussian`, for
+        targets that a finite function reproduces (soft targets, see `smooth_labels`), and for a
+        finite `time`.
     initial
         Law of the initial function: ``"nngp"``, ``"ntk"`` or ``"zero"``.
     perturb_targets
         Train each member on its own noisy targets: y + N(0, σ²), or labels resampled at the mode.
     time
-        Training time of gradient flow at unit rate on the summed loss; finite for `Gaussian` only.
+        Training time of gradient flow at unit rate on the summed loss.
     initial_functions
         ``"exact"`` draws them from their Gaussian law, (n + m)³ work for m test points; for
         n + m beyond some ten thousand, ``"networks"`` takes finite networks of `network`'s width.
     tolerance
         Largest residual max |a − s(f₀ + K a)| that a member of a convex problem may have, in units
-        of the score (probability). Default: 1e-6 in float64, √eps in float32.
+        of the score (probability); where `time` is finite, the largest error of one integration
+        step (`ntkbayes.solvers.flow`). Default: 1e-6 in float64, √eps in float32.
 
     Raises
     ------
@@ -98,15 +101,19 @@ def ntk_ensemble(
         return regression_ensemble(
             wide_network, likelihood, train, *settings, time=float(time), **functions
         )
+    if perturb_targets and prior_precision == 0:
+        raise ValueError(
+            "perturb_targets needs prior_precision > 0 here: targets are perturbed about the mode, "
+            "and without regularisation a perturbed target may be one that no finite function "
+            "reproduces."
+        )
     if not math.isinf(time):
-        raise ValueError(f"time must be inf unless the likelihood is Gaussian, but is {time}.")
+        return flow_ensemble(
+            wide_network, likelihood, train, *settings,
+            time=float(time), tolerance=tolerance, **functions,
+        )  # fmt: skip
     if prior_precision > 0:
         return convex_ensemble(
             wide_network, likelihood, train, *settings, tolerance=tolerance, **functions
-        )
-    if perturb_targets:
-        raise ValueError(
-            "perturb_targets needs prior_precision > 0 here: without regularisation a perturbed "
-            "target may be one that no finite function reproduces."
         )
     return interpolating_ensemble(wide_network, likelihood, train, initial, **functions)

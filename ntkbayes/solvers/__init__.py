@@ -1,5 +1,6 @@
 """Solvers of the regularised, linearised training problem where there is no closed form."""
 
+from ntkbayes.solvers.flow import Flow, FlowSolution, prepare_flow, solve_flow
 from ntkbayes.solvers.hessian import (
     Hessian,
     SoftmaxHessian,
@@ -16,14 +17,18 @@ from ntkbayes.solvers.stationarity import (
 )
 
 __all__ = [
+    "Flow",
+    "FlowSolution",
     "Hessian",
     "SoftmaxHessian",
     "Solution",
     "default_tolerance",
     "find_mode",
     "hessian_at",
+    "prepare_flow",
     "require_converged",
     "softmax_hessian",
+    "solve_flow",
     "solve_stationarity",
     "uniform_hessian",
 ]
