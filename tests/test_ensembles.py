@@ -80,6 +80,26 @@ def test_classifier_spread_is_the_first_order_theory_for_weak_data(initial, pert
     assert np.all(np.abs(measured - exact) < 5 * error)
 
 
+def test_without_score_noise_the_spread_near_data_is_laplace_times_the_theorys_factor():
+    """Theory 3.4 to first order in f₀: cov = Laplace · (I + W K)⁻¹, by central differences."""
+    x, y, _ = classification_data(num_train=5)
+    model, precision, h = (NETWORK, nb.Categorical(3), x, y), 0.5, 1e-3
+    ensemble = nb.ntk_ensemble(*model, prior_precision=precision, initial="ntk", tolerance=1e-10)
+    directions = h * jnp.eye(15).reshape(15, 5, 3)
+    f0 = jnp.concatenate([directions, -directions])
+    b, _ = ensemble._train(f0, 0 * f0, lambda fraction: None)
+    f = np.asarray(f0 + precision * ensemble.k_train @ b).reshape(2, 15, 15)
+    slope = ((f[0] - f[1]) / (2 * h)).T
+    k = np.kron(np.asarray(ensemble.k_train), np.eye(3))
+    p = softmax(ensemble.k_train @ ensemble.mode.a)
+    W = brute_force_hessian(np.eye(5), p) - np.eye(15)
+    laplace = np.asarray(nb.laplace(*model, prior_precision=precision).covariance(x))
+    laplace = laplace.reshape(15, 15)
+    spread = slope @ k @ slope.T
+    np.testing.assert_allclose(spread, laplace @ np.linalg.inv(np.eye(15) + W @ k), atol=1e-5)
+    assert np.max(np.diag(spread) / np.diag(laplace)) < 0.9
+
+
 @pytest.mark.parametrize("initial", ["nngp", "zero"])
 def test_unregularised_classifiers_on_smooth_labels_are_gaussian_in_closed_form(initial):
     """Theory 1.5, evaluated naively with the full (n c) matrices."""
