@@ -255,6 +255,28 @@ def test_each_classifier_satisfies_the_stationarity_equation(perturb):
     assert np.all(np.abs(np.cov(spread.T) - exact) < 5 * error)
 
 
+@pytest.mark.parametrize("initial", ["zero", "nngp", "ntk"])
+def test_classifiers_in_single_precision_are_stationary_in_double(initial):
+    """Theory 1.4 at the functions that come out, with a tolerance of √eps."""
+    x, y, _ = classification_data(num_train=12)
+    likelihood, single = nb.Categorical(3), np.float32
+    ensemble = nb.ntk_ensemble(
+        NETWORK, likelihood, np.asarray(x, single), y, prior_precision=0.5, initial=initial
+    )
+    members = ensemble.members(jax.random.key(0), num_members=3)
+    b = members.coefficients
+    assert b.dtype == single
+    f = np.asarray(ensemble.k_train, float) @ (0.5 * np.asarray(b, float))
+    if initial != "zero":
+        f = f + np.einsum("ij,sjc->sic", members.functions.factor, members.functions.z)
+    score = np.asarray(likelihood.targets(y)) - softmax(f)
+    assert np.abs(0.5 * b - score).max() < 1.1 * np.finfo(single).eps ** 0.5
+    if initial == "zero":
+        double = nb.ntk_ensemble(NETWORK, likelihood, x, y, prior_precision=0.5, initial=initial)
+        expected = double.sample(jax.random.key(0), x, num_draws=3)
+        np.testing.assert_allclose(f, expected, atol=20 * np.finfo(single).eps ** 0.5)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
