@@ -255,6 +255,24 @@ def test_each_classifier_satisfies_the_stationarity_equation(perturb):
     assert np.all(np.abs(np.cov(spread.T) - exact) < 5 * error)
 
 
+def test_targets_are_perturbed_with_the_curvature_at_the_mode():
+    """Theory 2.3, where the mode is far from zero: mean 0 and covariance W(f̂)."""
+    x, y, _ = classification_data()
+    model = (NETWORK, nb.Categorical(3), x, y)
+    ensemble = nb.ntk_ensemble(*model, prior_precision=0.05, initial="ntk", perturb_targets=True)
+    mode = nb.ntk_ensemble(*model, prior_precision=0.05, initial="zero")
+    p = softmax(mode.sample(jax.random.key(0), x, num_draws=1)[0])
+    W = np.apply_along_axis(np.diag, 1, p) - p[:, :, None] * p[:, None, :]
+    assert np.trace(W, axis1=1, axis2=2).mean() < 0.5  # 2/3 at f = 0
+    num_draws = 20_000
+    noise = ensemble._score_noise(jax.random.key(0), jnp.zeros((num_draws, *p.shape)))
+    noise = np.asarray(noise)
+    products = noise[:, :, :, None] * noise[:, :, None, :]
+    for sample, exact in ((noise, 0), (products, W)):
+        error = sample.std(axis=0) / num_draws**0.5
+        assert np.all(np.abs(sample.mean(axis=0) - exact) < 5 * error + 1e-12)
+
+
 @pytest.mark.parametrize("initial", ["zero", "nngp", "ntk"])
 def test_classifiers_in_single_precision_are_stationary_in_double(initial):
     """Theory 1.4 at the functions that come out, with a tolerance of √eps."""
