@@ -56,11 +56,17 @@ class Flow(eqx.Module):
         """Return f = f₀ + V R g at the training points."""
         return f0 + self.vectors @ (self.roots[:, None] * g)
 
+    def score(
+        self, g: Float[Array, "n c"], f0: Float[Array, "n c"], score_noise: Float[Array, "n c"]
+    ) -> Float[Array, "n c"]:
+        """Return s(f) + ξ."""
+        return jax.vmap(self.likelihood.score)(self.targets, self.latent(g, f0)) + score_noise
+
     def slope(
         self, g: Float[Array, "n c"], f0: Float[Array, "n c"], score_noise: Float[Array, "n c"]
     ) -> Float[Array, "n c"]:
         """Return dg/dt."""
-        score = jax.vmap(self.likelihood.score)(self.targets, self.latent(g, f0)) + score_noise
+        score = self.score(g, f0, score_noise)
         return self.roots[:, None] * (self.vectors.T @ score) - self.prior_precision * g
 
 
@@ -170,7 +176,7 @@ def _solve(
         assert found.ys is not None  # for the type checker: the last state is saved by default
         g = found.ys[-1]
         b = flow.vectors @ (g / flow.roots[:, None])
-        score = jax.vmap(flow.likelihood.score)(flow.targets, flow.latent(g, f0)) + score_noise
+        score = flow.score(g, f0, score_noise)
         accepted, rejected = (found.stats[f"num_{kind}_steps"] for kind in ("accepted", "rejected"))
         solution = FlowSolution(
             b,
