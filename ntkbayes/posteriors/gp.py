@@ -111,11 +111,7 @@ class GPClassification(Predictor):
         """Mean, and covariance of each class: K** − K*ᵀ (K + Λ_c⁻¹)⁻¹ K*."""
         x_test = checked_inputs(self.train, x)
         k_cross, k_test = self._prior(self.train.x, x_test), self._prior(x_test)
-
-        def one_class(middle: Array) -> Array:
-            return k_test - k_cross.T @ middle @ k_cross
-
-        return k_cross.T @ self.a, jax.lax.map(one_class, self.hessian.middle)
+        return k_cross.T @ self.a, k_test[None] - self.hessian.explained(k_cross)
 
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
         """Draw functions jointly over the rows of x."""
@@ -235,14 +231,14 @@ def _variational_step(
     k: Array, targets: Array, a: Array, hessian: SoftmaxHessian, points: Array
 ) -> tuple[Array, Array, Array]:
     """Return new mean coefficients, new Λ, and the ELBO at the new mean and old Λ."""
-    variance = jax.vmap(jnp.diagonal)(hessian.shrunk).T
+    variance = hessian.variance(k)
     deviations = jnp.sqrt(jnp.maximum(variance, 0))[None] * points[:, None, :]
 
     def mean_step(pair: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         mean, a = pair
         r = targets - jax.nn.softmax(mean[None] + deviations).mean(axis=0) - a
-        step = hessian.solve(r)
-        return (mean + step, a + r - hessian.curvature(step)), None
+        step = r - hessian.dual((k @ r)[None])[0]
+        return (mean + k @ step, a + step), None
 
     (mean, a), _ = jax.lax.scan(mean_step, (k @ a, a), None, length=MEAN_STEPS)
     p = jax.nn.softmax(mean[None] + deviations)

@@ -1,15 +1,17 @@
 """The factorised Hessian H = K⁻¹ ⊗ I + W of a regularised problem, W the likelihood's curvature.
 
-Never an (n c)×(n c) matrix. Where W is diagonal the outputs separate: with D_k = diag(w_k),
-E_k = (K + D_k⁻¹)⁻¹ and G_k = (K⁻¹ + D_k)⁻¹ = K − K E_k K,
+Never an (n c)×(n c) matrix. Where W is diagonal the outputs separate: with D_k = diag(w_k) and
+B_k = I + D_k^½ K D_k^½,
 
-    H⁻¹ r = G r,   log det(I + K W) = Σ_k log det(I + D_k^½ K D_k^½).
+    E_k = (K + D_k⁻¹)⁻¹ = D_k^½ B_k⁻¹ D_k^½,   G_k = (K⁻¹ + D_k)⁻¹ = D_k^-½ (I − B_k⁻¹) D_k^-½,
+    H⁻¹ r = G r,   log det(I + K W) = Σ_k log det B_k.
 
 The softmax couples the classes of a point by a term of rank one, W = D − D R (Rᵀ D R)⁻¹ Rᵀ D with R
 stacking c identity matrices and D = diag(p); Woodbury's identity gives
 
     H⁻¹ r = G r + G D R (Σ_k E_k)⁻¹ Rᵀ D G r,
-    log det(I + K W) = Σ_k log det(I + D_k^½ K D_k^½) + log det Σ_k E_k − log det Σ_k D_k.
+    (K + W⁻¹)⁻¹ v = E v − E R (Σ_k E_k)⁻¹ Rᵀ E v,
+    log det(I + K W) = Σ_k log det B_k + log det Σ_k E_k − log det Σ_k D_k.
 
 The same holds for weights that do not sum to 1 over the classes.
 
@@ -23,7 +25,7 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve, solve_triangular
+from jax.scipy.linalg import cho_solve
 
 from ntkbayes._linalg import cholesky
 from ntkbayes._types import Array, Float
@@ -40,23 +42,20 @@ __all__ = [
 
 
 class Hessian(eqx.Module):
-    """K⁻¹ ⊗ I + W at given curvature weights.
+    """K⁻¹ ⊗ I + W at given curvature weights. Vectors carry a leading axis of draws.
 
     Attributes
     ----------
     weights
         Diagonal of D, one column per output, or one column that all outputs share.
-    shrunk
-        G, one matrix per column of `weights`.
-    middle
-        E, likewise.
+    inverse
+        B⁻¹ = (I + D^½ K D^½)⁻¹, one matrix per column of `weights`.
     log_dets
-        log det(I + D_k^½ K D_k^½), likewise.
+        log det B, likewise.
     """
 
     weights: eqx.AbstractVar[Float[Array, "n k"]]
-    shrunk: eqx.AbstractVar[Float[Array, "k n n"]]
-    middle: eqx.AbstractVar[Float[Array, "k n n"]]
+    inverse: eqx.AbstractVar[Float[Array, "k n n"]]
     log_dets: eqx.AbstractVar[Float[Array, "k"]]
 
     @property
@@ -70,15 +69,19 @@ class Hessian(eqx.Module):
         """The log determinant of I + K W."""
 
     @abc.abstractmethod
-    def solve(self, r: Float[Array, "n c"]) -> Float[Array, "n c"]:
-        """H⁻¹ r."""
+    def solve(self, r: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
+        """H⁻¹ r for positive weights; loses eps / weight. See `dual` for weights near zero."""
 
     @abc.abstractmethod
-    def curvature(self, v: Float[Array, "n c"]) -> Float[Array, "n c"]:
+    def dual(self, v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
+        """(K + W⁻¹)⁻¹ v = W (I + K W)⁻¹ v, for weights however small: H⁻¹ r = K (r − dual(K r))."""
+
+    @abc.abstractmethod
+    def curvature(self, v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
         """W v. With z = H⁻¹ r it gives K⁻¹ z = r − W z without a product with K."""
 
     @abc.abstractmethod
-    def curvature_root(self, v: Float[Array, "n c"]) -> Float[Array, "n c"]:
+    def curvature_root(self, v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
         """S v with S Sᵀ = W, so that standard normal v give N(0, W)."""
 
     @abc.abstractmethod
@@ -87,13 +90,44 @@ class Hessian(eqx.Module):
     ) -> Float[Array, "m c m c"]:
         """K** ⊗ I − K*ᵀ (K + W⁻¹)⁻¹ K*: H⁻¹ continued to m test points."""
 
+    def explained(self, k_cross: Float[Array, "n m"]) -> Float[Array, "k m m"]:
+        """K*ᵀ E K*, one matrix per column of `weights`."""
+
+        def one_column(column: tuple[Array, Array]) -> Array:
+            weights, inverse = column
+            scaled = jnp.sqrt(weights)[:, None] * k_cross
+            return scaled.T @ (inverse @ scaled)
+
+        return jax.lax.map(one_column, (self.weights.T, self.inverse))
+
+    def variance(self, k: Float[Array, "n n"]) -> Float[Array, "n k"]:
+        """Diagonals of K − K E K, one per column of `weights`."""
+
+        def one_column(column: tuple[Array, Array]) -> Array:
+            root, inverse = column
+            scaled = root[:, None] * k
+            return jnp.diagonal(k) - jnp.sum(scaled * (inverse @ scaled), axis=0)
+
+        return jax.lax.map(one_column, (jnp.sqrt(self.weights).T, self.inverse)).T
+
+    def _shrink(self, r: Array) -> Array:
+        """G r = D^-½ (I − B⁻¹) D^-½ r: no product with K, but a division by weights."""
+        scaled = r / self._root()
+        return (scaled - _per_output(self.inverse, scaled)) / self._root()
+
+    def _middle(self, v: Array) -> Array:
+        """E v = D^½ B⁻¹ D^½ v."""
+        return self._root() * _per_output(self.inverse, self._root() * v)
+
+    def _root(self) -> Array:
+        return jnp.sqrt(self.weights)[None]
+
 
 class DiagonalHessian(Hessian):
-    """The Hessian where outputs separate; memory 2 n² numbers per column of `weights`."""
+    """The Hessian where outputs separate; memory n² numbers per column of `weights`."""
 
     weights: Float[Array, "n k"]
-    shrunk: Float[Array, "k n n"]
-    middle: Float[Array, "k n n"]
+    inverse: Float[Array, "k n n"]
     log_dets: Float[Array, "k"]
     num_outputs: int = eqx.field(static=True)
 
@@ -107,90 +141,106 @@ class DiagonalHessian(Hessian):
         """Sum over outputs."""
         return jnp.sum(self.log_dets) * (self.num_outputs / self.weights.shape[1])
 
-    def solve(self, r: Float[Array, "n c"]) -> Float[Array, "n c"]:
+    def solve(self, r: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
         """G r."""
-        if self.weights.shape[1] == 1:
-            return self.shrunk[0] @ r
-        return jnp.einsum("cij,jc->ic", self.shrunk, r)
+        return self._shrink(r)
 
-    def curvature(self, v: Float[Array, "n c"]) -> Float[Array, "n c"]:
+    def dual(self, v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
+        """E v."""
+        return self._middle(v)
+
+    def curvature(self, v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
         """D v."""
-        return jnp.broadcast_to(self.weights, v.shape) * v
+        return self.weights[None] * v
 
-    def curvature_root(self, v: Float[Array, "n c"]) -> Float[Array, "n c"]:
+    def curvature_root(self, v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
         """D^½ v."""
-        return jnp.sqrt(jnp.broadcast_to(self.weights, v.shape)) * v
+        return self._root() * v
 
     def covariance(
         self, k_cross: Float[Array, "n m"], k_test: Float[Array, "m m"], num_outputs: int
     ) -> Float[Array, "m c m c"]:
         """K** − K*ᵀ E_c K* within each output, zero between them."""
-        explained = jnp.einsum("nm,cnl,lk->cmk", k_cross, self.middle, k_cross)
-        own = jnp.broadcast_to(k_test[None] - explained, (num_outputs, *k_test.shape))
+        own = k_test[None] - self.explained(k_cross)
+        own = jnp.broadcast_to(own, (num_outputs, *k_test.shape))
         return jnp.einsum("cmk,cd->mckd", own, jnp.eye(num_outputs, dtype=k_test.dtype))
 
 
 class SoftmaxHessian(Hessian):
-    """The Hessian of a softmax; memory (2 c + 1) n² numbers."""
+    """The Hessian of a softmax; memory (c + 1) n² numbers.
+
+    Attributes
+    ----------
+    coupling
+        (Σ_k E_k)⁻¹.
+    coupling_log_det
+        log det Σ_k E_k.
+    """
 
     weights: Float[Array, "n c"]
-    shrunk: Float[Array, "c n n"]
-    middle: Float[Array, "c n n"]
+    inverse: Float[Array, "c n n"]
     log_dets: Float[Array, "c"]
     coupling: Float[Array, "n n"]
+    coupling_log_det: Float[Array, ""]
 
     @property
     def cost(self) -> float:
-        """Two products with the (c n n) stack, and two triangular solves for one output."""
+        """Two products with the (c n n) stack, and one with a matrix for one output."""
         return 2.0 + 1.0 / self.weights.shape[1]
 
     @property
     def log_det(self) -> Float[Array, ""]:
         """Sum over classes, and the coupling between them."""
-        coupling = 2 * jnp.sum(jnp.log(jnp.diagonal(self.coupling)))
-        return jnp.sum(self.log_dets) + coupling - jnp.sum(jnp.log(jnp.sum(self.weights, axis=1)))
+        total = jnp.log(jnp.sum(self.weights, axis=1))
+        return jnp.sum(self.log_dets) + self.coupling_log_det - jnp.sum(total)
 
-    def solve(self, r: Float[Array, "n c"]) -> Float[Array, "n c"]:
+    def solve(self, r: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
         """G r + G D R (Σ_k E_k)⁻¹ Rᵀ D G r."""
-        first = jnp.einsum("cij,jc->ic", self.shrunk, r)
-        shared = cho_solve((self.coupling, True), jnp.sum(self.weights * first, axis=1))
-        second = self.weights * shared[:, None]
-        return first + jnp.einsum("cij,jc->ic", self.shrunk, second)
+        first = self._shrink(r)
+        shared = jnp.sum(self.weights[None] * first, axis=2) @ self.coupling
+        return first + self._shrink(self.weights[None] * shared[:, :, None])
 
-    def curvature(self, v: Float[Array, "n c"]) -> Float[Array, "n c"]:
+    def dual(self, v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
+        """E v − E R (Σ_k E_k)⁻¹ Rᵀ E v."""
+        first = self._middle(v)
+        shared = jnp.sum(first, axis=2) @ self.coupling
+        return first - self._middle(jnp.broadcast_to(shared[:, :, None], v.shape))
+
+    def curvature(self, v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
         """D v − D R (Rᵀ D R)⁻¹ Rᵀ D v."""
-        weighted = self.weights * v
-        shared = jnp.sum(weighted, axis=1, keepdims=True) / self._total()
-        return weighted - self.weights * shared
+        return self._subtract_shared(self.weights[None] * v)
 
-    def curvature_root(self, v: Float[Array, "n c"]) -> Float[Array, "n c"]:
+    def curvature_root(self, v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
         """D^½ v − D R (Rᵀ D R)⁻¹ Rᵀ D^½ v."""
-        scaled = jnp.sqrt(self.weights) * v
-        shared = jnp.sum(scaled, axis=1, keepdims=True) / self._total()
-        return scaled - self.weights * shared
+        return self._subtract_shared(self._root() * v)
 
     def covariance(
         self, k_cross: Float[Array, "n m"], k_test: Float[Array, "m m"], num_outputs: int
     ) -> Float[Array, "m c m c"]:
         """K** − K*ᵀ E K* + K*ᵀ E R (Σ_k E_k)⁻¹ Rᵀ E K*."""
-        weighted = jnp.einsum("cij,jm->cim", self.middle, k_cross)
-        stacked = jnp.swapaxes(weighted, 0, 1).reshape(len(k_cross), -1)
-        half = solve_triangular(self.coupling, stacked, lower=True)
-        half = half.reshape(len(k_cross), num_outputs, k_cross.shape[1])
-        coupled = jnp.einsum("ncm,ndk->mckd", half, half)
-        own = jnp.einsum("nm,cnk->cmk", k_cross, weighted)
-        eye = jnp.eye(num_outputs, dtype=k_test.dtype)
-        return coupled + jnp.einsum("cmk,cd->mckd", k_test[None] - own, eye)
+        each = jnp.broadcast_to(k_cross.T[:, :, None], (*k_cross.T.shape, num_outputs))
+        weighted = self._middle(each)
+        coupled = jnp.einsum("mnc,nl,kld->mckd", weighted, self.coupling, weighted)
+        own = k_test[None] - self.explained(k_cross)
+        return coupled + jnp.einsum("cmk,cd->mckd", own, jnp.eye(num_outputs, dtype=k_test.dtype))
 
-    def _total(self) -> Array:
-        return jnp.sum(self.weights, axis=1, keepdims=True)
+    def _subtract_shared(self, v: Array) -> Array:
+        share = self.weights / jnp.sum(self.weights, axis=1, keepdims=True)
+        return v - share[None] * jnp.sum(v, axis=2, keepdims=True)
 
 
 @eqx.filter_jit
 def hessian_at(
-    k: Float[Array, "n n"], likelihood: Likelihood, f: Float[Array, "n c"]
+    k: Float[Array, "n n"],
+    likelihood: Likelihood,
+    f: Float[Array, "n c"],
+    *,
+    smallest_weight: float = 0.0,
 ) -> DiagonalHessian | SoftmaxHessian:
-    """Factor K⁻¹ ⊗ I + W(f) once; cost ≈ 3 n³ operations for every column of weights.
+    """Factor K⁻¹ ⊗ I + W(f) once; cost ≈ 2⅓ n³ operations for every column of weights.
+
+    Weights below `smallest_weight` are raised to it: a preconditioner nearby, whose `solve` keeps
+    its digits.
 
     Raises
     ------
@@ -198,10 +248,10 @@ def hessian_at(
         If K is not positive semi-definite beyond rounding.
     """
     if isinstance(likelihood, Categorical):
-        return softmax_hessian(k, jax.nn.softmax(f))
+        return softmax_hessian(k, jnp.maximum(jax.nn.softmax(f), smallest_weight))
     if isinstance(likelihood, Gaussian):
         return uniform_hessian(k, likelihood, f)
-    weights = _curvatures(likelihood, f)
+    weights = jnp.maximum(_curvatures(likelihood, f), smallest_weight)
     return DiagonalHessian(weights, *_factor(k, weights), f.shape[1])
 
 
@@ -221,33 +271,55 @@ def uniform_hessian(
 @eqx.filter_jit
 def softmax_hessian(k: Float[Array, "n n"], weights: Float[Array, "n c"]) -> SoftmaxHessian:
     """Factor the softmax Hessian with D = diag(weights): probabilities, or their likes."""
-    shrunk, middle, log_dets = _factor(k, weights)
-    coupling = cholesky(
-        jnp.sum(middle, axis=0),
+    inverse, log_dets = _factor(k, weights)
+    root = jnp.sqrt(weights).T
+
+    def add(total: Array, column: tuple[Array, Array]) -> tuple[Array, None]:
+        root, inverse = column
+        return total + root[:, None] * inverse * root[None, :], None
+
+    total, _ = jax.lax.scan(add, jnp.zeros_like(k), (root, inverse))
+    coupling, log_det = _invert(
+        total,
         name="the coupling Σ_c (K + D_c⁻¹)⁻¹ of the softmax Hessian",
         remedy="use float64 (jax_enable_x64) or a larger prior_precision",
     )
-    return SoftmaxHessian(weights, shrunk, middle, log_dets, coupling)
+    return SoftmaxHessian(weights, inverse, log_dets, coupling, log_det)
 
 
 def _curvatures(likelihood: Likelihood, f: Array) -> Array:
     return jax.vmap(lambda f: jnp.diagonal(likelihood.curvature(f)))(f)
 
 
-def _factor(k: Array, weights: Array) -> tuple[Array, Array, Array]:
-    """G, E and log det(I + D^½ K D^½) of each column of weights, one after another."""
+def _factor(k: Array, weights: Array) -> tuple[Array, Array]:
+    """B⁻¹ and log det B of each column of weights, one after another."""
     eye = jnp.eye(k.shape[0], dtype=k.dtype)
 
-    def one_column(w: Array) -> tuple[Array, Array, Array]:
-        root = jnp.sqrt(w)
-        factor = cholesky(
+    def one_column(root: Array) -> tuple[Array, Array]:
+        return _invert(
             eye + root[:, None] * k * root[None, :],
             name="I + √D K √D",
             remedy="the kernel must be positive semi-definite",
         )
-        half = solve_triangular(factor, jnp.diag(root), lower=True)
-        half_k = half @ k
-        log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(factor)))
-        return k - half_k.T @ half_k, half.T @ half, log_det
 
-    return jax.lax.map(one_column, weights.T)
+    return jax.lax.map(one_column, jnp.sqrt(weights).T)
+
+
+def _invert(matrix: Array, *, name: str, remedy: str) -> tuple[Array, Array]:
+    """Inverse and log determinant of a positive definite matrix."""
+    factor = cholesky(matrix, name=name, remedy=remedy)
+    inverse = cho_solve((factor, True), jnp.eye(len(matrix), dtype=matrix.dtype))
+    return inverse, 2 * jnp.sum(jnp.log(jnp.diagonal(factor)))
+
+
+def _per_output(stack: Float[Array, "k n n"], v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
+    """Multiply each output by its own matrix, or all by the one there is.
+
+    The products are laid out (c, n, s), as a matrix library wants them; without the barriers XLA
+    would fold the transposes into them and take twice the time.
+    """
+    if len(stack) == 1:
+        return jnp.einsum("ij,sjc->sic", stack[0], v)
+    columns = jax.lax.optimization_barrier(jnp.transpose(v, (2, 1, 0)))
+    product = jax.lax.optimization_barrier(jnp.einsum("cij,cjs->cis", stack, columns))
+    return jnp.transpose(product, (2, 1, 0))

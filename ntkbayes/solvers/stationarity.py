@@ -4,18 +4,19 @@ With u = K a this is the stationarity of a strictly convex problem in u,
 
     minimise  −Σ log p(y | f₀ + u) − ξ·u + ½ uᵀ K⁻¹ u,
 
-solved by damped Newton steps (K⁻¹ + W) δ = s(f₀ + u) + ξ − K⁻¹u, each by conjugate gradients
-preconditioned with the Hessian at a nearby point (the mode). Every vector v travels with its
-K⁻¹v, so K is never inverted: the preconditioned residual z = H⁻¹ r has K⁻¹z = r − W₀z. No product
-with K occurs until the certificate, which evaluates the definition itself.
+solved by nonlinear conjugate gradients (Polak–Ribière) on the residual r = s(f₀ + u) + ξ − K⁻¹u,
+preconditioned with the Hessian H = K⁻¹ + W₀ at a nearby point (the mode); the step length is that
+of the second-order model along the search direction. Every vector v travels with its K⁻¹v, so K is
+never inverted: the preconditioned residual z = H⁻¹ r has K⁻¹z = r − W₀z. No product with K occurs
+until the certificate, which evaluates the definition itself; a draw that fails it starts afresh.
 
 All work of an iteration is one application of the preconditioner, the same for every draw, so
 many draws advance together: a draw that has converged leaves its slot to the next one.
 
 References
 ----------
-Rasmussen & Williams 2006, §3.5 (Newton's method). Nocedal & Wright 2006, algorithms 5.3 and 7.1
-(preconditioned conjugate gradients, inexact Newton steps).
+Nocedal & Wright 2006, §5.2 (nonlinear conjugate gradients, PR+). Rasmussen & Williams 2006, §3.5
+(the problem with f₀ = 0).
 """
 
 from typing import NamedTuple
@@ -32,8 +33,8 @@ __all__ = ["Solution", "default_tolerance", "find_mode", "require_converged", "s
 
 MAX_ITERATIONS = 2000
 MAX_HALVINGS = 30
-FORCING = 0.7
-"""Largest relative residual of a Newton system: solving early, bad linearisations well is waste."""
+MAX_ROUNDS = 3
+"""How often draws may start afresh from u = K a: rounding parts the two in very many steps."""
 
 
 class Solution(eqx.Module):
@@ -45,15 +46,14 @@ class Solution(eqx.Module):
         Dual coefficients; the trained function is f₀(x) + K(x, X) a.
     residual
         max |a − s(f₀ + K a) − ξ|, evaluated with a fresh product K a.
-    newton_steps, iterations
-        Newton steps, and applications of the preconditioner in all of them together.
+    iterations
+        Steps, each with one application of the preconditioner.
     gemm_equivalents
-        Work in products of K with (n c): the preconditioner's, and the certificate's one.
+        Work in products of K with (n c): the preconditioner's, and those of the certificate.
     """
 
     a: Float[Array, "*s n c"]
     residual: Float[Array, "*s"]
-    newton_steps: Int[Array, "*s"]
     iterations: Int[Array, "*s"]
     gemm_equivalents: Float[Array, "*s"]
 
@@ -66,20 +66,15 @@ class _Pair(NamedTuple):
 
 
 class _Slot(NamedTuple):
-    """One draw on its way: its problem, the Newton iterate, and the conjugate gradients within."""
+    """One draw on its way."""
 
-    target: Array
     noise: Array
     f0: Array
     point: _Pair
-    starting: Array  # the next step goes to the first-order solution around the mode
-    at_point: Array  # residual of the problem at the Newton iterate
-    residual: Array  # of the Newton system
-    goal: Array
-    delta: _Pair
+    residual: Array  # s(f₀ + u) + ξ − K⁻¹u; before the first step as linearised at the mode
     search: _Pair
-    rz: Array
-    newton_steps: Array
+    residual_before: Array  # of the last step; before the first step the one not linearised
+    rz: Array  # residual · z of the last step; 0 before the first steps
     iterations: Array
 
 
@@ -150,22 +145,71 @@ def solve_stationarity(
     hessian
         K⁻¹ + W at that solution, the preconditioner.
     """
+    score = jax.vmap(jax.vmap(likelihood.score), in_axes=(None, 0))
+
+    def refine(state: tuple) -> tuple:
+        a, u, iterations, _, rounds = state
+        a, iterations = _solve_all(
+            likelihood, targets, f_initial, score_noise, _Pair(u, a), iterations, hessian,
+            tolerance=tolerance, num_slots=num_slots,
+        )  # fmt: skip
+        u = jnp.einsum("ij,sjc->sic", k, a)
+        # XLA's maximum may drop NaN on the CPU: a broken draw must not be certified.
+        error = jnp.abs(score(targets, f_initial + u) + score_noise - a)
+        residual = jnp.max(jnp.where(jnp.isnan(error), jnp.inf, error), axis=(1, 2))
+        return a, u, iterations, residual, rounds + 1
+
+    def unfinished(state: tuple) -> Array:
+        *_, residual, rounds = state
+        return (rounds == 0) | (jnp.any(residual > tolerance) & (rounds < MAX_ROUNDS))
+
     num_draws = len(f_initial)
-    start = _Pair(k @ a_start, a_start)
+    a, u = (jnp.broadcast_to(start, f_initial.shape) for start in (a_start, k @ a_start))
+    residual = jnp.full(num_draws, jnp.inf, f_initial.dtype)
+    state = (a, u, jnp.zeros(num_draws, dtype=int), residual, jnp.array(0))
+    a, _, iterations, residual, rounds = jax.lax.while_loop(unfinished, refine, state)
+    return Solution(a, residual, iterations, iterations * hessian.cost + rounds)
+
+
+def _solve_all(
+    likelihood: Likelihood,
+    targets: Array,
+    f_initial: Array,
+    score_noise: Array,
+    start: _Pair,
+    iterations: Array,
+    hessian: Hessian,
+    *,
+    tolerance: float,
+    num_slots: int,
+) -> tuple[Array, Array]:
+    """Advance every draw from its start until its residual, as carried along, is small."""
+    num_draws = len(f_initial)
 
     def load(draw: Array) -> _Slot:
         draw = jnp.minimum(draw, num_draws - 1)
-        return _fresh(likelihood, targets, f_initial[draw], score_noise[draw], start, hessian)
+        f0, noise = f_initial[draw], score_noise[draw]
+        point = _Pair(start.u[draw], start.a[draw])
+        residual = jax.vmap(likelihood.score)(targets, f0 + point.u) + noise - point.a
+        # Where (K⁻¹ + W) δ is this, δ leads to the solution of the problem linearised at the mode.
+        at_mode = jax.vmap(likelihood.score)(targets, point.u) + noise - point.a
+        linearized = at_mode - hessian.curvature(f0[None])[0]
+        first = jnp.where(iterations[draw] == 0, linearized, residual)
+        zero, nought = _Pair(jnp.zeros_like(f0), jnp.zeros_like(f0)), jnp.zeros((), f0.dtype)
+        return _Slot(noise, f0, point, first, zero, residual, nought, iterations[draw])
 
     def condition(state: tuple) -> Array:
         return jnp.any(state[0] < num_draws)
 
     def body(state: tuple) -> tuple:
         draws, waiting, slots, results = state
-        slots = jax.vmap(lambda slot: _advance(likelihood, slot, hessian, tolerance))(slots)
-        done = _is_done(slots, tolerance)
-        finished = (slots.point.a, slots.newton_steps, slots.iterations)
+        z = hessian.solve(slots.residual)
+        z = _Pair(z, slots.residual - hessian.curvature(z))
+        slots = jax.vmap(lambda slot, z: _advance(likelihood, targets, slot, z))(slots, z)
+        error = jnp.max(jnp.abs(slots.residual), axis=(1, 2))
+        done = (error <= 0.9 * tolerance) | (slots.iterations >= MAX_ITERATIONS)
         place = jnp.where(done, draws, num_draws)  # out of range: dropped
+        finished = (slots.point.a, slots.iterations)
         results = tuple(
             r.at[place].set(x, mode="drop") for r, x in zip(results, finished, strict=True)
         )
@@ -174,130 +218,63 @@ def solve_stationarity(
                              lambda: slots)  # fmt: skip
         return draws, waiting + jnp.sum(done), slots, results
 
-    counts = jnp.zeros(num_draws, dtype=int)
     draws = jnp.arange(num_slots)
-    state = (draws, jnp.array(num_slots), jax.vmap(load)(draws),
-             (jnp.zeros_like(f_initial), counts, counts))  # fmt: skip
-    a, newton_steps, iterations = jax.lax.while_loop(condition, body, state)[-1]
-    score = jax.vmap(jax.vmap(likelihood.score), in_axes=(None, 0))
-    f = f_initial + jnp.einsum("ij,sjc->sic", k, a)
-    # XLA's maximum may drop NaN on the CPU: a broken draw must not be certified.
-    error = jnp.abs(score(targets, f) + score_noise - a)
-    residual = jnp.max(jnp.where(jnp.isnan(error), jnp.inf, error), axis=(1, 2))
-    work = iterations * hessian.cost + 1.0
-    return Solution(a, residual, newton_steps, iterations, work)
+    state = (draws, jnp.array(num_slots), jax.vmap(load)(draws), (start.a, iterations))
+    return jax.lax.while_loop(condition, body, state)[-1]
 
 
-def _fresh(
-    likelihood: Likelihood, target: Array, f0: Array, noise: Array, start: _Pair, hessian: Hessian
-) -> _Slot:
-    """Prepare a draw for its first step, to the first-order solution around the start.
-
-    There (K⁻¹ + W) δ = s(u) + ξ − K⁻¹u − W f₀, the score linearised at f = u.
-    """
-    zero = _Pair(jnp.zeros_like(f0), jnp.zeros_like(f0))
-    residual = jax.vmap(likelihood.score)(target, start.u) + noise - start.a - hessian.curvature(f0)
-    nought, none = jnp.zeros((), f0.dtype), jnp.array(0)
-    return _Slot(
-        target,
-        noise,
-        f0,
-        start,
-        jnp.array(True),
-        residual,
-        residual,
-        nought,
-        zero,
-        zero,
-        nought,
-        none,
-        none,
-    )
-
-
-def _is_done(slot: _Slot, tolerance: float) -> Array:
-    """Whether the residual of the problem itself is small, or the draw has had its share of work.
-
-    Asked at the start of a Newton system, when the residual of the system is that of the problem.
-    """
-    error = jnp.max(jnp.abs(slot.residual), axis=(-2, -1))
-    converged = ~slot.starting & (slot.rz == 0) & (error <= tolerance / 2)
-    return converged | (slot.iterations >= MAX_ITERATIONS)
-
-
-def _advance(likelihood: Likelihood, slot: _Slot, hessian: Hessian, tolerance: float) -> _Slot:
-    """One application of the preconditioner, and everything that follows from it for free."""
-    z = hessian.solve(slot.residual)
-    z = _Pair(z, slot.residual - hessian.curvature(z))
-    step = _conjugate_gradient_step(likelihood, slot, z)
-    solved = slot.starting | (jnp.linalg.norm(step.residual) <= slot.goal)
-    step = _where(slot.starting, slot._replace(delta=z), step)
-    step = step._replace(iterations=slot.iterations + 1)
-    return _where(solved, _newton_step(likelihood, step, tolerance), step)
-
-
-def _conjugate_gradient_step(likelihood: Likelihood, slot: _Slot, z: _Pair) -> _Slot:
-    """One step on (K⁻¹ + W) δ = r; rz = 0 marks the first step of a system."""
+def _advance(likelihood: Likelihood, targets: Array, slot: _Slot, z: _Pair) -> _Slot:
+    """One step along the preconditioned residual z, conjugate to the last one."""
+    starting = slot.iterations == 0
     rz = jnp.vdot(slot.residual, z.u)
-    beta = jnp.where(slot.rz > 0, rz / jnp.where(slot.rz > 0, slot.rz, 1), 0)
+    change = rz - jnp.vdot(slot.residual_before, z.u)
+    before = jnp.where(slot.rz > 0, slot.rz, jnp.inf)
+    beta = jnp.maximum(change / before, 0)
+    uphill = rz + beta * jnp.vdot(slot.residual, slot.search.u) <= 0
+    beta = jnp.where(uphill, 0, beta)
     search = _Pair(z.u + beta * slot.search.u, z.a + beta * slot.search.a)
-    curvature = jax.vmap(likelihood.curvature_product)
-    image = search.a + curvature(slot.f0 + slot.point.u, search.u)
-    alpha = rz / jnp.vdot(search.u, image)
-    delta = _Pair(slot.delta.u + alpha * search.u, slot.delta.a + alpha * search.a)
-    residual = slot.residual - alpha * image
-    return slot._replace(delta=delta, residual=residual, search=search, rz=rz)
-
-
-def _newton_step(likelihood: Likelihood, slot: _Slot, tolerance: float) -> _Slot:
-    """Go along δ, and set up the next Newton system with a tolerance that shrinks with it."""
-    point, residual = _line_search(likelihood, slot)
-    norm = jnp.linalg.norm(residual)
-    zero = _Pair(jnp.zeros_like(residual), jnp.zeros_like(residual))
+    point, residual = _line_search(likelihood, targets, slot, search, starting)
     return slot._replace(
         point=point,
-        starting=jnp.array(False),
-        at_point=residual,
         residual=residual,
-        goal=jnp.maximum(norm * jnp.minimum(FORCING, jnp.sqrt(norm)), 0.3 * tolerance),
-        delta=zero,
-        search=zero,
-        rz=jnp.zeros_like(norm),
-        newton_steps=slot.newton_steps + 1,
+        search=search,
+        residual_before=slot.residual,
+        rz=jnp.where(starting, 0, rz),
+        iterations=slot.iterations + 1,
     )
 
 
-def _line_search(likelihood: Likelihood, slot: _Slot) -> tuple[_Pair, Array]:
-    """Halve the step until the slope of the objective along it is no longer clearly uphill.
+def _line_search(
+    likelihood: Likelihood, targets: Array, slot: _Slot, search: _Pair, starting: Array
+) -> tuple[_Pair, Array]:
+    """Go to the minimum of the second-order model along the search direction, or not so far.
 
-    The first step of all is not along a Newton direction of this objective, and is taken in full.
-    On a convex problem a step is too long when the directional derivative −r·δ has changed sign
-    by more than half its first size. Derivatives keep their digits where differences of the
+    The first step of all goes to the solution linearised at the start. On a convex problem a step
+    is too long when the directional derivative −r·δ, downhill before, has changed sign by more than
+    half its first size: then it is halved. Derivatives keep their digits where differences of the
     objective would lose them.
     """
-    first = jnp.vdot(slot.at_point, slot.delta.u)
+    slope = jnp.vdot(jnp.where(starting, slot.residual_before, slot.residual), search.u)
+    curvature = jax.vmap(likelihood.curvature_product)(slot.f0 + slot.point.u, search.u)
+    full = slope / jnp.vdot(search.u, search.a + curvature)
 
     def at(size: Array) -> tuple[_Pair, Array]:
-        u = slot.point.u + size * slot.delta.u
-        point = _Pair(u, slot.point.a + size * slot.delta.a)
-        return point, _residual(likelihood, slot, point)
+        u = slot.point.u + size * search.u
+        a = slot.point.a + size * search.a
+        return _Pair(u, a), jax.vmap(likelihood.score)(targets, slot.f0 + u) + slot.noise - a
 
     def too_long(state: tuple) -> Array:
         _, residual, _, halvings = state
-        too_far = jnp.vdot(residual, slot.delta.u) < -0.5 * first
-        return ~slot.starting & too_far & (halvings < MAX_HALVINGS)
+        too_far = jnp.vdot(residual, search.u) < -0.5 * slope
+        return (slope > 0) & too_far & (halvings < MAX_HALVINGS)
 
     def halve(state: tuple) -> tuple:
         *_, size, halvings = state
         return *at(size / 2), size / 2, halvings + 1
 
-    one = jnp.ones_like(first)
-    point, residual, *_ = jax.lax.while_loop(too_long, halve, (*at(one), one, jnp.array(0)))
+    size = jnp.where(starting, 1, full)
+    point, residual, *_ = jax.lax.while_loop(too_long, halve, (*at(size), size, jnp.array(0)))
     return point, residual
-
-
-def _residual(likelihood: Likelihood, slot: _Slot, point: _Pair) -> Array:
-    return jax.vmap(likelihood.score)(slot.target, slot.f0 + point.u) + slot.noise - point.a
 
 
 def _where(condition: Array, yes: _Slot, no: _Slot) -> _Slot:
