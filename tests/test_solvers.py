@@ -10,6 +10,7 @@ import ntkbayes as nb
 from ntkbayes.solvers import (
     find_mode,
     hessian_at,
+    preconditioner,
     require_converged,
     softmax_hessian,
     solve_stationarity,
@@ -71,7 +72,7 @@ def test_rows_of_a_sum_to_zero_for_classes():
     np.testing.assert_allclose(solution.a.sum(axis=1), 0, atol=1e-8)
 
 
-@pytest.mark.parametrize("precondition", [hessian_at, uniform_hessian])
+@pytest.mark.parametrize("precondition", [hessian_at, preconditioner, uniform_hessian])
 @pytest.mark.parametrize(
     ("name", "prior_precision", "scale"),
     [
@@ -101,6 +102,22 @@ def test_every_draw_equals_an_independent_dense_solve(name, prior_precision, sca
         start = np.asarray(a) + 0.01  # SciPy needs a start nearby where f₀ is large
         expected = dense_solution(SCORES[name], k, targets, f, np.asarray(xi), start)
         np.testing.assert_allclose(a, expected, atol=1e-7 * max(1, np.abs(expected).max()))
+
+
+def test_preconditioner_is_single_where_rounding_cannot_break_it_and_counts_half():
+    likelihood, targets = problem("categorical")
+    f0 = jax.random.normal(jax.random.key(0), (3, *targets.shape))
+    for prior_precision, dtype, price in ((0.1, jnp.float32, 0.5), (1e-7, jnp.float64, 1.0)):
+        k = kernel(prior_precision)
+        mode = find_mode(k, likelihood, targets, tolerance=1e-6)
+        hessian = preconditioner(k, likelihood, k @ mode.a)
+        assert hessian.inverse.dtype == dtype
+        solution = solve_stationarity(
+            k, likelihood, targets, f0, 0 * f0, mode.a, hessian, tolerance=1e-6, num_slots=3
+        )
+        require_converged(solution, tolerance=1e-6)
+        products = solution.gemm_equivalents - solution.iterations * (2 + 1 / 3) * price
+        assert np.all((products > 0.99) & (np.abs(products - products.round()) < 1e-6))
 
 
 def test_the_number_of_slots_changes_nothing_but_the_order_of_work():

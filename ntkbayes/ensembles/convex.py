@@ -19,7 +19,7 @@ from ntkbayes.solvers import (
     Hessian,
     Solution,
     find_mode,
-    hessian_at,
+    preconditioner,
     require_converged,
     solve_stationarity,
 )
@@ -102,9 +102,7 @@ def convex_ensemble(
     mode_latent = k_train @ mode.a
     hessian = None
     if initial != "zero" or perturb_targets:
-        # Its solve then errs by eps^⅓, which does not harm a preconditioner.
-        smallest = float(jnp.finfo(k_train.dtype).eps) ** (2 / 3)
-        hessian = hessian_at(k_train, likelihood, mode_latent, smallest_weight=smallest)
+        hessian = preconditioner(k_train, likelihood, mode_latent)
     return ConvexEnsemble(
         likelihood,
         network,

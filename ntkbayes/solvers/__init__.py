@@ -5,6 +5,7 @@ from ntkbayes.solvers.hessian import (
     Hessian,
     SoftmaxHessian,
     hessian_at,
+    preconditioner,
     softmax_hessian,
     uniform_hessian,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "default_tolerance",
     "find_mode",
     "hessian_at",
+    "preconditioner",
     "prepare_flow",
     "require_converged",
     "softmax_hessian",
