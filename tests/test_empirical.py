@@ -14,6 +14,7 @@ from finite_models import (
 )
 
 import ntkbayes as nb
+from ntkbayes.kernels import memory
 from ntkbayes.networks import DenseLayer, DenseStack, empirical
 from ntkbayes.networks.neural_tangents import stax
 from ntkbayes.networks.products import ProductRoute
@@ -150,16 +151,16 @@ def test_empirical_ntk_under_jit_equals_eager():
         np.testing.assert_allclose(jitted, nb.empirical_ntk(network, params, X1), atol=1e-12)
 
 
-def test_a_result_too_large_is_refused_with_a_size_that_fits():
+def test_a_result_too_large_is_refused_with_the_ways_out(monkeypatch):
     params = made(DENSE)
-    with pytest.raises(ValueError, match=r"8 by 8 points with 3 outputs would take .* at most 5"):
-        nb.empirical_ntk(DENSE, params, X1, max_bytes=5 * 5 * 9 * 8)
-    nb.empirical_ntk(DENSE, params, X1[:5], max_bytes=5 * 5 * 9 * 8)
-    with pytest.raises(ValueError, match="at most 6 rows of x1"):
-        nb.empirical_ntk(DENSE, params, X1, X2, max_bytes=6 * 4 * 9 * 8)
-    nb.empirical_ntk(DENSE, params, X1[:6], X2, max_bytes=6 * 4 * 9 * 8)
-    with pytest.raises(ValueError, match="products with it by linearize"):
-        nb.empirical_ntk_trace(DENSE, params, X1, max_bytes=8 * 7 * 8)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 15 * 15 * 8)
+    with pytest.raises(ValueError, match=r"24 × 24 .* up to 15 × 15 .* empirical_ntk_trace is"):
+        nb.empirical_ntk(DENSE, params, X1)
+    nb.empirical_ntk(DENSE, params, X1[:5])
+    nb.empirical_ntk_trace(DENSE, params, X1)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 8 * 7 * 8)
+    with pytest.raises(ValueError, match="multiply with it by linearize"):
+        nb.empirical_ntk_trace(DENSE, params, X1)
 
 
 def shared(model):
@@ -205,7 +206,6 @@ def test_a_wrong_claim_about_layers_is_refused(apply, claim):
         ({"route": "layers"}, "route='layers' needs a stack of dense layers"),
         ({"x1": X1.at[2, 1].set(jnp.nan)}, "x1 must be finite"),
         ({"x2": X2[:0]}, "x2 is empty"),
-        ({"max_bytes": 0}, "max_bytes must be positive"),
     ],
 )
 def test_impossible_kernels_are_refused(change, message):

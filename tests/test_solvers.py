@@ -7,6 +7,7 @@ from scipy.optimize import root
 from scipy.special import expit
 
 import ntkbayes as nb
+from ntkbayes.kernels import memory
 from ntkbayes.solvers import (
     find_mode,
     hessian_at,
@@ -177,6 +178,32 @@ def test_hessian_equals_brute_force(name):
     np.testing.assert_allclose(S @ S.T, W, atol=1e-12)
     covariance = np.asarray(hessian.covariance(k, k, c)).reshape(len(W), -1)
     np.testing.assert_allclose(covariance, np.linalg.inv(dense), atol=1e-8)
+
+
+def test_covariance_and_determinant_hold_for_classes_of_no_probability():
+    """A logit of −1000 has probability 0 and no curvature: (K + W⁻¹)⁻¹ must not divide by it."""
+    k = np.asarray(kernel(0.5))
+    p = np.array(softmax(jax.random.normal(jax.random.key(3), (len(X), 3))))
+    p[::2, 0], p[::2, 1] = 0, 1 - p[::2, 2]
+    hessian = softmax_hessian(jnp.asarray(k), jnp.asarray(p))
+    dense = brute_force_hessian(k, p)
+    covariance = np.asarray(hessian.covariance(k, k, 3)).reshape(len(dense), -1)
+    np.testing.assert_allclose(covariance, np.linalg.inv(dense), atol=1e-8)
+    log_det = np.linalg.slogdet(dense @ np.kron(k, np.eye(3)))[1]
+    np.testing.assert_allclose(hessian.log_det, log_det, atol=1e-8)
+    W = dense - np.kron(np.linalg.inv(k), np.eye(3))
+    v = np.asarray(jax.random.normal(jax.random.key(4), p.shape))
+    expected = W @ np.linalg.solve(dense, np.linalg.solve(np.kron(k, np.eye(3)), v.ravel()))
+    np.testing.assert_allclose(hessian.dual(jnp.asarray(v)[None]).ravel(), expected, atol=1e-8)
+
+
+def test_a_hessian_that_does_not_fit_is_refused_before_allocation(monkeypatch):
+    likelihood, targets = problem("categorical")
+    k = kernel(0.5)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 6 * 8 * len(k) ** 2)
+    with pytest.raises(ValueError, match=r"the Hessian of 7 matrices of .* would fit"):
+        hessian_at(k, likelihood, 0 * targets)
+    preconditioner(k, likelihood, 0 * targets)  # in float32, of half the size
 
 
 def test_softmax_hessian_takes_weights_that_are_no_probabilities():

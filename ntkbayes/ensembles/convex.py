@@ -7,12 +7,11 @@ preconditions all of them.
 import math
 
 import jax
-import jax.numpy as jnp
 
 from ntkbayes._problem import TrainingSet
-from ntkbayes._types import Array, Float, Progress
+from ntkbayes._types import Array, Float
 from ntkbayes.ensembles.drawn import DrawnEnsemble
-from ntkbayes.ensembles.initial import initial_factor
+from ntkbayes.ensembles.initial import initial_law
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import WideNetwork
 from ntkbayes.solvers import (
@@ -46,41 +45,33 @@ class ConvexEnsemble(DrawnEnsemble):
     hessian: Hessian | None
 
     def _train(
-        self, f0: Float[Array, "s n c"], score_noise: Float[Array, "s n c"], progress: Progress
+        self, f0: Float[Array, "s n c"], score_noise: Float[Array, "s n c"]
     ) -> tuple[Float[Array, "s n c"], dict[str, Array]]:
-        solution = self._solve(f0, score_noise, progress)
+        solution = jax.tree.map(lambda leaf: leaf[None], self.mode)
+        if self.hessian is not None:
+            solution = solve_stationarity(
+                self.k_train,
+                self.likelihood,
+                self.train.targets,
+                f0,
+                score_noise,
+                self.mode.a,
+                self.hessian,
+                tolerance=self.tolerance,
+                num_slots=self._num_slots(len(f0)),
+            )
+            require_converged(solution, tolerance=self.tolerance)
         names = ("residual", "iterations", "gemm_equivalents")
         stats = {name: getattr(solution, name) for name in names}
         return solution.a / self.prior_precision, stats
 
-    def _solve(
-        self, f0: Float[Array, "s n c"], score_noise: Float[Array, "s n c"], progress: Progress
-    ) -> Solution:
-        num_draws = len(f0)
-        if self.hessian is None:
-            solution = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_draws), self.mode)
-            progress(1.0)
-            return solution
-        fitting = max(1, SLOT_BYTES // (SLOT_MULTIPLE * f0[0].nbytes))
-        num_slots = min(num_draws, SLOT_MULTIPLE * fitting)
-        part = num_slots * max(4, math.ceil(num_draws / (NUM_REPORTS * num_slots)))
-        parts = []
-        for start in range(0, num_draws, part):
-            solved = solve_stationarity(
-                self.k_train,
-                self.likelihood,
-                self.train.targets,
-                f0[start : start + part],
-                score_noise[start : start + part],
-                self.mode.a,
-                self.hessian,
-                tolerance=self.tolerance,
-                num_slots=num_slots,
-            )
-            require_converged(solved, tolerance=self.tolerance)
-            parts.append(solved)
-            progress(min(1.0, (start + part) / num_draws))
-        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    def _part(self, num_draws: int) -> int:
+        num_slots = self._num_slots(num_draws)
+        return num_slots * max(4, math.ceil(num_draws / (NUM_REPORTS * num_slots)))
+
+    def _num_slots(self, num_draws: int) -> int:
+        one_draw = self.train.targets.nbytes
+        return min(num_draws, SLOT_MULTIPLE * max(1, SLOT_BYTES // (SLOT_MULTIPLE * one_draw)))
 
 
 def convex_ensemble(
@@ -107,10 +98,8 @@ def convex_ensemble(
         likelihood,
         network,
         train,
+        initial_law(network, kernel, initial, prior_precision, initial_functions),
         prior_precision,
-        initial,
-        initial_functions,
-        factor=initial_factor(network, kernel, initial, prior_precision, initial_functions),
         mode_latent=mode_latent if perturb_targets else None,
         tolerance=tolerance,
         k_train=k_train,

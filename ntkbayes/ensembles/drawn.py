@@ -3,13 +3,12 @@
 import abc
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from ntkbayes._problem import TrainingSet
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent
-from ntkbayes.ensembles.initial import draw_initial_functions
+from ntkbayes.ensembles.initial import InitialLaw
 from ntkbayes.ensembles.members import Members
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import WideNetwork
@@ -23,8 +22,8 @@ class DrawnEnsemble(Predictor):
 
     Attributes
     ----------
-    factor
-        L with L Lᵀ = Q₀(X, X); None where it is not needed.
+    law
+        Of the initial functions.
     mode_latent
         f at the mode, about which targets are perturbed; None where they are not.
     tolerance
@@ -34,18 +33,20 @@ class DrawnEnsemble(Predictor):
     likelihood: Likelihood
     network: WideNetwork
     train: TrainingSet
+    law: InitialLaw
     prior_precision: float
-    initial: str = eqx.field(static=True)
-    initial_functions: str = eqx.field(static=True)
-    factor: Float[Array, "n n"] | None
     mode_latent: Float[Array, "n c"] | None
     tolerance: float
 
     @abc.abstractmethod
     def _train(
-        self, f0: Float[Array, "s n c"], score_noise: Float[Array, "s n c"], progress: Progress
+        self, f0: Float[Array, "s n c"], score_noise: Float[Array, "s n c"]
     ) -> tuple[Float[Array, "s n c"], dict[str, Array]]:
         """Train functions that are f₀ at the training points: b and the certificate of each."""
+
+    @abc.abstractmethod
+    def _part(self, num_draws: int) -> int:
+        """How many draws `_train` is given at a time; progress is reported in between."""
 
     def members(self, key: Key, *, num_members: int, progress: Progress = silent) -> Members:
         """Draw initial functions and targets, and train on them.
@@ -67,18 +68,20 @@ class DrawnEnsemble(Predictor):
             If a member's training does not reach its tolerance.
         """
         key_initial, key_targets = jax.random.split(key)
-        f0, functions = draw_initial_functions(
-            key_initial,
-            self.network,
-            self.train.x,
-            factor=self.factor,
-            initial=self.initial,
-            prior_precision=self.prior_precision,
-            kind=self.initial_functions,
-            num_draws=num_members,
-            num_outputs=self.likelihood.num_outputs,
+        num_outputs = self.likelihood.num_outputs
+        f0, functions = self.law.draw(
+            key_initial, self.train.x, num_draws=num_members, num_outputs=num_outputs
         )
-        coefficients, stats = self._train(f0, self._score_noise(key_targets, f0), progress)
+        noise = self._score_noise(key_targets, f0)
+        distinct = min(num_members, self.num_available or num_members)
+        part = self._part(distinct)
+        trained = []
+        for start in range(0, distinct, part):
+            trained.append(self._train(f0[start : start + part], noise[start : start + part]))
+            progress(min(1.0, (start + part) / distinct))
+        coefficients, stats = jax.tree.map(
+            lambda *leaves: _repeated(jnp.concatenate(leaves), num_members), *trained
+        )
         return Members(self.network, self.train, functions, coefficients, stats)
 
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
@@ -94,7 +97,7 @@ class DrawnEnsemble(Predictor):
     @property
     def num_available(self) -> int | None:
         """One for a deterministic predictor, else unlimited."""
-        return 1 if self.initial == "zero" and not self.perturb_targets else None
+        return 1 if self.law.initial == "zero" and not self.perturb_targets else None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -102,8 +105,8 @@ class DrawnEnsemble(Predictor):
         return {
             "method": "ntk_ensemble",
             "prior_precision": self.prior_precision,
-            "initial": self.initial,
-            "initial_functions": self.initial_functions,
+            "initial": self.law.initial,
+            "initial_functions": self.law.kind,
             "perturb_targets": self.perturb_targets,
             "tolerance": self.tolerance,
             **self.network.settings(),
@@ -116,3 +119,8 @@ class DrawnEnsemble(Predictor):
         keys = jax.random.split(key, f0.shape[:2])
         noise = jax.vmap(jax.vmap(self.likelihood.score_noise), in_axes=(0, None))
         return noise(keys, self.mode_latent)
+
+
+def _repeated(leaf: Array, num_members: int) -> Array:
+    """All members, where a deterministic predictor has trained one of them."""
+    return jnp.broadcast_to(leaf, (num_members, *leaf.shape[1:]))

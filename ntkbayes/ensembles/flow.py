@@ -2,13 +2,10 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from ntkbayes._problem import TrainingSet
-from ntkbayes._types import Array, Float, Progress
+from ntkbayes._types import Array, Float
 from ntkbayes.ensembles.drawn import DrawnEnsemble
-from ntkbayes.ensembles.initial import initial_factor
+from ntkbayes.ensembles.initial import initial_law
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import WideNetwork
 from ntkbayes.solvers import Flow, find_mode, prepare_flow, require_converged, solve_flow
@@ -35,24 +32,14 @@ class FlowEnsemble(DrawnEnsemble):
         return {**super().settings, "time": str(self.time)}
 
     def _train(
-        self, f0: Float[Array, "s n c"], score_noise: Float[Array, "s n c"], progress: Progress
+        self, f0: Float[Array, "s n c"], score_noise: Float[Array, "s n c"]
     ) -> tuple[Float[Array, "s n c"], dict[str, Array]]:
-        num_draws = len(f0)
-        distinct = min(num_draws, self.num_available or num_draws)
-        parts = []
-        for start in range(0, distinct, PART):
-            part = slice(start, min(start + PART, distinct))
-            solved = solve_flow(
-                self.flow, f0[part], score_noise[part], time=self.time, tolerance=self.tolerance
-            )
-            parts.append(solved)
-            progress(part.stop / distinct)
-        solution = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-        solution = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (num_draws, *leaf.shape[1:])), solution
-        )
+        solution = solve_flow(self.flow, f0, score_noise, time=self.time, tolerance=self.tolerance)
         names = ("residual", "num_steps", "gemm_equivalents")
         return solution.b, {name: getattr(solution, name) for name in names}
+
+    def _part(self, num_draws: int) -> int:
+        return PART
 
 
 def flow_ensemble(
@@ -79,10 +66,8 @@ def flow_ensemble(
         likelihood,
         network,
         train,
+        initial_law(network, kernel, initial, prior_precision, initial_functions),
         prior_precision,
-        initial,
-        initial_functions,
-        factor=initial_factor(network, kernel, initial, prior_precision, initial_functions),
         mode_latent=mode_latent,
         tolerance=tolerance,
         flow=prepare_flow(kernel.ntk, likelihood, train.targets, prior_precision),

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from ntkbayes._linalg import conditional_covariance
 from ntkbayes._problem import TrainingSet, checked_inputs
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent
-from ntkbayes.ensembles.initial import draw_initial_functions, initial_factor, initial_kernel
+from ntkbayes.ensembles.initial import InitialLaw, initial_law
 from ntkbayes.ensembles.members import Members
 from ntkbayes.likelihoods import Gaussian, Likelihood
 from ntkbayes.networks import WideNetwork
@@ -49,8 +49,8 @@ class GaussianEnsemble(GaussianPredictor):
         F, one column per output.
     moved
         The projector P.
-    factor
-        L with L Lᵀ = Q₀(X, X); None for initial function zero.
+    law
+        Of the initial functions.
     smoother
         φ(Θ).
     target_variance
@@ -60,16 +60,14 @@ class GaussianEnsemble(GaussianPredictor):
     likelihood: Likelihood
     network: WideNetwork
     train: TrainingSet
+    law: InitialLaw
     prior_precision: float
-    initial: str = eqx.field(static=True)
     perturb_targets: bool = eqx.field(static=True)
     time: float
     fitted: Float[Array, "n c"]
     moved: Float[Array, "c c"]
-    factor: Float[Array, "n n"] | None
     smoother: Float[Array, "n n"]
     target_variance: float
-    initial_functions: str = eqx.field(static=True)
 
     def mean(self, x: AnyArray) -> Float[Array, "m c"]:
         """Mean A F of the trained function, in latent units; noise excluded."""
@@ -104,16 +102,9 @@ class GaussianEnsemble(GaussianPredictor):
             How many.
         """
         key_initial, key_targets = jax.random.split(key)
-        f0, functions = draw_initial_functions(
-            key_initial,
-            self.network,
-            self.train.x,
-            factor=self.factor,
-            initial=self.initial,
-            prior_precision=self.prior_precision,
-            kind=self.initial_functions,
-            num_draws=num_members,
-            num_outputs=self.likelihood.num_outputs,
+        num_outputs = self.likelihood.num_outputs
+        f0, functions = self.law.draw(
+            key_initial, self.train.x, num_draws=num_members, num_outputs=num_outputs
         )
         moves = self.fitted[None] - jnp.einsum("snc,cd->snd", f0, self.moved)
         if self.perturb_targets:
@@ -131,7 +122,7 @@ class GaussianEnsemble(GaussianPredictor):
     @property
     def num_available(self) -> int | None:
         """One for a deterministic predictor, else unlimited."""
-        return 1 if self.initial == "zero" and not self.perturb_targets else None
+        return 1 if self.law.initial == "zero" and not self.perturb_targets else None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -139,8 +130,8 @@ class GaussianEnsemble(GaussianPredictor):
         return {
             "method": "ntk_ensemble",
             "prior_precision": self.prior_precision,
-            "initial": self.initial,
-            "initial_functions": self.initial_functions,
+            "initial": self.law.initial,
+            "initial_functions": self.law.kind,
             "perturb_targets": self.perturb_targets,
             "time": str(self.time),
             **self.network.settings(),
@@ -149,19 +140,18 @@ class GaussianEnsemble(GaussianPredictor):
     def _covariances(self, x: AnyArray) -> tuple[Float[Array, "m m"], Float[Array, "m m"]]:
         """S, and Q₀ at x."""
         x_test = checked_inputs(self.train, x)
-        cross = self.network.kernel(x_test, self.train.x)
-        A = cross.ntk @ self.smoother
+        A = self.network.ntk(x_test, self.train.x) @ self.smoother
         spread = self.target_variance * A @ A.T
-        if self.initial == "zero":
+        if self.law.initial == "zero":
             return spread, jnp.zeros_like(spread)
-        if self.factor is None:
+        factor = self.law.factor
+        if factor is None:
             raise ValueError(
                 "the covariance is that of exact initial functions: use initial_functions='exact'."
             )
-        q_cross = initial_kernel(cross, self.initial, self.prior_precision)
-        q_test = initial_kernel(self.network.kernel(x_test), self.initial, self.prior_precision)
-        known, conditional = conditional_covariance(self.factor, q_cross.T, q_test)
-        left = known - A @ self.factor
+        q_cross, q_test = self.law.kernel(self.train.x, x_test), self.law.kernel(x_test)
+        known, conditional = conditional_covariance(factor, q_cross, q_test)
+        left = known - A @ factor
         return spread + left @ left.T + conditional, q_test
 
 
@@ -183,13 +173,13 @@ def regression_ensemble(
     ridge = _positive(eigenvalues + prior_precision * noise)
     decay = jnp.exp(-time * ridge / noise)
     return GaussianEnsemble(
-        likelihood, network, train, prior_precision, initial, perturb_targets, time,
+        likelihood, network, train,
+        initial_law(network, kernel, initial, prior_precision, initial_functions),
+        prior_precision, perturb_targets, time,
         fitted=train.targets,
         moved=likelihood.identified(train.targets.dtype),
-        factor=initial_factor(network, kernel, initial, prior_precision, initial_functions),
         smoother=(vectors * ((1 - decay) / ridge)[None, :]) @ vectors.T,
         target_variance=noise if perturb_targets else 0.0,
-        initial_functions=initial_functions,
     )  # fmt: skip
 
 
@@ -212,13 +202,12 @@ def interpolating_ensemble(
     kernel = network.kernel(train.x)
     eigenvalues, vectors = jnp.linalg.eigh(kernel.ntk)
     return GaussianEnsemble(
-        likelihood, network, train, 0.0, initial, False, jnp.inf,
+        likelihood, network, train, initial_law(network, kernel, initial, 0.0, initial_functions),
+        0.0, False, jnp.inf,
         fitted=fitted,
         moved=likelihood.identified(fitted.dtype),
-        factor=initial_factor(network, kernel, initial, 0.0, initial_functions),
         smoother=(vectors / _positive(eigenvalues)[None, :]) @ vectors.T,
         target_variance=0.0,
-        initial_functions=initial_functions,
     )  # fmt: skip
 
 

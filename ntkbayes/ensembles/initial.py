@@ -30,24 +30,12 @@ __all__ = [
     "INITIAL",
     "INITIAL_FUNCTIONS",
     "InitialFunctions",
-    "draw_initial_functions",
-    "initial_factor",
-    "initial_kernel",
+    "InitialLaw",
+    "initial_law",
 ]
 
 INITIAL = ("nngp", "ntk", "zero")
 INITIAL_FUNCTIONS = ("exact", "networks")
-
-
-def initial_kernel(kernel: KernelPair, initial: str, prior_precision: float) -> Array:
-    """Q₀: Q for ``"nngp"``, Θ / λ for ``"ntk"``, 0 for ``"zero"``."""
-    match initial:
-        case "nngp":
-            return kernel.nngp
-        case "ntk":
-            return kernel.ntk / prior_precision
-        case _:
-            return jnp.zeros_like(kernel.ntk)
 
 
 class InitialFunctions(eqx.Module):
@@ -75,9 +63,7 @@ class ExactFunctions(InitialFunctions):
     Time is cubic in the number of new points and quadratic in that of the known ones.
     """
 
-    network: WideNetwork
-    initial: str = eqx.field(static=True)
-    prior_precision: float
+    law: "InitialLaw"
     key: Key
     points: Float[Array, "k d"]
     factor: Float[Array, "k k"]
@@ -89,9 +75,9 @@ class ExactFunctions(InitialFunctions):
         z_new = _normals(self.key, known, m, self.z.shape, x.dtype)
         cross, own = extend_factor(
             self.factor,
-            self._kernel(self.points, x),
-            self._kernel(x),
-            name=kernel_name(self.network, self.initial),
+            self.law.kernel(self.points, x),
+            self.law.kernel(x),
+            name=kernel_name(self.law.network, self.law.initial),
         )
         values = jnp.einsum("mk,skc->smc", cross, self.z)
         values = values + jnp.einsum("mk,skc->smc", own, z_new)
@@ -100,11 +86,6 @@ class ExactFunctions(InitialFunctions):
         points = jnp.concatenate([self.points, x])
         return values, eqx.tree_at(lambda f: (f.points, f.factor, f.z), self, (points, factor, z))
 
-    def _kernel(self, x1: Array, x2: Array | None = None) -> Array:
-        if self.initial == "nngp":
-            return self.network.nngp(x1, x2)
-        return self.network.ntk(x1, x2) / self.prior_precision
-
 
 class NetworkFunctions(InitialFunctions):
     """Finite networks at their random initialisation.
@@ -112,73 +93,78 @@ class NetworkFunctions(InitialFunctions):
     ``"nngp"``: the network itself; ``"ntk"``: J(x) z / √λ with z ~ N(0, I) in parameter space.
     """
 
-    network: WideNetwork
-    initial: str = eqx.field(static=True)
-    prior_precision: float
+    law: "InitialLaw"
     num_outputs: int = eqx.field(static=True)
     keys: Key
 
     def evaluate(self, x: Float[Array, "m d"]) -> tuple[Float[Array, "s m c"], InitialFunctions]:
         """One network after another, made anew from its key: memory of one network."""
-        apply = partial(self.network.apply, x=x)
+        network = self.law.network
+        apply = partial(network.apply, x=x)
 
         def one(key: Key) -> Array:
             key_params, key_direction = jax.random.split(key)
-            params = self.network.init(
-                key_params, num_features=x.shape[1], num_outputs=self.num_outputs
-            )
+            params = network.init(key_params, num_features=x.shape[1], num_outputs=self.num_outputs)
             params = jax.tree.map(lambda leaf: leaf.astype(x.dtype), params)
-            if self.initial == "nngp":
+            if self.law.initial == "nngp":
                 return apply(params)
             direction = _normal_like(key_direction, params)
-            return jax.jvp(apply, (params,), (direction,))[1] / self.prior_precision**0.5
+            return jax.jvp(apply, (params,), (direction,))[1] / self.law.prior_precision**0.5
 
         return jax.lax.map(one, self.keys), self
 
 
-def draw_initial_functions(
-    key: Key,
-    network: WideNetwork,
-    x_train: Float[Array, "n d"],
-    *,
-    factor: Float[Array, "n n"] | None,
-    initial: str,
-    prior_precision: float,
-    kind: str,
-    num_draws: int,
-    num_outputs: int,
-) -> tuple[Float[Array, "s n c"], InitialFunctions]:
-    """Draw initial functions, and evaluate them at the training points.
+class InitialLaw(eqx.Module):
+    """The law of f₀ as an ensemble has it.
 
-    Parameters
+    Attributes
     ----------
-    factor
-        L with L Lᵀ = Q₀(X, X), for exact draws.
+    initial
+        ``"nngp"``, ``"ntk"`` or ``"zero"``.
     kind
         ``"exact"`` or ``"networks"``.
+    factor
+        L with L Lᵀ = Q₀(X, X) at the training points; None where it is not needed.
     """
-    if initial == "zero":
-        return ZeroFunctions(num_draws, num_outputs).evaluate(x_train)
-    if kind == "networks":
-        keys = jax.random.split(key, num_draws)
-        return NetworkFunctions(network, initial, prior_precision, num_outputs, keys).evaluate(
-            x_train
-        )
-    assert factor is not None  # made by the ensemble where draws are exact
-    shape = (num_draws, len(x_train), num_outputs)
-    z = _normals(key, 0, len(x_train), shape, x_train.dtype)
-    functions = ExactFunctions(network, initial, prior_precision, key, x_train, factor, z)
-    return jnp.einsum("ij,sjc->sic", factor, z), functions
+
+    network: WideNetwork
+    prior_precision: float
+    initial: str = eqx.field(static=True)
+    kind: str = eqx.field(static=True)
+    factor: Float[Array, "n n"] | None
+
+    def kernel(
+        self, x1: Float[Array, "n d"], x2: Float[Array, "m d"] | None = None
+    ) -> Float[Array, "n m"]:
+        """Q₀ between rows: Q for ``"nngp"``, Θ / λ for ``"ntk"``."""
+        if self.initial == "nngp":
+            return self.network.nngp(x1, x2)
+        return self.network.ntk(x1, x2) / self.prior_precision
+
+    def draw(
+        self, key: Key, x_train: Float[Array, "n d"], *, num_draws: int, num_outputs: int
+    ) -> tuple[Float[Array, "s n c"], InitialFunctions]:
+        """Draw functions, and evaluate them at the training points."""
+        if self.initial == "zero":
+            return ZeroFunctions(num_draws, num_outputs).evaluate(x_train)
+        if self.kind == "networks":
+            keys = jax.random.split(key, num_draws)
+            return NetworkFunctions(self, num_outputs, keys).evaluate(x_train)
+        assert self.factor is not None  # made with the law where draws are exact
+        z = _normals(key, 0, len(x_train), (num_draws, len(x_train), num_outputs), x_train.dtype)
+        values = jnp.einsum("ij,sjc->sic", self.factor, z)
+        return values, ExactFunctions(self, key, x_train, self.factor, z)
 
 
-def initial_factor(
+def initial_law(
     network: WideNetwork, kernel: KernelPair, initial: str, prior_precision: float, kind: str
-) -> Float[Array, "n n"] | None:
-    """L with L Lᵀ = Q₀(X, X) of the network's kernel(X), or None where it is not needed."""
-    if initial == "zero" or kind == "networks":
-        return None
-    covariance = initial_kernel(kernel, initial, prior_precision)
-    return covariance_factor(covariance, name=kernel_name(network, initial))
+) -> InitialLaw:
+    """Make the law from the network's kernel(X); factors Q₀ for exact draws."""
+    factor = None
+    if initial != "zero" and kind == "exact":
+        covariance = kernel.nngp if initial == "nngp" else kernel.ntk / prior_precision
+        factor = covariance_factor(covariance, name=kernel_name(network, initial))
+    return InitialLaw(network, prior_precision, initial, kind, factor)
 
 
 def _normals(

@@ -71,7 +71,7 @@ class LinearizedEnsemble(Predictor):
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
         """Evaluate the first `num_draws` members at the rows of x; the key is not used.
 
-        ``stats`` holds ``residual``, ``newton_steps``, ``iterations`` and ``gemm_equivalents``
+        ``stats`` holds ``residual``, ``iterations`` and ``gemm_equivalents``
         (products with the empirical kernel J Jᵀ) of each member's training.
 
         Raises
@@ -92,7 +92,6 @@ class LinearizedEnsemble(Predictor):
         progress(1.0)
         stats = {
             "residual": solution.residual,
-            "newton_steps": solution.newton_steps,
             "iterations": solution.iterations,
             "gemm_equivalents": solution.gemm_equivalents,
         }
@@ -255,7 +254,6 @@ def _including(mode: Solution | None, solution: Solution) -> Solution:
     return Solution(
         solution.a,
         jnp.maximum(solution.residual, mode.residual),
-        solution.newton_steps + mode.newton_steps,
         solution.iterations + mode.iterations,
         solution.gemm_equivalents + mode.gemm_equivalents,
     )

@@ -125,7 +125,7 @@ def minimize(
     found = final.found
     # One product with J Jᵀ in every step of conjugate gradients, and two displacements a round.
     products = final.cg_steps + 2.0 * (final.newton_steps + 1)
-    return found, Solution(found.dual, final.residual, final.newton_steps, final.cg_steps, products)
+    return found, Solution(found.dual, final.residual, final.cg_steps, products)
 
 
 def _residual(problem: WeightSpaceProblem, point: Displacement) -> Float[Array, ""]:

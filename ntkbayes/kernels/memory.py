@@ -18,9 +18,15 @@ def available_bytes() -> int:
 
 
 def check_memory(
-    name: str, num_rows: int, num_columns: int, dtype: jnp.dtype, *, num_matrices: int = 1
+    name: str,
+    num_rows: int,
+    num_columns: int,
+    dtype: jnp.dtype,
+    *,
+    num_matrices: int = 1,
+    remedy: str = "",
 ) -> None:
-    """Raise if `num_matrices` dense matrices exceed the available memory.
+    """Raise if `num_matrices` dense matrices exceed the available memory; say the `remedy`.
 
     Raises
     ------
@@ -33,11 +39,12 @@ def check_memory(
     if needed <= available:
         return
     fitting = math.isqrt(available // (num_matrices * itemsize))
+    several = f"{num_matrices} matrices of " if num_matrices > 1 else ""
     halved = " (1.4 times as many in float32)" if itemsize == 8 else ""
     raise ValueError(
-        f"{name} of {num_rows} × {num_columns} numbers in {jnp.dtype(dtype).name} needs "
+        f"{name} of {several}{num_rows} × {num_columns} numbers in {jnp.dtype(dtype).name} needs "
         f"{_readable(needed)}, but {_readable(available)} are available: "
-        f"up to {fitting} × {fitting}{halved} would fit."
+        f"up to {fitting} × {fitting}{halved} would fit{remedy and '; ' + remedy}."
     )
 
 

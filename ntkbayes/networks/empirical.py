@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from ntkbayes._checks import check_choice, check_finite, check_not_empty, check_positive
+from ntkbayes._checks import check_choice, check_finite, check_not_empty
 from ntkbayes._types import AnyArray, Array, Float, typed
+from ntkbayes.kernels.memory import check_memory
 from ntkbayes.networks.base import Network
 from ntkbayes.networks.dense import ACTIVATIONS, DenseNetwork
 from ntkbayes.networks.finite import FiniteNetwork, parameters
@@ -33,7 +34,6 @@ from ntkbayes.networks.stack import DenseLayer, DenseStack, LayerRoute
 __all__ = ["empirical_ntk", "empirical_ntk_trace"]
 
 ROUTES = ("auto", "layers", "products")
-MAX_BYTES = 4 * 2**30
 WORKSPACE_BYTES = 256 * 2**20
 """Memory for a tile and what it is made from, besides the result."""
 
@@ -46,7 +46,6 @@ def empirical_ntk(
     x2: Float[AnyArray, "m d"] | None = None,
     *,
     route: str = "auto",
-    max_bytes: float | int = MAX_BYTES,
 ) -> Float[Array, "n c m c"]:
     """Θ of a finite network between all points and outputs.
 
@@ -58,15 +57,16 @@ def empirical_ntk(
         Inputs, one per row; `x2` None means x1, at half the cost and exactly symmetric.
     route
         ``"layers"``, ``"products"``, or ``"auto"``: by layers where they are known.
-    max_bytes
-        Largest result to allocate. Tiles take about 256 MiB besides, or a few times p numbers if
-        that is more.
 
     Raises
     ------
     ValueError
-        If the result would be larger than `max_bytes`, the network has no known layers for
+        If the result is larger than the available memory, the network has no known layers for
         ``route="layers"``, or its declared layers contradict its Jacobian–vector products.
+
+    Notes
+    -----
+    Tiles take about 256 MiB besides the result, or a few times p numbers if that is more.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def empirical_ntk(
     >>> nb.empirical_ntk(network, params, jnp.ones((5, 2))).shape
     (5, 3, 5, 3)
     """
-    return _assemble(network, params, x1, x2, route, max_bytes, trace=False)
+    return _assemble(network, params, x1, x2, route, trace=False)
 
 
 @typed
@@ -87,14 +87,13 @@ def empirical_ntk_trace(
     x2: Float[AnyArray, "m d"] | None = None,
     *,
     route: str = "auto",
-    max_bytes: float | int = MAX_BYTES,
 ) -> Float[Array, "n m"]:
     """(1/c) Σ_k Θ(x, k; x', k): the empirical NTK averaged over outputs.
 
     At infinite width Θ = Θ_∞ ⊗ I_c, and this is Θ_∞. Parameters and errors are those of
     `empirical_ntk`; it takes c² times less memory and, by layers, c times less time.
     """
-    return _assemble(network, params, x1, x2, route, max_bytes, trace=True)
+    return _assemble(network, params, x1, x2, route, trace=True)
 
 
 def _assemble(
@@ -103,7 +102,6 @@ def _assemble(
     x1: AnyArray,
     x2: AnyArray | None,
     route: str,
-    max_bytes: float,
     *,
     trace: bool,
 ) -> Array:
@@ -117,9 +115,13 @@ def _assemble(
     theta = parameters(params)
     output = jax.eval_shape(network.apply, theta, rows)
     n, m, c, dtype = len(rows), len(columns), output.shape[1], output.dtype
-    _check_fits(n, m, c, dtype, max_bytes, symmetric=symmetric, trace=trace)
-    tiles = _tiles(network, theta, rows, route)
     per_point = 1 if trace else c
+    smaller = "" if trace else "empirical_ntk_trace is c² times smaller, or "
+    check_memory(
+        "the empirical NTK", n * per_point, m * per_point, dtype,
+        remedy=f"ask for fewer rows of x1 at a time; {smaller}multiply with it by linearize",
+    )  # fmt: skip
+    tiles = _tiles(network, theta, rows, route)
     ntk = jnp.zeros((n * per_point, m * per_point), dtype)
     block = tiles.block(WORKSPACE_BYTES // dtype.itemsize)
     for i in range(0, n, block):
@@ -151,22 +153,6 @@ def _tile(tiles: LayerRoute | ProductRoute, prepared: Any, x: Array, trace: bool
 @partial(jax.jit, donate_argnums=0)
 def _write(matrix: Array, tile: Array, row: int, column: int) -> Array:
     return jax.lax.dynamic_update_slice(matrix, tile.astype(matrix.dtype), (row, column))
-
-
-def _check_fits(
-    n: int, m: int, c: int, dtype: jnp.dtype, max_bytes: float, *, symmetric: bool, trace: bool
-) -> None:
-    check_positive("max_bytes", max_bytes)
-    one = dtype.itemsize * (1 if trace else c**2)
-    if n * m * one <= max_bytes:
-        return
-    fits = math.isqrt(int(max_bytes / one)) if symmetric else int(max_bytes / (m * one))
-    smaller = "" if trace else f", empirical_ntk_trace ({n * m * dtype.itemsize / 1e9:.3g} GB)"
-    raise ValueError(
-        f"the empirical NTK of {n} by {m} points with {c} outputs would take "
-        f"{n * m * one / 1e9:.3g} GB, but max_bytes allows {max_bytes / 1e9:.3g} GB: "
-        f"use at most {fits} rows of x1 at a time{smaller}, or products with it by linearize."
-    )
 
 
 def _tiles(network: Network, params: Any, x: Array, route: str) -> LayerRoute | ProductRoute:

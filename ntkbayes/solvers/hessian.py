@@ -29,6 +29,7 @@ from jax.scipy.linalg import cho_solve
 
 from ntkbayes._linalg import cholesky
 from ntkbayes._types import Array, Float
+from ntkbayes.kernels.memory import check_memory
 from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
 
 __all__ = [
@@ -236,7 +237,6 @@ class SoftmaxHessian(Hessian):
         return v - share[None] * jnp.sum(v, axis=2, keepdims=True)
 
 
-@eqx.filter_jit
 def hessian_at(
     k: Float[Array, "n n"],
     likelihood: Likelihood,
@@ -279,7 +279,6 @@ def preconditioner(
     return hessian_at(k.astype(dtype), likelihood, f.astype(dtype), smallest_weight=smallest)
 
 
-@eqx.filter_jit
 def uniform_hessian(
     k: Float[Array, "n n"], likelihood: Likelihood, f: Float[Array, "n c"]
 ) -> DiagonalHessian:
@@ -292,23 +291,10 @@ def uniform_hessian(
     return DiagonalHessian(weights, *_factor(k, weights), f.shape[1])
 
 
-@eqx.filter_jit
 def softmax_hessian(k: Float[Array, "n n"], weights: Float[Array, "n c"]) -> SoftmaxHessian:
     """Factor the softmax Hessian with D = diag(weights): probabilities, or their likes."""
     inverse, log_dets = _factor(k, weights)
-    root = jnp.sqrt(weights).T
-
-    def add(total: Array, column: tuple[Array, Array]) -> tuple[Array, None]:
-        root, inverse = column
-        return total + root[:, None] * inverse * root[None, :], None
-
-    total, _ = jax.lax.scan(add, jnp.zeros_like(k), (root, inverse))
-    coupling, log_det = _invert(
-        total,
-        name="the coupling Σ_c (K + D_c⁻¹)⁻¹ of the softmax Hessian",
-        remedy="use float64 (jax_enable_x64) or a larger prior_precision",
-    )
-    return SoftmaxHessian(weights, inverse, log_dets, coupling, log_det)
+    return SoftmaxHessian(weights, inverse, log_dets, *_coupling(weights, inverse))
 
 
 def _weights(likelihood: Likelihood, f: Array) -> Array:
@@ -321,7 +307,15 @@ def _curvatures(likelihood: Likelihood, f: Array) -> Array:
 
 
 def _factor(k: Array, weights: Array) -> tuple[Array, Array]:
-    """B⁻¹ and log det B of each column of weights, one after another."""
+    """B⁻¹ and log det B of each column of weights; n² numbers for each, and four times as many."""
+    num_columns = weights.shape[1]
+    check_memory("the Hessian", len(k), len(k), k.dtype, num_matrices=num_columns + 4)
+    return _factor_columns(k, jnp.sqrt(weights))
+
+
+@eqx.filter_jit
+def _factor_columns(k: Array, roots: Array) -> tuple[Array, Array]:
+    """B⁻¹ and log det B, one column after another."""
     eye = jnp.eye(k.shape[0], dtype=k.dtype)
 
     def one_column(root: Array) -> tuple[Array, Array]:
@@ -331,7 +325,23 @@ def _factor(k: Array, weights: Array) -> tuple[Array, Array]:
             remedy="the kernel must be positive semi-definite",
         )
 
-    return jax.lax.map(one_column, jnp.sqrt(weights).T)
+    return jax.lax.map(one_column, roots.T)
+
+
+@eqx.filter_jit
+def _coupling(weights: Array, inverse: Array) -> tuple[Array, Array]:
+    """(Σ_k E_k)⁻¹ and log det Σ_k E_k."""
+
+    def add(total: Array, column: tuple[Array, Array]) -> tuple[Array, None]:
+        root, inverse = column
+        return total + root[:, None] * inverse * root[None, :], None
+
+    total, _ = jax.lax.scan(add, jnp.zeros_like(inverse[0]), (jnp.sqrt(weights).T, inverse))
+    return _invert(
+        total,
+        name="the coupling Σ_c (K + D_c⁻¹)⁻¹ of the softmax Hessian",
+        remedy="use float64 (jax_enable_x64) or a larger prior_precision",
+    )
 
 
 def _invert(matrix: Array, *, name: str, remedy: str) -> tuple[Array, Array]:
