@@ -176,13 +176,47 @@ def test_single_precision_stays_and_agrees():
     assert double.dtype == jnp.float64
 
 
-def test_times_out_of_reach_are_an_error(monkeypatch):
-    monkeypatch.setattr(flow, "MAX_STEPS", 4)
+@pytest.fixture
+def impatient(monkeypatch):
+    """Every draw turns to the implicit method after one explicit step."""
+    monkeypatch.setattr(flow, "EXPLICIT_STEPS", 1)
     jax.clear_caches()
+    yield monkeypatch
+    jax.clear_caches()
+
+
+def test_implicit_method_agrees_with_the_explicit_one(impatient):
+    theta, _, parts, f0, noise = problem()
+    implicit = solve_flow(parts, f0, noise, time=3.0, tolerance=1e-8)
+    impatient.setattr(flow, "EXPLICIT_STEPS", 2_000)
+    jax.clear_caches()
+    explicit = solve_flow(parts, f0, noise, time=3.0, tolerance=1e-8)
+    bound = (implicit.num_steps + explicit.num_steps).max() * 1e-8 * np.sqrt(theta.max())
+    np.testing.assert_allclose(theta @ implicit.b, theta @ explicit.b, atol=bound)
+    assert np.all(implicit.gemm_equivalents > explicit.gemm_equivalents)
+    # Five implicit stages, each at least one slope, one quotient and one iteration.
+    assert np.all(implicit.gemm_equivalents > 30 * implicit.num_steps)
+
+
+def test_stiff_training_arrives_where_explicit_steps_cannot():
+    """λ = 0 and soft targets to t = 10⁷: theory 1.5, for every draw the one of its own f₀."""
+    x, y, x_test = classification_data(num_train=4)
+    likelihood = nb.Categorical(3)
+    targets = nb.smooth_labels(y, num_classes=3, label_smoothing=0.5)
+    limit, trained = (
+        nb.ntk_ensemble(NETWORK, likelihood, x, targets, prior_precision=0, time=time)
+        for time in (np.inf, 1e7)
+    )
+    draws = trained.draw(KEY, x_test, num_draws=2)
+    np.testing.assert_allclose(draws.latent, limit.sample(KEY, x_test, num_draws=2), atol=2e-4)
+    assert np.all(draws.stats["num_steps"] < 1_000)
+
+
+def test_times_out_of_reach_are_an_error(impatient):
+    impatient.setattr(flow, "IMPLICIT_STEPS", 4)
     _, _, parts, f0, noise = problem()
-    with pytest.raises(ValueError, match="2 of 2 draws did not reach time 50 in 4 steps"):
+    with pytest.raises(ValueError, match="2 of 2 draws did not reach time 50 in 4 implicit steps"):
         solve_flow(parts, f0, noise, time=50.0, tolerance=1e-8)
-    jax.clear_caches()
 
 
 def test_perturbed_targets_need_a_mode():
