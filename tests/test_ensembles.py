@@ -155,6 +155,27 @@ def test_unregularised_training_reproduces_the_targets(likelihood, y, expected):
     np.testing.assert_allclose(ensemble.variance(x), 0, atol=1e-10)
 
 
+def test_closed_form_members_certify_how_far_training_has_come():
+    """Theory 1.2, 1.3 and 1.5: the residual is rounding at the end, and what is left before."""
+    x, y, _ = regression_data()
+    settings = {"prior_precision": 0.7, "perturb_targets": True, "initial": "ntk"}
+    trained = nb.ntk_ensemble(NETWORK, nb.Gaussian(0.2), x, y, **settings)
+    residual = trained.draw(jax.random.key(0), x, num_draws=3).stats["residual"]
+    assert residual.max() < 1e-10
+    on_the_way = nb.ntk_ensemble(NETWORK, nb.Gaussian(0.2), x, y, prior_precision=0.7, time=0.3)
+    members = on_the_way.members(jax.random.key(0), num_members=3)
+    f = members.evaluate(x)[0]
+    left = (y[None, :, None] - f) / 0.2 - 0.7 * members.coefficients
+    expected = jnp.abs(left).max(axis=(1, 2))
+    # f at the training points is drawn anew, with the conditional variance of a rounded kernel
+    np.testing.assert_allclose(members.stats["residual"], expected, rtol=1e-4)
+    assert expected.min() > 0.1
+    x, y, _ = classification_data(num_train=4)
+    targets = nb.smooth_labels(y, num_classes=3, label_smoothing=0.5)
+    soft = nb.ntk_ensemble(NETWORK, nb.Categorical(3), x, targets, prior_precision=0)
+    assert soft.members(jax.random.key(0), num_members=3).stats["residual"].max() < 1e-9
+
+
 def test_two_softmax_logits_are_one_logistic_logit_with_twice_the_kernel():
     x, y, x_test = classification_data(num_classes=2)
     settings = {"initial": "zero", "tolerance": 1e-9}

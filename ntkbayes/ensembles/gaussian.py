@@ -94,6 +94,9 @@ class GaussianEnsemble(GaussianPredictor):
     def members(self, key: Key, *, num_members: int) -> Members:
         """Draw initial functions and targets, and train on them.
 
+        ``stats`` holds each member's ``residual`` max |s + ξ − λ b|: what is left of the
+        stationarity condition, and at the end of training rounding only.
+
         Parameters
         ----------
         key
@@ -106,18 +109,21 @@ class GaussianEnsemble(GaussianPredictor):
         f0, functions = self.law.draw(
             key_initial, self.train.x, num_draws=num_members, num_outputs=num_outputs
         )
-        moves = self.fitted[None] - jnp.einsum("snc,cd->snd", f0, self.moved)
+        noise = jnp.zeros_like(f0)
         if self.perturb_targets:
-            noise = jax.random.normal(key_targets, moves.shape, moves.dtype)
-            moves = moves + self.target_variance**0.5 * noise
+            noise = jax.random.normal(key_targets, f0.shape, f0.dtype)
+        noise = self.target_variance**0.5 * noise
+        moves = self.fitted[None] + noise - jnp.einsum("snc,cd->snd", f0, self.moved)
         coefficients = jnp.einsum("ij,sjc->sic", self.smoother, moves)
-        return Members(self.network, self.train, functions, coefficients, {})
+        stats = {"residual": self._residual(f0, self.train.targets[None] + noise, coefficients)}
+        return Members(self.network, self.train, functions, coefficients, stats)
 
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
         """Draw trained functions jointly over the rows of x: `members`, evaluated there."""
-        latent, _ = self.members(key, num_members=num_draws).evaluate(x)
+        members = self.members(key, num_members=num_draws)
+        latent, _ = members.evaluate(x)
         progress(1.0)
-        return Draws(latent, {})
+        return Draws(latent, members.stats)
 
     @property
     def num_available(self) -> int | None:
@@ -136,6 +142,17 @@ class GaussianEnsemble(GaussianPredictor):
             "time": str(self.time),
             **self.network.settings(),
         }
+
+    def _residual(
+        self,
+        f0: Float[Array, "s n c"],
+        targets: Float[Array, "s n c"],
+        coefficients: Float[Array, "s n c"],
+    ) -> Float[Array, "s"]:
+        """Return max |s(f₀ + Θ b) + ξ − λ b| of each member, by a fresh product."""
+        f = f0 + jnp.einsum("ij,sjc->sic", self.network.ntk(self.train.x), coefficients)
+        score = jax.vmap(jax.vmap(self.likelihood.score))(targets, f)
+        return jnp.max(jnp.abs(score - self.prior_precision * coefficients), axis=(1, 2))
 
     def _covariances(self, x: AnyArray) -> tuple[Float[Array, "m m"], Float[Array, "m m"]]:
         """S, and Q₀ at x."""
