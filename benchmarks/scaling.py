@@ -1,6 +1,6 @@
 """How cost grows with the number of training points, of draws, and of test points.
 
-Twenty noisy copies of scikit-learn's digits (n points, ten classes), λ = 0.1, a plain ensemble in
+Scikit-learn's digits, repeated with noise to n points, ten classes, λ = 0.1, a plain ensemble in
 float64 with residuals of at most 1e-6. Three series, each with the exponent of a power law fitted
 to its upper half:
 

@@ -225,7 +225,7 @@ class SoftmaxHessian(Hessian):
         each = jnp.broadcast_to(k_cross.T[:, :, None], (*k_cross.T.shape, num_outputs))
         weighted = self._middle(each)
         coupled = jnp.einsum("mnc,nl,kld->mckd", weighted, self.coupling, weighted)
-        own = k_test[None] - self.explained(k_cross)
+        own = k_test[None] - jnp.einsum("mnc,nk->cmk", weighted, k_cross)
         return coupled + jnp.einsum("cmk,cd->mckd", own, jnp.eye(num_outputs, dtype=k_test.dtype))
 
     def _couple(self, shared: Array) -> Array:

@@ -19,6 +19,7 @@ Nocedal & Wright 2006, §5.2 (nonlinear conjugate gradients, PR+). Rasmussen & W
 (the problem with f₀ = 0).
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -146,7 +147,7 @@ def solve_stationarity(
     hessian
         K⁻¹ + W at that solution, the preconditioner.
     """
-    score = jax.vmap(jax.vmap(likelihood.score), in_axes=(None, 0))
+    residuals = jax.vmap(partial(_residual, likelihood, targets))
 
     def refine(state: tuple) -> tuple:
         a, u, iterations, _, rounds = state
@@ -156,7 +157,7 @@ def solve_stationarity(
         )  # fmt: skip
         u = jnp.einsum("ij,sjc->sic", k, a)
         # XLA's maximum may drop NaN on the CPU: a broken draw must not be certified.
-        error = jnp.abs(score(targets, f_initial + u) + score_noise - a)
+        error = jnp.abs(residuals(f_initial + u, score_noise, a))
         residual = jnp.max(jnp.where(jnp.isnan(error), jnp.inf, error), axis=(1, 2))
         return a, u, iterations, residual, rounds + 1
 
@@ -192,9 +193,9 @@ def _solve_all(
         draw = jnp.minimum(draw, num_draws - 1)
         f0, noise = f_initial[draw], score_noise[draw]
         point = _Pair(start.u[draw], start.a[draw])
-        residual = jax.vmap(likelihood.score)(targets, f0 + point.u) + noise - point.a
+        residual = _residual(likelihood, targets, f0 + point.u, noise, point.a)
         # Where (K⁻¹ + W) δ is this, δ leads to the solution of the problem linearised at the mode.
-        at_mode = jax.vmap(likelihood.score)(targets, point.u) + noise - point.a
+        at_mode = _residual(likelihood, targets, point.u, noise, point.a)
         linearized = at_mode - hessian.curvature(f0[None])[0]
         first = jnp.where(iterations[draw] == 0, linearized, residual)
         zero, nought = _Pair(jnp.zeros_like(f0), jnp.zeros_like(f0)), jnp.zeros((), f0.dtype)
@@ -263,7 +264,7 @@ def _line_search(
     def at(size: Array) -> tuple[_Pair, Array]:
         u = slot.point.u + size * search.u
         a = slot.point.a + size * search.a
-        return _Pair(u, a), jax.vmap(likelihood.score)(targets, slot.f0 + u) + slot.noise - a
+        return _Pair(u, a), _residual(likelihood, targets, slot.f0 + u, slot.noise, a)
 
     def too_long(state: tuple) -> Array:
         _, residual, _, halvings = state
@@ -277,6 +278,13 @@ def _line_search(
     size = jnp.where(starting, 1, full)
     point, residual, *_ = jax.lax.while_loop(too_long, halve, (*at(size), size, jnp.array(0)))
     return point, residual
+
+
+def _residual(
+    likelihood: Likelihood, targets: Array, f: Array, noise: Array, a: Array
+) -> Float[Array, "n c"]:
+    """s(f) + ξ − a of one draw, whose a is K⁻¹u."""
+    return jax.vmap(likelihood.score)(targets, f) + noise - a
 
 
 def _where(condition: Array, yes: _Slot, no: _Slot) -> _Slot:
