@@ -23,7 +23,14 @@ from .networks import (
     linearize,
     stax_network,
 )
-from .posteriors import gp_posterior, hmc, laplace
+from .posteriors import (
+    gp_posterior,
+    hmc,
+    laplace,
+    linearized_laplace,
+    map_estimate,
+    probit_probabilities,
+)
 from .predictors import Draws, GaussianPredictor, Predictor
 
 __version__: str
@@ -56,15 +63,18 @@ __all__ = [
     "likelihoods",
     "linearize",
     "linearized_ensemble",
+    "linearized_laplace",
     "load_dataset",
     "load_predictions",
     "make_dataset",
+    "map_estimate",
     "methods",
     "networks",
     "ntk_ensemble",
     "posteriors",
     "predict",
     "predictors",
+    "probit_probabilities",
     "save_predictions",
     "smooth_labels",
     "solvers",

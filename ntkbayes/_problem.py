@@ -1,10 +1,14 @@
 """The training problem every method shares: checked data and its kernels."""
 
+from typing import Any
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import optax
 
 from ntkbayes._checks import check_finite, check_not_empty
-from ntkbayes._types import AnyArray, Array, Float
+from ntkbayes._types import AnyArray, Array, Float, Key
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import Network, WideNetwork
 
@@ -14,6 +18,23 @@ class TrainingSet(eqx.Module):
 
     x: Float[Array, "n d"]
     targets: Float[Array, "n c"]
+
+
+class Objective(eqx.Module):
+    """F(θ) = −Σ log p(yᵢ | f(xᵢ; θ)) + ½ λ ‖θ − θ₀‖², with θ₀ = `center`."""
+
+    network: Network
+    likelihood: Likelihood
+    train: TrainingSet
+    prior_precision: Float[Array, ""]
+    center: Any
+
+    def __call__(self, params: Any) -> Float[Array, ""]:
+        """F(θ) in nats."""
+        f = self.network.apply(params, self.train.x)
+        fit = jnp.sum(jax.vmap(self.likelihood.log_prob)(self.train.targets, f))
+        moved = optax.tree.norm(optax.tree.sub(params, self.center), squared=True)
+        return 0.5 * self.prior_precision * moved - fit
 
 
 def training_set(likelihood: Likelihood, x: AnyArray, y: AnyArray) -> TrainingSet:
@@ -35,6 +56,12 @@ def training_set(likelihood: Likelihood, x: AnyArray, y: AnyArray) -> TrainingSe
     if not jnp.issubdtype(inputs.dtype, jnp.floating):
         inputs = inputs.astype(targets.dtype)
     return TrainingSet(inputs, targets.astype(inputs.dtype))
+
+
+def initial_params(network: Network, likelihood: Likelihood, train: TrainingSet, key: Key) -> Any:
+    """Random parameters θ₀ of one finite network, in the inputs' dtype."""
+    params = network.init(key, num_features=train.x.shape[1], num_outputs=likelihood.num_outputs)
+    return jax.tree.map(lambda leaf: leaf.astype(train.x.dtype), params)
 
 
 def checked_inputs(train: TrainingSet, x: AnyArray) -> Float[Array, "m d"]:

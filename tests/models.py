@@ -1,12 +1,47 @@
 """Small problems on which several tests agree."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import ntkbayes as nb
+from ntkbayes.networks import KernelPair, WideNetwork
 
 NETWORK = nb.dense_network(depth=2, width=64, activation="relu", bias_scale=0.3)
+
+
+class LinearNetwork(WideNetwork):
+    """Fixed random features times weights N(0, 1): finite and infinite network are one model."""
+
+    num_weights: int = 20
+
+    def init(self, key, *, num_features, num_outputs):
+        return jax.random.normal(key, (self.num_weights, num_outputs))
+
+    def apply(self, params, x):
+        return self.transform(x) @ params
+
+    def transform(self, x):
+        features = 3 * jax.random.normal(jax.random.key(5), (x.shape[1], self.num_weights))
+        return jnp.tanh(x @ features.astype(x.dtype)) / math.sqrt(self.num_weights)
+
+    def kernel(self, x1, x2=None):
+        k = self.ntk(x1, x2)
+        return KernelPair(k, k)
+
+    def ntk(self, x1, x2=None):
+        return self.transform(x1) @ self.transform(x1 if x2 is None else x2).T
+
+    def nngp(self, x1, x2=None):
+        return self.ntk(x1, x2)
+
+    def settings(self):
+        return {"network": "linear"}
+
+
+LINEAR = LinearNetwork()
 
 
 def regression_data(num_train=8, num_test=4, num_features=2, seed=0):

@@ -1,10 +1,12 @@
 """The flagship: on a linear-Gaussian model every method must give the same posterior."""
 
+from functools import cache
+
 import arviz as az
 import jax
 import numpy as np
 import pytest
-from models import NETWORK, exact_gp, regression_data
+from models import LINEAR, NETWORK, exact_gp, regression_data
 
 import ntkbayes as nb
 
@@ -13,10 +15,25 @@ X, Y, X_TEST = regression_data()
 LIKELIHOOD = nb.Gaussian(NOISE)
 
 
-@pytest.fixture(scope="module")
-def exact():
-    ntk = NETWORK.kernel(np.concatenate([X, X_TEST])).ntk
+@cache
+def exact(network):
+    ntk = network.kernel(np.concatenate([X, X_TEST])).ntk
     return exact_gp(ntk / PRECISION, NOISE, Y, len(X))
+
+
+def linearized_laplace(**settings):
+    """Of the network linear in its weights, at the mode of that model."""
+
+    def fit(network, *model, prior_precision):
+        key = jax.random.key(0)
+        found = nb.map_estimate(
+            network, *model, prior_precision=prior_precision, key=key, tolerance=1e-8
+        )
+        return nb.linearized_laplace(
+            network, *model, prior_precision=prior_precision, params=found.params, **settings
+        )
+
+    return fit
 
 
 EXACT_METHODS = {
@@ -28,35 +45,72 @@ EXACT_METHODS = {
 }
 
 
-@pytest.mark.parametrize("method", EXACT_METHODS)
-def test_exact_methods_equal_the_gp_posterior(method, exact):
-    predictor = EXACT_METHODS[method](NETWORK, LIKELIHOOD, X, Y, prior_precision=PRECISION)
-    np.testing.assert_allclose(predictor.mean(X_TEST)[:, 0], exact[0], atol=1e-8)
-    np.testing.assert_allclose(predictor.covariance(X_TEST)[:, 0, :, 0], exact[1], atol=1e-8)
+LINEAR_METHODS = EXACT_METHODS | {
+    "linearized laplace, weight form": linearized_laplace(form="weight"),
+    "linearized laplace, dual form": linearized_laplace(form="dual"),
+    "linearized laplace, picked weights": linearized_laplace(subset_of_weights=lambda w: w),
+}
+"""Exact for the network linear in its weights; kron and diag are tested where they are exact."""
+CASES = [(NETWORK, method) for method in EXACT_METHODS.values()]
+CASES += [(LINEAR, method) for method in LINEAR_METHODS.values()]
+NAMES = [*EXACT_METHODS, *(f"linear model, {name}" for name in LINEAR_METHODS)]
 
 
-@pytest.mark.parametrize("method", EXACT_METHODS)
-def test_draws_have_the_moments_of_the_gp_posterior(method, exact):
-    predictor = EXACT_METHODS[method](NETWORK, LIKELIHOOD, X, Y, prior_precision=PRECISION)
+@pytest.fixture(scope="module")
+def fitted():
+    """Case → its predictor, fitted once."""
+
+    @cache
+    def fit(network, method):
+        return method(network, LIKELIHOOD, X, Y, prior_precision=PRECISION)
+
+    return fit
+
+
+@pytest.mark.parametrize(("network", "method"), CASES, ids=NAMES)
+def test_exact_methods_equal_the_gp_posterior(network, method, fitted):
+    predictor, (mean, covariance) = fitted(network, method), exact(network)
+    np.testing.assert_allclose(predictor.mean(X_TEST)[:, 0], mean, atol=1e-8)
+    np.testing.assert_allclose(predictor.covariance(X_TEST)[:, 0, :, 0], covariance, atol=1e-8)
+
+
+@pytest.mark.parametrize(("network", "method"), CASES, ids=NAMES)
+def test_draws_have_the_moments_of_the_gp_posterior(network, method, fitted):
     num_draws = 20_000
-    draws = np.asarray(predictor.sample(jax.random.key(1), X_TEST, num_draws=num_draws))[:, :, 0]
-    variance = np.diag(exact[1])
+    draws = fitted(network, method).sample(jax.random.key(1), X_TEST, num_draws=num_draws)
+    assert_posterior_moments(np.asarray(draws)[:, :, 0], network)
+
+
+def test_linearized_networks_on_perturbed_targets_are_draws_of_the_gp_posterior():
+    num_members = 400
+    ensemble = nb.linearized_ensemble(
+        LINEAR, LIKELIHOOD, X, Y, prior_precision=PRECISION, num_members=num_members,
+        key=jax.random.key(0), initial="ntk", perturb_targets=True,
+    )  # fmt: skip
+    draws = ensemble.sample(jax.random.key(1), X_TEST, num_draws=num_members)
+    assert_posterior_moments(np.asarray(draws)[:, :, 0], LINEAR)
+
+
+def assert_posterior_moments(draws, network):
+    mean, covariance = exact(network)
+    variance, num_draws = np.diag(covariance), len(draws)
     mean_error = np.sqrt(variance / num_draws)
     # var of a sample covariance of Gaussians: (Σii Σjj + Σij²) / s
-    covariance_error = np.sqrt((np.outer(variance, variance) + exact[1] ** 2) / num_draws)
-    assert np.all(np.abs(draws.mean(axis=0) - exact[0]) < 5 * mean_error)
-    assert np.all(np.abs(np.cov(draws.T) - exact[1]) < 5 * covariance_error)
+    covariance_error = np.sqrt((np.outer(variance, variance) + covariance**2) / num_draws)
+    assert np.all(np.abs(draws.mean(axis=0) - mean) < 5 * mean_error)
+    assert np.all(np.abs(np.cov(draws.T) - covariance) < 5 * covariance_error)
 
 
-def test_hmc_equals_the_gp_posterior(exact):
+def test_hmc_equals_the_gp_posterior():
     predictor = nb.hmc(
         NETWORK, LIKELIHOOD, X, Y, prior_precision=PRECISION, key=jax.random.key(0), num_draws=1000
     )
     draws = np.asarray(predictor.sample(jax.random.key(1), X_TEST, num_draws=4000))[:, :, 0]
     chains = draws.reshape(4, 1000, -1)
-    centred = chains - exact[0]
+    mean, covariance = exact(NETWORK)
+    centred = chains - mean
     products = np.einsum("kdi,kdj->kdij", centred, centred).reshape(4, 1000, -1)
-    for values, truth in ((chains, exact[0]), (products, exact[1].ravel())):
+    for values, truth in ((chains, mean), (products, covariance.ravel())):
         for i in range(values.shape[2]):
             assert az.ess(values[:, :, i]) > 400
             error = az.mcse(values[:, :, i], method="mean")

@@ -9,7 +9,7 @@ from models import classification_data, regression_data, softmax
 from scipy.optimize import minimize
 
 import ntkbayes as nb
-from ntkbayes._problem import training_set
+from ntkbayes._problem import Objective, training_set
 from ntkbayes.ensembles import training
 from ntkbayes.networks import Network
 from ntkbayes.solvers import find_mode, softmax_hessian, solve_stationarity
@@ -226,7 +226,7 @@ def test_the_step_follows_the_largest_eigenvalue_of_the_curvature_written_out():
     for i, p in enumerate(softmax(f)):
         w[3 * i : 3 * i + 3, 3 * i : 3 * i + 3] = np.diag(p) - np.outer(p, p)
     expected = np.linalg.eigvals(jacobian @ jacobian.T @ w).real.max() + precision
-    objective = training.Objective(
+    objective = Objective(
         network, likelihood, training_set(likelihood, x, y), jnp.asarray(precision), params
     )
     start = jax.random.normal(jax.random.key(1), f.shape)

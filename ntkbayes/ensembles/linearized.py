@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import optax
 
 from ntkbayes._checks import check_at_least, check_choice, check_positive
-from ntkbayes._problem import TrainingSet, checked_inputs, training_set
+from ntkbayes._problem import TrainingSet, checked_inputs, initial_params, training_set
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent, typed
 from ntkbayes.ensembles.initial import INITIAL
 from ntkbayes.ensembles.weight_space import WeightSpaceProblem, minimize
@@ -233,10 +233,7 @@ def _initial_member(
 ) -> tuple[Any, Any, Float[Array, "n c"]]:
     """θ₀, the origin of the tangent direction, and f₀ at the training inputs."""
     x = problem.train.x
-    params = problem.network.init(
-        key_init, num_features=x.shape[1], num_outputs=problem.likelihood.num_outputs
-    )
-    params = jax.tree.map(lambda leaf: leaf.astype(x.dtype), params)
+    params = initial_params(problem.network, problem.likelihood, problem.train, key_init)
     origin = optax.tree.zeros_like(params)
     match initial:
         case "nngp":

@@ -18,9 +18,15 @@ import jax.numpy as jnp
 import jaxtyping
 
 from ntkbayes._checks import check_at_least, check_positive
-from ntkbayes._problem import TrainingSet, checked_inputs, training_set
+from ntkbayes._problem import (
+    Objective,
+    TrainingSet,
+    checked_inputs,
+    initial_params,
+    training_set,
+)
 from ntkbayes._types import AnyArray, Array, Float, Int, Key, Progress, silent, typed
-from ntkbayes.ensembles.training import Objective, TrainedNetwork, train_network
+from ntkbayes.ensembles.training import TrainedNetwork, train_network
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import Network
 from ntkbayes.predictors import Draws, Predictor
@@ -160,7 +166,7 @@ def deep_ensemble(
         def report(steps: int) -> None:
             progress((index + steps / max_steps) / num_members)
 
-        initial = _initial(network, likelihood, train, key)
+        initial = initial_params(network, likelihood, train, key)
         objective = Objective(network, likelihood, train, precision, initial)
         return train_network(objective, max_steps=max_steps, tolerance=tolerance, progress=report)
 
@@ -179,13 +185,6 @@ def deep_ensemble(
     )
     _warn_unless_converged(ensemble, max_steps)
     return ensemble
-
-
-def _initial(network: Network, likelihood: Likelihood, train: TrainingSet, key: Key) -> Any:
-    """θ₀ in the inputs' dtype."""
-    outputs = likelihood.num_outputs
-    params = network.init(key, num_features=train.x.shape[1], num_outputs=outputs)
-    return jax.tree.map(lambda leaf: leaf.astype(train.x.dtype), params)
 
 
 def _warn_unless_converged(ensemble: TrainedEnsemble, max_steps: int) -> None:

@@ -30,34 +30,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ntkbayes._problem import TrainingSet
+from ntkbayes._problem import Objective
 from ntkbayes._types import Array, Float
-from ntkbayes.likelihoods import Likelihood
-from ntkbayes.networks import Network, linearize
+from ntkbayes.networks import linearize
 
-__all__ = ["Objective", "TrainedNetwork", "train_network"]
+__all__ = ["TrainedNetwork", "train_network"]
 
 WINDOW = 25
 SAFETY = 0.9
 FIRST_POWER_STEPS, POWER_STEPS = 10, 3
 """Products with Jᵀ W J: from a random start, and to follow it from window to window."""
-
-
-class Objective(eqx.Module):
-    """F(θ), to be minimised from θ₀ = `initial`."""
-
-    network: Network
-    likelihood: Likelihood
-    train: TrainingSet
-    prior_precision: Float[Array, ""]
-    initial: Any
-
-    def __call__(self, params: Any) -> Float[Array, ""]:
-        """F(θ) in nats."""
-        f = self.network.apply(params, self.train.x)
-        fit = jnp.sum(jax.vmap(self.likelihood.log_prob)(self.train.targets, f))
-        moved = optax.tree.norm(optax.tree.sub(params, self.initial), squared=True)
-        return 0.5 * self.prior_precision * moved - fit
 
 
 class TrainedNetwork(eqx.Module):
@@ -100,10 +82,10 @@ def train_network(
     ValueError
         If F is not finite at θ₀, or never fell below it.
     """
-    first, gradient = _value_and_gradient(objective, objective.initial)
+    first, gradient = _value_and_gradient(objective, objective.center)
     if not jnp.isfinite(first):
         raise ValueError("the untrained network's objective is not finite: check network.init.")
-    state = _State(objective.initial, objective.initial, jnp.ones_like(first), first)
+    state = _State(objective.center, objective.center, jnp.ones_like(first), first)
     scale = None if objective.prior_precision else optax.tree.norm(gradient)
     direction = jax.random.normal(jax.random.key(0), objective.train.targets.shape, first.dtype)
     residual = jnp.full_like(first, jnp.inf)
@@ -188,6 +170,6 @@ def _accelerated_step(objective: Objective, state: _State, gradient: Any, step: 
 @eqx.filter_jit
 def _relative(objective: Objective, params: Any, gradient: Any, scale: Array | None) -> Array:
     if scale is None:
-        moved = optax.tree.norm(optax.tree.sub(params, objective.initial))
+        moved = optax.tree.norm(optax.tree.sub(params, objective.center))
         scale = objective.prior_precision * moved
     return optax.tree.norm(gradient) / jnp.maximum(scale, jnp.finfo(scale.dtype).tiny)

@@ -2,7 +2,12 @@
 
 from ntkbayes.networks.base import KernelPair, Network, WideNetwork
 from ntkbayes.networks.dense import DenseNetwork, dense_network
-from ntkbayes.networks.empirical import empirical_ntk, empirical_ntk_trace
+from ntkbayes.networks.empirical import (
+    empirical_ntk,
+    empirical_ntk_trace,
+    known_layers,
+    known_stack,
+)
 from ntkbayes.networks.finite import FiniteNetwork, finite_network
 from ntkbayes.networks.linearization import Linearization, linearize
 from ntkbayes.networks.stack import DenseLayer, DenseStack
@@ -22,6 +27,8 @@ __all__ = [
     "empirical_ntk",
     "empirical_ntk_trace",
     "finite_network",
+    "known_layers",
+    "known_stack",
     "linearize",
     "stax_network",
 ]

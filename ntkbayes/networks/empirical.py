@@ -31,7 +31,7 @@ from ntkbayes.networks.linearization import linearize
 from ntkbayes.networks.products import ProductRoute, product_route
 from ntkbayes.networks.stack import DenseLayer, DenseStack, LayerRoute
 
-__all__ = ["empirical_ntk", "empirical_ntk_trace"]
+__all__ = ["empirical_ntk", "empirical_ntk_trace", "known_layers", "known_stack"]
 
 ROUTES = ("auto", "layers", "products")
 WORKSPACE_BYTES = 256 * 2**20
@@ -156,24 +156,39 @@ def _write(matrix: Array, tile: Array, row: int, column: int) -> Array:
 
 
 def _tiles(network: Network, params: Any, x: Array, route: str) -> LayerRoute | ProductRoute:
-    """Choose the route; layers that a user declares are compared with products first."""
+    """Choose the route."""
     check_choice("route", route, ROUTES)
-    stack = None if route == "products" else _known_stack(network, params)
-    if route == "layers" and stack is None:
+    layers = None if route == "products" else known_layers(network, params, x)
+    if route == "layers" and layers is None:
         raise ValueError(
             f"route='layers' needs a stack of dense layers, but this {type(network).__name__} "
             "declares none: see finite_network's dense_stack, or use route='products'."
         )
-    if stack is None:
+    if layers is None:
         numbers = WORKSPACE_BYTES // jnp.result_type(x).itemsize
         return product_route(network, params, x.shape[1], numbers=numbers)
+    return layers
+
+
+def known_layers(network: Network, params: Any, x: Float[Array, "n d"]) -> LayerRoute | None:
+    """Return the network's stack of dense layers, None if it has none.
+
+    Raises
+    ------
+    ValueError
+        If declared layers contradict the network's Jacobian–vector products at x.
+    """
+    stack = known_stack(network, params)
+    if stack is None:
+        return None
     layers = LayerRoute(stack)
-    return (
-        _checked(layers, network, params, x[:8]) if isinstance(network, FiniteNetwork) else layers
-    )
+    if isinstance(network, FiniteNetwork):
+        return _checked(layers, network, params, x[:8])
+    return layers
 
 
-def _known_stack(network: Network, params: Any) -> DenseStack | None:
+def known_stack(network: Network, params: Any) -> DenseStack | None:
+    """Lay out parameters, or a tangent vector, as dense layers; None if there are none."""
     match network:
         case DenseNetwork():
             scales = [network.weight_scale] * (len(params) - 1) + [1.0]
