@@ -5,13 +5,14 @@ import numpy as np
 import numpyro.distributions as npd
 import pytest
 from models import NETWORK, classification_data, exact_gp, regression_data
+from scipy.integrate import quad
 from scipy.optimize import minimize
-from scipy.special import roots_hermitenorm
-from scipy.stats import multivariate_normal
+from scipy.special import expit, roots_hermitenorm
+from scipy.stats import multivariate_normal, norm
 
 import ntkbayes as nb
 from ntkbayes.kernels import memory
-from ntkbayes.posteriors import variational
+from ntkbayes.posteriors import expectations, variational
 
 LAMBDA = 0.5
 
@@ -75,6 +76,28 @@ def test_regression_with_inducing_points_equals_the_formulas_of_titsias():
     assert gp.settings["elbo"] == float(gp.elbo)
 
 
+@pytest.mark.parametrize("scale", [0.3, 3.0, 10.0])
+def test_expectations_of_one_output_are_integrals(scale):
+    """Against SciPy's adaptive integration; for counts also E exp f = exp(m + v / 2)."""
+    mean, density = 1.3, norm(1.3, scale).pdf
+    limits = {"limit": 500, "epsabs": 1e-13, "points": [0.0]}
+    low, high = mean - 12 * scale, mean + 12 * scale
+    moments = jnp.full((1, 1), mean), jnp.full((1, 1), scale**2)
+    rule = expectations.quadrature(1, jnp.dtype(float))
+    ours = expectations.expectations(BERNOULLI, jnp.ones((1, 1)), *moments, rule)
+    log_prob = quad(lambda f: -np.logaddexp(0, -f) * density(f), low, high, **limits)[0]
+    score = quad(lambda f: expit(-f) * density(f), low, high, **limits)[0]
+    weight = quad(lambda f: expit(f) * expit(-f) * density(f), low, high, **limits)[0]
+    np.testing.assert_allclose(ours.log_prob[0], log_prob, rtol=1e-9)
+    np.testing.assert_allclose(ours.scores[0, 0], score, rtol=1e-9)
+    np.testing.assert_allclose(ours.weights[0, 0], weight, rtol=1e-9)
+    if scale <= 3:  # e^f with a wider f has its mass beyond the last of the points
+        counts = expectations.expectations(POISSON, jnp.ones((1, 1)), *moments, rule)
+        rate = np.exp(mean + scale**2 / 2)
+        np.testing.assert_allclose(counts.weights[0, 0], rate, rtol=1e-9)
+        np.testing.assert_allclose(counts.scores[0, 0], 1 - rate, rtol=1e-9)
+
+
 class Logistic(gpx.likelihoods.Bernoulli):
     """GPJax's Bernoulli likelihood with the logit link in place of the probit."""
 
@@ -124,7 +147,7 @@ def test_variational_posterior_maximises_the_elbo_over_all_class_independent_gau
     """Against SciPy on means and Cholesky factors, the ELBO written with dense matrices."""
     # Our update takes E[p(1−p)] by quadrature, the optimiser below its reparameterised twin: they
     # agree up to the quadrature error, which many points make small.
-    monkeypatch.setattr(variational, "NUM_POINTS", 16384)
+    monkeypatch.setattr(expectations, "NUM_POINTS", 16384)
     n = 4 if num_inducing is None else 6
     x, y, _ = classification_data(num_train=n)
     z = x if num_inducing is None else x[:num_inducing] + 0.1
@@ -135,7 +158,7 @@ def test_variational_posterior_maximises_the_elbo_over_all_class_independent_gau
     k, k_zx = jnp.asarray(prior(z)), jnp.asarray(prior(z, x))
     gain = jnp.linalg.solve(k, k_zx).T
     left = jnp.diagonal(prior(x)) - jnp.sum(gain * k_zx.T, axis=1)
-    points, rows, columns = jnp.asarray(variational._quadrature(3)[0]), *jnp.tril_indices(size)
+    points, rows, columns = expectations.quadrature(3, x.dtype).points, *jnp.tril_indices(size)
 
     def unpack(theta):
         mean = theta[: 3 * size].reshape(size, 3)

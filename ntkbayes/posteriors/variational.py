@@ -31,18 +31,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
-from scipy.stats import norm, qmc
 
 from ntkbayes._linalg import cholesky
 from ntkbayes._types import Array, Float, Progress
 from ntkbayes.kernels.memory import check_memory
-from ntkbayes.likelihoods import Categorical, Likelihood
+from ntkbayes.likelihoods import Likelihood
+from ntkbayes.posteriors.expectations import (
+    Expectations,
+    Quadrature,
+    curvature_product,
+    expectations,
+    quadrature,
+)
 from ntkbayes.posteriors.inducing import Projection
 
 __all__ = ["VariationalFit", "check_variational_memory", "fit_variational"]
 
-NUM_POINTS = 256
-BLOCK = 256
 MAX_ITERATIONS = 100
 MAX_MEAN_STEPS = 10
 MAX_CG_STEPS = 50
@@ -86,51 +90,26 @@ class VariationalFit(eqx.Module):
         return self.mean[None] + spread.transpose(2, 1, 0)
 
 
-class _Expectations(eqx.Module):
-    """E_q log p, E_q s and the diagonal of E_q W at every training point."""
-
-    log_prob: Float[Array, "n"]
-    scores: Float[Array, "n c"]
-    weights: Float[Array, "n c"]
-
-
 class _Problem(eqx.Module):
     """All that stays the same over the iterations."""
 
     likelihood: Likelihood
     targets: Float[Array, "n c"]
     projection: Projection
-    points: Float[Array, "q c"]
-    point_weights: Float[Array, "q"]
+    rule: Quadrature
 
-    def expect(self, mean: Float[Array, "n c"], variance: Float[Array, "n c"]) -> _Expectations:
-        """Take expectations over f_i ~ N(mean_i, diag variance_i), block by block of i."""
-        likelihood, weights = self.likelihood, self.point_weights
+    def expect(self, mean: Float[Array, "n c"], variance: Float[Array, "n c"]) -> Expectations:
+        return expectations(self.likelihood, self.targets, mean, variance, self.rule)
 
-        def at_point(row: tuple[Array, Array, Array]) -> _Expectations:
-            target, mean, variance = row
-            f = mean[None] + jnp.sqrt(variance)[None] * self.points
-            return _Expectations(
-                weights @ jax.vmap(likelihood.log_prob, (None, 0))(target, f),
-                weights @ jax.vmap(likelihood.score, (None, 0))(target, f),
-                weights @ jax.vmap(lambda f: jnp.diagonal(likelihood.curvature(f)))(f),
-            )
-
-        return jax.lax.map(at_point, (self.targets, mean, variance), batch_size=BLOCK)
-
-    def curvature(self, expected: _Expectations, v: Float[Array, "n c"]) -> Float[Array, "n c"]:
-        """Multiply by E W, or for the softmax by diag(p) − p pᵀ ⪰ E W at p = E softmax(f)."""
-        if not isinstance(self.likelihood, Categorical):
-            return expected.weights * v
-        p = self.targets - expected.scores
-        return p * (v - jnp.sum(p * v, axis=1, keepdims=True))
+    def curvature(self, expected: Expectations, v: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        return curvature_product(self.likelihood, self.targets, expected, v)
 
 
 class _Mean(eqx.Module):
     """An iterate of Newton's method on μ; `change` is what its last step did to the scores."""
 
     mean: Float[Array, "k c"]
-    expected: _Expectations
+    expected: Expectations
     objective: Float[Array, ""]
     change: Float[Array, ""]
     num_steps: Array
@@ -172,12 +151,9 @@ def fit_variational(
     ValueError
         If the iteration does not converge.
     """
-    points, point_weights = _quadrature(likelihood.num_outputs)
     dtype = targets.dtype
-    problem = _Problem(
-        likelihood, targets, projection,
-        jnp.asarray(points, dtype), jnp.asarray(point_weights, dtype),
-    )  # fmt: skip
+    rule = quadrature(likelihood.num_outputs, dtype)
+    problem = _Problem(likelihood, targets, projection, rule)
     start = problem.expect(jnp.zeros_like(targets), jnp.zeros_like(targets))
     mean = jnp.zeros((len(projection.z), targets.shape[1]), dtype)
     scores, weights = start.scores, start.weights
@@ -205,28 +181,10 @@ def fit_variational(
     )
 
 
-def _quadrature(num_outputs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points (q c) and weights (q) for expectations over standard normal numbers.
-
-    For one output the trapezoidal rule on [−10, 10]. Its error e^(−2π²/(h σ)) with spacing h, where
-    f has standard deviation σ and σ(f) its poles at ±iπ, is below 1e-10 up to σ = 10, where as many
-    Gauss–Hermite points, most of them at weights that count for nothing, reach 1e-5 (Trefethen
-    2022, SIAM Review 64, doi 10.1137/20M1389522). For several outputs quasi-Monte-Carlo points,
-    symmetrised so that their mean is zero.
-    """
-    if num_outputs == 1:
-        nodes = np.linspace(-10, 10, NUM_POINTS)
-        density = norm.pdf(nodes)
-        return nodes[:, None], density / density.sum()
-    sobol = qmc.Sobol(num_outputs, rng=np.random.default_rng(0)).random(NUM_POINTS // 2)
-    half = norm.ppf(np.clip(sobol, 1e-9, 1 - 1e-9))
-    return np.concatenate([half, -half]), np.full(NUM_POINTS, 1 / NUM_POINTS)
-
-
 @eqx.filter_jit
 def _variational_step(
     problem: _Problem, mean: Array, weights: Array, tolerance: Array
-) -> tuple[Array, Array, _Expectations, Array, Array]:
+) -> tuple[Array, Array, Expectations, Array, Array]:
     """Maximise over μ at the S of given Λ: return μ, roots, expectations, ELBO, last change."""
     features, residual = problem.projection.features, problem.projection.residual
     roots, explained = _factor_columns(features, weights)
