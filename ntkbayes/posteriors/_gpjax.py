@@ -1,5 +1,6 @@
-"""The one place that imports GPJax: exact regression with a network's kernel."""
+"""The one place that imports GPJax: regression with a network's kernel, exact or sparse."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import equinox as eqx
@@ -8,9 +9,11 @@ import jax.numpy as jnp
 import lineax as lx
 
 from ntkbayes._problem import TrainingSet, prior_kernel
-from ntkbayes._types import Array
+from ntkbayes._types import Array, Float
+from ntkbayes.kernels.memory import check_memory
 from ntkbayes.likelihoods import Gaussian
 from ntkbayes.networks import Network
+from ntkbayes.posteriors.inducing import prior_variance
 
 __all__ = ["condition"]
 
@@ -29,30 +32,58 @@ class _NetworkKernel(gpx.kernels.AbstractKernel):
         self.kind = kind
 
     def __call__(self, x: Array, y: Array) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self.cross_covariance(x[None], y[None])[0, 0]
+        return self._prior(x[None], y[None])[0, 0]
 
     def cross_covariance(self, x: Array, y: Array) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self._prior(x, y)
+
+    def gram(self, x: Array) -> lx.AbstractLinearOperator:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return lx.MatrixLinearOperator(self._prior(x), lx.positive_semidefinite_tag)
+
+    def diagonal(self, x: Array) -> lx.AbstractLinearOperator:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return lx.DiagonalLinearOperator(prior_variance(self._prior, x))
+
+    def _prior(self, x: Array, y: Array | None = None) -> Array:
         return prior_kernel(
             self.network, x, y, prior_precision=self.prior_precision, kind=self.kind
         )
 
-    def gram(self, x: Array) -> lx.AbstractLinearOperator:  # pyright: ignore[reportIncompatibleMethodOverride]
-        k = prior_kernel(self.network, x, prior_precision=self.prior_precision, kind=self.kind)
-        return lx.MatrixLinearOperator(k, lx.positive_semidefinite_tag)
-
 
 def condition(
-    likelihood: Gaussian, network: Network, train: TrainingSet, prior_precision: float, kind: str
-) -> tuple[Any, ...]:
-    """Condition one GPJax model per output column; GPJax's plain kernels have one output."""
+    likelihood: Gaussian,
+    network: Network,
+    train: TrainingSet,
+    prior_precision: float,
+    kind: str,
+    z: Float[Array, "k d"] | None,
+) -> tuple[tuple[Any, ...], Float[Array, ""]]:
+    """Condition one GPJax model per output column; GPJax's plain kernels have one output.
+
+    Returns the posteriors and the sum of their log marginal likelihoods, or with inducing inputs
+    `z` of their collapsed bounds.
+    """
+    kernel = _NetworkKernel(network, prior_precision, kind)
     # GPJax's jitter is absolute; keep it at the rounding of the kernel.
-    k_scale = float(prior_kernel(network, train.x[:1], prior_precision=prior_precision)[0, 0])
+    k_scale = float(kernel.gram(train.x[:1]).as_matrix()[0, 0])
     prior = gpx.gps.Prior(
-        kernel=_NetworkKernel(network, prior_precision, kind),
+        kernel=kernel,
         mean_function=gpx.mean_functions.Zero(),
         jitter=len(train.x) * float(jnp.finfo(train.x.dtype).eps) * k_scale,
     )
     noise_scale = jnp.asarray(likelihood.noise_variance**0.5, dtype=train.x.dtype)
     model = prior * gpx.likelihoods.Gaussian(obs_stddev=noise_scale)
-    columns = (train.targets[:, [j]] for j in range(train.targets.shape[1]))
-    return tuple(model.condition(gpx.Dataset(train.x, column)) for column in columns)
+    columns = [gpx.Dataset(train.x, column[:, None]) for column in train.targets.T]
+    if z is None:
+        exact = tuple(model.condition(column) for column in columns)
+        return exact, _total(posterior.log_marginal_likelihood for posterior in exact)
+    check_memory(
+        "GP regression with inducing points", len(train.x), len(z), train.x.dtype,
+        num_matrices=2 + len(columns), remedy="use fewer inducing points (inducing=...)",
+    )  # fmt: skip
+    family = gpx.variational_families.CollapsedVariationalGaussian(model=model, inducing_inputs=z)
+    collapsed = tuple(family.condition(column) for column in columns)
+    return collapsed, _total(posterior.elbo_bound for posterior in collapsed)
+
+
+def _total(bounds: Iterable[Any]) -> Float[Array, ""]:
+    return jnp.sum(jnp.stack(list(bounds)))

@@ -1,49 +1,60 @@
-"""Gaussian processes with the network's kernel: exact regression, variational classification.
+"""Gaussian processes with the network's kernel: exact where that is possible, else variational.
 
-Regression is GPJax's exact posterior. GPJax has no categorical likelihood, so classification is a
-variational approximation of our own: q(f) = Π_c N(m_c, (K⁻¹ + Λ_c)⁻¹) with diagonal Λ_c, the form
-the best Gaussian takes if it is independent between classes. At the optimum
-
-    m = K α,  α = E_q[Y − softmax(f)],  Λ_c = E_q[p_c (1 − p_c)].
-
-Every iteration factors the covariances once, takes several Newton-like steps in the mean and then
-replaces Λ (the natural-gradient step of length 1). The mean steps use the softmax coupling between
-classes with weights Λ, so that a logit shift common to all classes, along which the likelihood is
-flat, goes to its prior mean at once. Expectations are means over a fixed quasi-Monte-Carlo set, so
-the iteration is deterministic.
+Regression is GPJax's exact posterior, or with inducing points its collapsed bound. For the other
+likelihoods, and GPJax has none for classes, the posterior is approximated by the best Gaussian that
+is independent between outputs (`ntkbayes.posteriors.variational`), with or without inducing points.
 
 References
 ----------
-Rasmussen & Williams 2006, §2.2. Opper & Archambeau 2009, Neural Computation 21 (the form of Λ).
-Khan & Lin 2017, arXiv 1703.04265 (the updates). Pinder & Dodd 2022, JOSS 7, 4455 (GPJax).
+Rasmussen & Williams 2006, §2.2. Titsias 2009, AISTATS, eq. 9 (the collapsed bound). Pinder & Dodd
+2022, JOSS 7, 4455 (GPJax).
 """
 
+from functools import partial
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from scipy.stats import norm, qmc
+from jax.scipy.linalg import solve_triangular
 
 from ntkbayes._checks import check_choice, check_positive
-from ntkbayes._linalg import covariance_factor
-from ntkbayes._problem import TrainingSet, checked_inputs, prior_kernel, training_set
+from ntkbayes._linalg import covariance_factor, extend_factor
+from ntkbayes._problem import (
+    TrainingSet,
+    checked_inputs,
+    kernel_name,
+    prior_kernel,
+    training_set,
+)
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent, typed
-from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
+from ntkbayes.likelihoods import Gaussian, Likelihood
 from ntkbayes.networks import Network
-from ntkbayes.predictors import Draws, GaussianPredictor, Predictor
-from ntkbayes.solvers import SoftmaxHessian, softmax_hessian
+from ntkbayes.posteriors.inducing import (
+    Kernel,
+    Projection,
+    inducing_inputs,
+    prior_variance,
+    project,
+)
+from ntkbayes.posteriors.variational import (
+    VariationalFit,
+    check_variational_memory,
+    fit_variational,
+)
+from ntkbayes.predictors import Draws, GaussianPredictor
 
-__all__ = ["GPClassification", "GPRegression", "gp_posterior"]
-
-NUM_QMC_POINTS = 256
-MAX_ITERATIONS = 100
-MEAN_STEPS = 5
+__all__ = ["GPRegression", "VariationalGP", "gp_posterior"]
 
 
 class GPRegression(GaussianPredictor):
-    """The exact GP posterior, held by GPJax; one per output, sharing the kernel."""
+    """The GP posterior of a Gaussian likelihood, held by GPJax; one per output, sharing the kernel.
+
+    Attributes
+    ----------
+    elbo
+        The log marginal likelihood, with inducing points Titsias' bound on it; nats.
+    """
 
     likelihood: Gaussian  # pyright: ignore[reportIncompatibleVariableOverride]
     network: Network
@@ -51,6 +62,8 @@ class GPRegression(GaussianPredictor):
     prior_precision: float
     kernel: str = eqx.field(static=True)
     posteriors: tuple[Any, ...]
+    num_inducing: int | None
+    elbo: Float[Array, ""]
 
     def mean(self, x: AnyArray) -> Float[Array, "m c"]:
         """Posterior mean of the latent function, target units."""
@@ -65,8 +78,9 @@ class GPRegression(GaussianPredictor):
 
     def variance(self, x: AnyArray) -> Float[Array, "m c"]:
         """Diagonal of `covariance`."""
-        diagonal = jnp.diagonal(self._covariance(x))
-        return jnp.tile(diagonal[:, None], (1, self.likelihood.num_outputs))
+        x_test = checked_inputs(self.train, x)
+        diagonal = self.posteriors[0](x_test, covariance="diagonal").variance
+        return jnp.tile(diagonal.reshape(-1, 1), (1, self.likelihood.num_outputs))
 
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
         """Draw functions jointly over the rows of x."""
@@ -81,9 +95,11 @@ class GPRegression(GaussianPredictor):
         """Method and settings."""
         return {
             "method": "gp",
-            "approximation": "exact",
+            "approximation": "exact" if self.num_inducing is None else "inducing points",
             "prior_precision": self.prior_precision,
             "kernel": self.kernel,
+            "elbo": float(self.elbo),
+            "num_inducing": self.num_inducing,
             **self.network.settings(),
         }
 
@@ -91,54 +107,88 @@ class GPRegression(GaussianPredictor):
         return self.posteriors[0](checked_inputs(self.train, x)).covariance()
 
 
-class GPClassification(Predictor):
-    """The variational softmax GP, Gaussian and independent between classes; with its ELBO in nats.
+class VariationalGP(GaussianPredictor):
+    """The variational posterior, Gaussian and independent between outputs; see `variational`.
 
     Correlations between the logits of different classes, which the true posterior has, are absent.
     """
 
-    likelihood: Categorical  # pyright: ignore[reportIncompatibleVariableOverride]
+    likelihood: Likelihood  # pyright: ignore[reportIncompatibleVariableOverride]
     network: Network
     train: TrainingSet
     prior_precision: float
     kernel: str = eqx.field(static=True)
-    a: Float[Array, "n c"]
-    hessian: SoftmaxHessian
-    elbo: Float[Array, ""]
-    num_iterations: int
+    projection: Projection
+    fit: VariationalFit
+
+    @property
+    def elbo(self) -> Float[Array, ""]:
+        """The lower bound on the log marginal likelihood, nats."""
+        return self.fit.elbo
+
+    def mean(self, x: AnyArray) -> Float[Array, "m c"]:
+        """φ(x)ᵀ μ, in latent units."""
+        return self._features(checked_inputs(self.train, x)) @ self.fit.mean
+
+    def covariance(self, x: AnyArray) -> Float[Array, "m c m c"]:
+        """Posterior covariance, zero between outputs; memory (m c)² numbers."""
+        _, covariances = self.moments(x)
+        return jnp.einsum("kij,kl->ikjl", covariances, jnp.eye(len(covariances), dtype=x.dtype))
+
+    def variance(self, x: AnyArray) -> Float[Array, "m c"]:
+        """Diagonal of `covariance`."""
+        x_test = checked_inputs(self.train, x)
+        features = self._features(x_test)
+        open_variance = prior_variance(self._prior, x_test) - jnp.sum(features**2, axis=1)
+        explained = jnp.sum(self.fit.explained(features) ** 2, axis=1)
+        return jnp.maximum(open_variance, 0)[:, None] + explained.T
 
     def moments(self, x: AnyArray) -> tuple[Float[Array, "m c"], Float[Array, "c m m"]]:
-        """Mean, and covariance of each class: K** − K*ᵀ (K + Λ_c⁻¹)⁻¹ K*."""
+        """Mean, and covariance K** − φᵀ φ + φᵀ S_k φ of each output."""
         x_test = checked_inputs(self.train, x)
-        k_cross, k_test = self._prior(self.train.x, x_test), self._prior(x_test)
-        return k_cross.T @ self.a, k_test[None] - self.hessian.explained(k_cross)
+        features = self._features(x_test)
+        open_covariance = self._prior(x_test) - features @ features.T
+        explained = jax.vmap(lambda t: t.T @ t)(self.fit.explained(features))
+        return features @ self.fit.mean, open_covariance[None] + explained
 
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
-        """Draw functions jointly over the rows of x."""
-        mean, covariances = self.moments(x)
-        name = "the variational covariance"
-        factors = jnp.stack([covariance_factor(cov, name=name) for cov in covariances])
-        noise = jax.random.normal(key, (num_draws, *mean.shape), mean.dtype)
+        """Draw functions jointly over the rows of x: φᵀ v with v ~ q, and e from the prior."""
+        x_test = checked_inputs(self.train, x)
+        key_inducing, key_open = jax.random.split(key)
+        k_cross, k_test = self._prior(self.projection.z, x_test), self._prior(x_test)
+        name = kernel_name(self.network, self.kernel)
+        features, factor = extend_factor(self.projection.factor, k_cross, k_test, name=name)
+        shape = (num_draws, *self.fit.mean.shape)
+        v = self.fit.draw(jax.random.normal(key_inducing, shape, factor.dtype))
+        shape = (num_draws, len(x_test), shape[2])
+        noise = jax.random.normal(key_open, shape, factor.dtype)
         progress(1.0)
-        return Draws(mean[None] + jnp.einsum("cij,sjc->sic", factors, noise), {})
+        latent = jnp.einsum("ij,sjc->sic", features, v) + jnp.einsum("ij,sjc->sic", factor, noise)
+        return Draws(latent, {})
 
     @property
     def settings(self) -> dict[str, Any]:
         """Method and settings."""
         return {
             "method": "gp",
-            "approximation": "variational, Gaussian, independent between classes",
+            "approximation": "variational, Gaussian, independent between outputs",
             "prior_precision": self.prior_precision,
             "kernel": self.kernel,
-            "elbo": float(self.elbo),
-            "num_iterations": self.num_iterations,
+            "elbo": float(self.fit.elbo),
+            "num_inducing": len(self.projection.z),
+            "num_iterations": self.fit.num_iterations,
             **self.network.settings(),
         }
 
-    def _prior(self, x1: Array, x2: Array | None = None) -> Array:
-        return prior_kernel(
-            self.network, x1, x2, prior_precision=self.prior_precision, kind=self.kernel
+    @property
+    def _prior(self) -> Kernel:
+        return partial(
+            prior_kernel, self.network, prior_precision=self.prior_precision, kind=self.kernel
         )
+
+    def _features(self, x_test: Array) -> Float[Array, "m k"]:
+        k_cross = self._prior(self.projection.z, x_test)
+        return solve_triangular(self.projection.factor, k_cross, lower=True).T
 
 
 @typed
@@ -150,10 +200,11 @@ def gp_posterior(
     *,
     prior_precision: float | int,
     kernel: str = "ntk",
+    inducing: int | AnyArray | None = None,
     tolerance: float = 1e-4,
     progress: Progress = silent,
-) -> GPRegression | GPClassification:
-    """Condition GP(0, K) on the data: exactly for `Gaussian`, variationally for `Categorical`.
+) -> GPRegression | VariationalGP:
+    """Condition GP(0, K) on the data: exactly for `Gaussian`, else variationally.
 
     Parameters
     ----------
@@ -163,87 +214,46 @@ def gp_posterior(
         λ > 0; the prior covariance is kernel / λ.
     kernel
         ``"ntk"`` or ``"nngp"``.
+    inducing
+        Beyond a few thousand training points: a number M of inducing points, chosen greedily among
+        the training inputs (`inducing_inputs`), or their inputs (M d). Memory falls from (c + 7) n²
+        to 4 n M + (c + 3) M² numbers, time from c n³ to c n M² per iteration. The ELBO says what
+        they cost: it never exceeds that of all training points, which is None.
     tolerance
-        Classification only: largest change of α or Λ (both in units of probability) in the last
-        iteration. The steps shrink about threefold from one to the next, so it bounds the distance
-        from the optimum too; 1e-4 is well below the error of the quadrature.
+        Not for `Gaussian`: how far E_q s(f) and the diagonal of E_q W(f) may be from the optimum
+        (both in units of probability for classes). The iteration ends when they change by less than
+        half of it; steps shrink about threefold from one to the next. 1e-4 is well below the error
+        of the quadrature for several classes.
     progress
         Called after every variational step.
 
     Raises
     ------
     ValueError
-        If data or settings are out of range, or the variational iteration does not converge.
+        If data or settings are out of range, the matrices would not fit in memory, or the
+        variational iteration does not converge.
     """
     check_choice("kernel", kernel, ("ntk", "nngp"))
     check_positive("prior_precision", prior_precision)
     check_positive("tolerance", tolerance)
     train = training_set(likelihood, x, y)
     shared = (network, train, float(prior_precision), kernel)
-    match likelihood:
-        case Gaussian():
-            # Imported here because importing GPJax starts JAX's backend, after which a user
-            # could no longer choose devices.
-            from ntkbayes.posteriors._gpjax import condition
+    prior = partial(prior_kernel, network, prior_precision=float(prior_precision), kind=kernel)
+    z = None if inducing is None else inducing_inputs(prior, train.x, inducing)
+    if isinstance(likelihood, Gaussian):
+        # Imported here because importing GPJax starts JAX's backend, after which a user could no
+        # longer choose devices.
+        from ntkbayes.posteriors._gpjax import condition
 
-            return GPRegression(likelihood, *shared, condition(likelihood, *shared))
-        case Categorical():
-            k = prior_kernel(network, train.x, prior_precision=float(prior_precision), kind=kernel)
-            fit = _fit_variational(k, train.targets, tolerance, progress)
-            return GPClassification(likelihood, *shared, *fit)
-        case _:
-            raise ValueError(f"no GP posterior for the likelihood {type(likelihood).__name__}.")
-
-
-def _qmc_normals(num_outputs: int) -> np.ndarray:
-    """Quasi-Monte-Carlo standard normal points (q c), symmetrised so that their mean is zero."""
-    sobol = qmc.Sobol(num_outputs, rng=np.random.default_rng(0)).random(NUM_QMC_POINTS // 2)
-    half = norm.ppf(np.clip(sobol, 1e-9, 1 - 1e-9))
-    return np.concatenate([half, -half])
-
-
-def _fit_variational(
-    k: Array, targets: Array, tolerance: float, progress: Progress
-) -> tuple[Array, SoftmaxHessian, Array, int]:
-    points = jnp.asarray(_qmc_normals(targets.shape[1]), dtype=k.dtype)
-    a, weights = jnp.zeros_like(targets), jnp.full_like(targets, 1 / targets.shape[1])
-    rate, change, change_before = 1.0, np.inf, np.inf
-    for iteration in range(1, MAX_ITERATIONS + 1):
-        hessian = softmax_hessian(k, weights)
-        a_new, weights_new, elbo = _variational_step(k, targets, a, hessian, points)
-        step = weights_new - weights
-        change = float(jnp.maximum(jnp.abs(a_new - a).max(), jnp.abs(step).max()))
-        a = a_new
-        if change < tolerance:
-            progress(1.0)
-            return a, hessian, elbo, iteration
-        rate = max(0.1, rate / 2) if change > change_before else min(1.0, 1.2 * rate)
-        weights, change_before = weights + rate * step, change
-        progress(min(0.95, iteration / 25))
-    raise ValueError(
-        f"the variational GP did not converge in {MAX_ITERATIONS} iterations: the last change is "
-        f"{change:.1e}, the tolerance {tolerance:.1e}; use a larger prior_precision."
+        posteriors, elbo = condition(likelihood, *shared, z)
+        num_inducing = None if z is None else len(z)
+        return GPRegression(likelihood, *shared, posteriors, num_inducing, elbo)
+    check_variational_memory(
+        len(train.x), len(train.x if z is None else z), likelihood.num_outputs, train.x.dtype,
+        remedy="use fewer inducing points (inducing=...)",
+    )  # fmt: skip
+    projection = project(prior, train.x, z, name=kernel_name(network, kernel))
+    fit = fit_variational(
+        likelihood, train.targets, projection, tolerance=float(tolerance), progress=progress
     )
-
-
-@eqx.filter_jit
-def _variational_step(
-    k: Array, targets: Array, a: Array, hessian: SoftmaxHessian, points: Array
-) -> tuple[Array, Array, Array]:
-    """Return new mean coefficients, new Λ, and the ELBO at the new mean and old Λ."""
-    variance = hessian.variance(k)
-    deviations = jnp.sqrt(jnp.maximum(variance, 0))[None] * points[:, None, :]
-
-    def mean_step(pair: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
-        mean, a = pair
-        r = targets - jax.nn.softmax(mean[None] + deviations).mean(axis=0) - a
-        step = r - hessian.dual((k @ r)[None])[0]
-        return (mean + k @ step, a + step), None
-
-    (mean, a), _ = jax.lax.scan(mean_step, (k @ a, a), None, length=MEAN_STEPS)
-    p = jax.nn.softmax(mean[None] + deviations)
-    log_p = jax.nn.log_softmax(mean[None] + deviations)
-    # tr K⁻¹ (K⁻¹ + Λ)⁻¹ = n − tr Λ (K⁻¹ + Λ)⁻¹ in the divergence from the prior.
-    divergence = jnp.sum(hessian.log_dets) - jnp.sum(hessian.weights * variance) + jnp.vdot(a, mean)
-    elbo = jnp.sum(targets[None] * log_p, axis=2).mean(axis=0).sum() - 0.5 * divergence
-    return a, jnp.mean(p * (1 - p), axis=0), elbo
+    return VariationalGP(likelihood, *shared, projection, fit)

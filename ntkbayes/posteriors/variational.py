@@ -1,0 +1,274 @@
+"""The best Gaussian approximation of a GP posterior that is independent between outputs.
+
+In the whitened coordinates of `ntkbayes.posteriors.inducing`, f_k(x) = φ(x)ᵀ v_k + e_k(x), the
+approximation is q(v_k) = N(μ_k, S_k) for each output k, while e keeps its prior. The bound
+
+    ELBO = Σ_i E_q log p(y_i | f_i) − ½ Σ_k (tr S_k + μ_kᵀ μ_k − M − log det S_k)
+
+has its maximum where, with features Φ (n M) of the training points,
+
+    μ = Φᵀ α,  α_i = E_q s(f_i),  S_k = (I + Φᵀ Λ_k Φ)⁻¹,  Λ_k = diag(E_q[W_kk(f_i)]),
+
+for the likelihood's score s and curvature W. At each point f has mean φᵀ μ_k and variance
+K(x, x) − φᵀ φ + φᵀ S_k φ. Without inducing points Φ is the Cholesky factor of K and q the best of
+all Gaussians independent between outputs.
+
+Every iteration factors S⁻¹, maximises the ELBO over μ by Newton's method (the variances fixed it
+is concave, with curvature at least 1) and replaces Λ: the natural-gradient step of length 1.
+Expectations are sums over a fixed set of points, so the iteration is deterministic.
+
+References
+----------
+Opper & Archambeau 2009, Neural Computation 21 (the form of Λ). Hensman, Matthews, Ghahramani 2015,
+arXiv 1411.2005 (the bound). Khan & Lin 2017, arXiv 1703.04265 (the natural-gradient step). Adam,
+Chang, Khan, Solin 2021, arXiv 2111.03412 (the same with inducing points).
+"""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import cho_solve, solve_triangular
+
+from ntkbayes._linalg import cholesky
+from ntkbayes._types import Array, Float, Progress
+from ntkbayes.kernels.memory import check_memory
+from ntkbayes.likelihoods import Likelihood
+from ntkbayes.posteriors.expectations import (
+    Expectations,
+    Quadrature,
+    curvature_product,
+    expectations,
+    quadrature,
+)
+from ntkbayes.posteriors.inducing import Projection
+
+__all__ = ["VariationalFit", "check_variational_memory", "fit_variational"]
+
+MAX_ITERATIONS = 100
+MAX_MEAN_STEPS = 10
+MAX_CG_STEPS = 50
+
+
+class VariationalFit(eqx.Module):
+    """The optimal q in whitened coordinates, and the sites it comes from.
+
+    Attributes
+    ----------
+    mean
+        μ, one column per output.
+    roots
+        Cholesky factors of S⁻¹, one per output.
+    scores
+        α = E_q s(f) at the training points.
+    weights
+        Λ, the diagonals of E_q W(f).
+    elbo
+        The bound on the log marginal likelihood, nats.
+    num_iterations
+        Variational iterations taken.
+    """
+
+    mean: Float[Array, "k c"]
+    roots: Float[Array, "c k k"]
+    scores: Float[Array, "n c"]
+    weights: Float[Array, "n c"]
+    elbo: Float[Array, ""]
+    num_iterations: int
+
+    def explained(self, features: Float[Array, "m k"]) -> Float[Array, "c k m"]:
+        """T_k with T_kᵀ T_k = Φ S_k Φᵀ, the part of the covariance that q(v_k) makes."""
+        return jax.vmap(lambda root: solve_triangular(root, features.T, lower=True))(self.roots)
+
+    def draw(self, noise: Float[Array, "s k c"]) -> Float[Array, "s k c"]:
+        """Turn standard normal numbers into draws of v."""
+        spread = jax.vmap(
+            lambda root, z: solve_triangular(root, z, lower=True, trans=1), in_axes=(0, 2)
+        )(self.roots, noise.transpose(1, 0, 2))
+        return self.mean[None] + spread.transpose(2, 1, 0)
+
+
+class _Problem(eqx.Module):
+    """All that stays the same over the iterations."""
+
+    likelihood: Likelihood
+    targets: Float[Array, "n c"]
+    projection: Projection
+    rule: Quadrature
+
+    def expect(self, mean: Float[Array, "n c"], variance: Float[Array, "n c"]) -> Expectations:
+        return expectations(self.likelihood, self.targets, mean, variance, self.rule)
+
+    def curvature(self, expected: Expectations, v: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        return curvature_product(self.likelihood, self.targets, expected, v)
+
+
+class _Mean(eqx.Module):
+    """An iterate of Newton's method on μ; `change` is what its last step did to the scores."""
+
+    mean: Float[Array, "k c"]
+    expected: Expectations
+    objective: Float[Array, ""]
+    change: Float[Array, ""]
+    num_steps: Array
+
+
+def check_variational_memory(
+    num_train: int, num_inducing: int, num_outputs: int, dtype: jnp.dtype, *, remedy: str
+) -> None:
+    """Refuse what `fit_variational` could not hold: 4 n M + (c + 3) M² numbers.
+
+    Raises
+    ------
+    ValueError
+        With the estimate and the `remedy`.
+    """
+    num_matrices = 4 + math.ceil((num_outputs + 3) * num_inducing / num_train)
+    check_memory(
+        "the variational GP", num_train, num_inducing, dtype,
+        num_matrices=num_matrices, remedy=remedy,
+    )  # fmt: skip
+
+
+def fit_variational(
+    likelihood: Likelihood,
+    targets: Float[Array, "n c"],
+    projection: Projection,
+    *,
+    tolerance: float,
+    progress: Progress,
+) -> VariationalFit:
+    """Maximise the ELBO until scores and weights change by less than half of `tolerance`.
+
+    Steps shrink about threefold from one to the next, so what is left is below `tolerance`. Where a
+    weight is above 1, as the rate of a count may be, changes are relative to it. Costs some
+    2 c n M² operations per iteration.
+
+    Raises
+    ------
+    ValueError
+        If the iteration does not converge.
+    """
+    dtype = targets.dtype
+    rule = quadrature(likelihood.num_outputs, dtype)
+    problem = _Problem(likelihood, targets, projection, rule)
+    start = problem.expect(jnp.zeros_like(targets), jnp.zeros_like(targets))
+    mean = jnp.zeros((len(projection.z), targets.shape[1]), dtype)
+    scores, weights = start.scores, start.weights
+    rate, change, change_before = 1.0, np.inf, np.inf
+    for iteration in range(1, MAX_ITERATIONS + 1):
+        step = _variational_step(problem, mean, weights, jnp.asarray(0.05 * tolerance, dtype))
+        mean, roots, expected, elbo, mean_change = step
+        change = max(
+            float(_largest_change(expected.weights - weights, weights)),
+            float(_largest_change(expected.scores - scores, weights)),
+            float(mean_change),
+        )
+        scores = expected.scores
+        if change < 0.5 * tolerance:
+            progress(1.0)
+            return VariationalFit(mean, roots, scores, weights, elbo, iteration)
+        rate = max(0.1, rate / 2) if change > change_before else min(1.0, 1.2 * rate)
+        weights = weights + rate * (expected.weights - weights)
+        change_before = change
+        progress(min(0.95, iteration / 25))
+    raise ValueError(
+        f"the variational GP did not converge in {MAX_ITERATIONS} iterations: the last change is "
+        f"{change:.1e}, half of tolerance is {0.5 * tolerance:.1e}; use a larger prior_precision "
+        "or tolerance."
+    )
+
+
+@eqx.filter_jit
+def _variational_step(
+    problem: _Problem, mean: Array, weights: Array, tolerance: Array
+) -> tuple[Array, Array, Expectations, Array, Array]:
+    """Maximise over μ at the S of given Λ: return μ, roots, expectations, ELBO, last change."""
+    features, residual = problem.projection.features, problem.projection.residual
+    roots, explained = _factor_columns(features, weights)
+    best = _maximise_mean(problem, mean, roots, residual[:, None] + explained, tolerance)
+    log_dets = 2 * jnp.sum(jnp.log(jnp.diagonal(roots, axis1=1, axis2=2)))
+    # tr S_k = M − tr Λ_k Φ S_k Φᵀ.
+    elbo = best.objective - 0.5 * (log_dets - jnp.sum(weights * explained))
+    return best.mean, roots, best.expected, elbo, best.change
+
+
+def _factor_columns(features: Array, weights: Array) -> tuple[Array, Array]:
+    """Cholesky factors of I + Φᵀ Λ_k Φ (c M M), and the diagonals of Φ S_k Φᵀ (n c)."""
+    eye = jnp.eye(features.shape[1], dtype=features.dtype)
+
+    def one_column(column: Array) -> tuple[Array, Array]:
+        root = cholesky(
+            eye + features.T @ (column[:, None] * features),
+            name="I + Φᵀ Λ Φ of the variational GP",
+            remedy="use float64 (jax_enable_x64) or a larger prior_precision",
+        )
+        explained = solve_triangular(root, features.T, lower=True)
+        return root, jnp.sum(explained**2, axis=0)
+
+    roots, explained = jax.lax.map(one_column, weights.T)
+    return roots, explained.T
+
+
+def _maximise_mean(
+    problem: _Problem, mean: Array, roots: Array, variance: Array, tolerance: Array
+) -> _Mean:
+    """Maximise Σ E log p − ½ μᵀ μ by Newton steps, until one changes scores by < `tolerance`."""
+
+    def evaluate(mean: Array, change: Array, num_steps: Array) -> _Mean:
+        expected = problem.expect(problem.projection.features @ mean, variance)
+        objective = jnp.sum(expected.log_prob) - 0.5 * jnp.sum(mean**2)
+        return _Mean(mean, expected, objective, change, num_steps)
+
+    def step(now: _Mean) -> _Mean:
+        direction, change = _newton_direction(problem, now, roots)
+        slack = 10 * jnp.finfo(mean.dtype).eps * jnp.abs(now.objective)
+
+        def ascended(trial: tuple[Array, _Mean]) -> Array:
+            return trial[1].objective >= now.objective - slack
+
+        def halve(trial: tuple[Array, _Mean]) -> tuple[Array, _Mean]:
+            length = 0.5 * trial[0]
+            return length, evaluate(now.mean + length * direction, change, now.num_steps + 1)
+
+        trial = halve((jnp.full_like(slack, 2), now))
+        return jax.lax.while_loop(lambda trial: ~ascended(trial) & (trial[0] > 1e-6), halve, trial)[
+            1
+        ]
+
+    def unfinished(now: _Mean) -> Array:
+        return (now.change > tolerance) & (now.num_steps < MAX_MEAN_STEPS)
+
+    start = evaluate(mean, jnp.full_like(tolerance, jnp.inf), jnp.zeros((), int))
+    return jax.lax.while_loop(unfinished, step, start)
+
+
+def _newton_direction(problem: _Problem, now: _Mean, roots: Array) -> tuple[Array, Array]:
+    """Solve (I + Φᵀ W Φ) δ = Φᵀ α − μ, and return the change of scores |W Φ δ| it predicts.
+
+    By conjugate gradients with the S_k as preconditioner, between projections onto what the
+    likelihood sees: the rows of α sum to zero over classes, so those of μ do.
+    """
+    features = problem.projection.features
+    identified = problem.likelihood.identified(features.dtype)
+
+    def hessian(v: Array) -> Array:
+        return v + features.T @ problem.curvature(now.expected, features @ v)
+
+    def precondition(v: Array) -> Array:
+        solve = jax.vmap(lambda root, v: cho_solve((root, True), v), (0, 1), 1)
+        return solve(roots, v @ identified) @ identified
+
+    gradient = features.T @ now.expected.scores - now.mean
+    direction, _ = jax.scipy.sparse.linalg.cg(
+        hessian, gradient, tol=1e-3, maxiter=MAX_CG_STEPS, M=precondition
+    )
+    change = problem.curvature(now.expected, features @ direction)
+    return direction, _largest_change(change, now.expected.weights)
+
+
+def _largest_change(change: Array, weights: Array) -> Array:
+    """Largest change, relative to weights where these are above 1."""
+    return jnp.max(jnp.abs(change) / jnp.maximum(weights, 1))
