@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ntkbayes._files import atomic_path
 from ntkbayes.datasets import DATASETS, Dataset
 from ntkbayes.evaluation import (
     distance_matrix,
@@ -19,7 +20,6 @@ from ntkbayes.evaluation import (
     wide_table,
     write_report,
 )
-from ntkbayes.evaluation.storage import atomic_path
 from ntkbayes.experiment.comparison import Comparison
 from ntkbayes.experiment.grid import grid_axes, is_plane
 from ntkbayes.methods import METHODS

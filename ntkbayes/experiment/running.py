@@ -12,10 +12,10 @@ import pandas as pd
 import tomli_w
 import xarray as xr
 
+from ntkbayes._files import atomic_path
 from ntkbayes._types import Key, Progress
 from ntkbayes.datasets import Dataset, load_dataset
 from ntkbayes.evaluation import chain_diagnostics, compare, predict, save_predictions
-from ntkbayes.evaluation.storage import atomic_path
 from ntkbayes.experiment.comparison import Comparison
 from ntkbayes.experiment.config import ComparisonConfig
 from ntkbayes.experiment.directory import (
