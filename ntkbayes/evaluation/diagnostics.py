@@ -135,12 +135,13 @@ class ChainDiagnostics(eqx.Module):
         return reasons
 
     def _numbers(self) -> str:
+        plurals = ["" if n == 1 else "s" for n in (self.num_chains, self.num_divergences)]
         bfmi = f"smallest E-BFMI {np.min(self.bfmi):.2f}, " if self.bfmi else ""
         return (
-            f"{self.num_chains} chain{'' if self.num_chains == 1 else 's'}, {self.num_draws} draws: "
+            f"{self.num_chains} chain{plurals[0]}, {self.num_draws} draws: "
             f"largest R-hat of the predictions {self.max_rhat:.3f}, "
             f"smallest ESS {self.min_ess:.0f}, largest MCSE {self.max_mcse:.2g}, {bfmi}"
-            f"{self.num_divergences} divergence{'' if self.num_divergences == 1 else 's'}"
+            f"{self.num_divergences} divergence{plurals[1]}"
         )
 
 

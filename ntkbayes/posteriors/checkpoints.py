@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import equinox as eqx
 import jax
@@ -117,7 +117,7 @@ def load(path: Path, identity: RunIdentity, start: Snapshot, *, num_warmup: int)
     if not path.exists():
         return start
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(_archive(raw), allow_pickle=False) as file:
             header = json.loads(file["header"].tobytes())
             if header["format"] != FORMAT:
                 raise ValueError(header["format"])
@@ -133,6 +133,14 @@ def load(path: Path, identity: RunIdentity, start: Snapshot, *, num_warmup: int)
         f"checkpoint {path} is of another run: data, model, settings, key, number of devices, "
         "machine or versions differ; delete it or choose another path."
     )
+
+
+def _archive(raw: BinaryIO) -> BinaryIO:
+    """Pass on a file only if `np.load` will make an archive of it, rather than an array."""
+    if not zipfile.is_zipfile(raw):
+        raise zipfile.BadZipFile
+    raw.seek(0)
+    return raw
 
 
 def _resumed(file: Any, num_steps: int, start: Snapshot, num_warmup: int) -> Snapshot:

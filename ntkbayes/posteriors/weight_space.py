@@ -64,7 +64,7 @@ class WeightSpacePosterior(HMCPredictor):
         """Evaluate visited networks at the rows of x, one after the other; no key is used."""
 
         def evaluate(draw: Array) -> Float[Array, "m c"]:
-            return self.network.apply(self.weights(draw), x)
+            return self.network.apply(self.weights(draw), x).astype(x.dtype)
 
         return jax.lax.map(evaluate, jnp.asarray(chosen))
 
