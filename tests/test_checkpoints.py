@@ -204,7 +204,7 @@ def test_a_path_that_cannot_be_written_is_refused_before_anything_is_computed(
 
 
 def test_a_comparison_resumes_inside_hmc_and_clears_up(tmp_path, always):
-    config = preset("moons", methods=("hmc",), num_draws=40, num_warmup=60, num_train=12)
+    config = preset("iris", methods=("hmc",), num_draws=40, num_warmup=60, num_train=12)
     path = tmp_path / "resumed" / "predictions" / "hmc.checkpoint.npz"
     always.clear()
 
