@@ -109,8 +109,8 @@ def test_the_softmax_posterior_agrees_with_elliptical_slice_sampling():
         lambda f: log_prob(y, f[:, : len(y)]).sum(axis=1),
         3,
         np.random.default_rng(2),
-        num_chains=50,
-        num_steps=600,
+        num_chains=100,
+        num_steps=900,
     )
     expected = scipy.special.softmax(visited[:, 100:, len(y) :], axis=-1)
     found = scipy.special.softmax(latent, axis=-1)
