@@ -15,6 +15,7 @@ from models import regression_data
 import ntkbayes as nb
 from ntkbayes.experiment import preset, run_comparison
 from ntkbayes.posteriors import chains
+from ntkbayes.posteriors.checkpoints import fingerprint
 from ntkbayes.posteriors.hmc import hmc
 
 X, Y, _ = regression_data()
@@ -114,6 +115,7 @@ sys.path.insert(0, "tests")
 from models import regression_data
 from ntkbayes import Gaussian, dense_network
 from ntkbayes.posteriors import chains
+from ntkbayes.posteriors.checkpoints import fingerprint
 from ntkbayes.posteriors.hmc import hmc
 
 chains.CHECKPOINT_SECONDS = 0.0
@@ -167,6 +169,14 @@ def test_checkpoints_of_other_runs_are_refused_and_kept(changes, saved, always):
         run(**{"space": "weight"} | changes, checkpoint=saved)
     assert not always
     assert saved.read_bytes() == before
+
+
+def test_the_fingerprint_tells_keys_arrays_and_settings_apart():
+    def of(key=0, array=X, **settings):
+        return fingerprint({"x": jnp.asarray(array)}, jax.random.key(key), {"a": 1} | settings)
+
+    assert of() == of()
+    assert len({of(), of(key=1), of(array=X[:4]), of(array=X + 1e-15), of(a=2), of(b=1)}) == 6
 
 
 @pytest.mark.parametrize("kind", ["text", "empty", "truncated", "array", "other arrays", "pickle"])
