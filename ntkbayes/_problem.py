@@ -91,7 +91,8 @@ def infinite_width(network: Network) -> WideNetwork:
     if not isinstance(network, WideNetwork):
         raise ValueError(
             f"a {type(network).__name__} has no infinite-width kernels: use dense_network or "
-            "stax_network here, or train it with linearized_ensemble or deep_ensemble."
+            "stax_network here, train it with linearized_ensemble or deep_ensemble, or sample its "
+            'weights with hmc(…, space="weight").'
         )
     return network
 

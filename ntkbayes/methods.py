@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ntkbayes._types import Key, Progress
     from ntkbayes.datasets import Dataset
     from ntkbayes.likelihoods import Likelihood
@@ -34,6 +36,8 @@ class Problem:
         Type of the Markov chains' matrix products, as in `ntkbayes.hmc`.
     num_members
         Networks of the deep ensemble.
+    checkpoint
+        File from which a method that can resumes, as in `ntkbayes.hmc`; None for none.
     """
 
     data: Dataset
@@ -45,6 +49,7 @@ class Problem:
     num_chains: int = 4
     product_dtype: str | None = None
     num_members: int = 5
+    checkpoint: Path | None = None
 
     def fit(self, function: Callable[..., Predictor], **settings: Any) -> Predictor:
         """Call a fitting function with this model, its training data and further settings."""
@@ -123,6 +128,7 @@ def _hmc(problem: Problem, key: Key, progress: Progress) -> Predictor:
         num_draws=problem.num_draws,
         num_chains=problem.num_chains,
         product_dtype=problem.product_dtype,
+        checkpoint=problem.checkpoint,
         progress=progress,
     )
 

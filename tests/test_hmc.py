@@ -1,4 +1,4 @@
-"""Function-space HMC: exact where the posterior is Gaussian, importance sampling where not."""
+"""Function-space HMC: exact where the posterior is Gaussian, other samplers where it is not."""
 
 import subprocess
 import sys
@@ -7,8 +7,10 @@ import arviz as az
 import jax
 import numpy as np
 import pytest
+import scipy.special
+from monte_carlo import assert_within_standard_errors, elliptical_slice, importance_average
 
-from ntkbayes.likelihoods import Categorical, Gaussian
+from ntkbayes.likelihoods import Bernoulli, Categorical, Gaussian, Poisson
 from ntkbayes.networks import dense_network
 from ntkbayes.posteriors.hmc import hmc
 
@@ -35,14 +37,6 @@ def prior(x1, x2, kernel="ntk"):
     return np.asarray(getattr(NETWORK.kernel(x1, x2), kernel)) / PRIOR_PRECISION
 
 
-def assert_within_standard_errors(draws, expected, *, num_errors=5.0, min_ess=1000):
-    """Compare the mean of draws (chain, draw, …) with `expected`, entry by entry."""
-    draws = draws.reshape(*draws.shape[:2], -1)
-    for series, value in zip(np.moveaxis(draws, 2, 0), np.ravel(expected), strict=True):
-        assert az.ess(series) > min_ess
-        assert abs(series.mean() - value) < num_errors * az.mcse(series, method="mean")
-
-
 @pytest.mark.parametrize("kernel", ["ntk", "nngp"])
 def test_gaussian_noise_gives_the_exact_gaussian_process(kernel):
     x, y = regression_data()
@@ -61,44 +55,72 @@ def test_gaussian_noise_gives_the_exact_gaussian_process(kernel):
     assert_within_standard_errors(centered[..., :, None] * centered[..., None, :], covariance)
 
 
-def test_softmax_posterior_agrees_with_importance_sampling_from_the_prior():
+LIKELIHOODS = {
+    "bernoulli": (
+        Bernoulli(),
+        np.array([0, 1, 0, 1, 1, 0]),
+        lambda y, f: y * f[..., 0] - np.logaddexp(0, f[..., 0]),
+    ),
+    "poisson": (
+        Poisson(),
+        np.array([0, 3, 1, 0, 2, 1]),
+        lambda y, f: y * f[..., 0] - np.exp(f[..., 0]),
+    ),
+    "softmax": (
+        Categorical(3),
+        np.array([0, 1, 2, 1, 0, 2]),
+        lambda y, f: f[..., np.arange(len(y)), y] - scipy.special.logsumexp(f, axis=-1),
+    ),
+}
+"""Likelihood, observations, and log p(y | f) by the textbook, up to a constant."""
+
+
+def run_likelihood(name):
+    """Visited functions at four test points (chain draw m c), and the joint prior covariance."""
+    likelihood, y, _ = LIKELIHOODS[name]
     x, _ = regression_data(6)
-    labels = np.array([0, 1, 0, 1, 1, 0])
     x_test = np.random.default_rng(1).normal(size=(4, 2))
     posterior = hmc(
-        NETWORK,
-        Categorical(2),
-        x,
-        labels,
-        prior_precision=PRIOR_PRECISION,
-        key=jax.random.key(0),
-        num_warmup=300,
-        num_draws=1500,
+        NETWORK, likelihood, x, y, prior_precision=PRIOR_PRECISION, key=jax.random.key(0),
+        num_warmup=300, num_draws=1500,
+    )  # fmt: skip
+    latent = posterior.sample(jax.random.key(3), x_test, num_draws=posterior.num_available)
+    chains = np.asarray(latent).reshape(NUM_CHAINS, 1500, len(x_test), -1)
+    return chains, prior(np.vstack([x, x_test]), np.vstack([x, x_test]))
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "poisson"])
+def test_posteriors_agree_with_importance_sampling_from_the_prior(name):
+    latent, covariance = run_likelihood(name)
+    _, y, log_prob = LIKELIHOODS[name]
+    normal = np.random.default_rng(2).normal(size=(400_000, len(covariance)))
+    functions = (normal @ np.linalg.cholesky(covariance).T)[..., None]
+    log_weights = log_prob(y, functions[:, : len(y)]).sum(axis=1)
+    for power in (1, 2):
+        expected = importance_average(log_weights, functions[:, len(y) :] ** power)
+        assert_within_standard_errors(latent**power, *expected)
+
+
+def test_the_softmax_posterior_agrees_with_elliptical_slice_sampling():
+    latent, covariance = run_likelihood("softmax")
+    _, y, log_prob = LIKELIHOODS["softmax"]
+    visited = elliptical_slice(
+        covariance,
+        lambda f: log_prob(y, f[:, : len(y)]).sum(axis=1),
+        3,
+        np.random.default_rng(2),
+        num_chains=100,
+        num_steps=900,
     )
-    draws = posterior.draw(jax.random.key(3), x_test, num_draws=posterior.num_available)
-    latent = np.asarray(draws.latent)
-    predictive = 1 / (1 + np.exp(latent[..., 0] - latent[..., 1]))
-
-    rng = np.random.default_rng(2)
-    k_joint = prior(np.vstack([x, x_test]), np.vstack([x, x_test]))
-    scale_tril = np.linalg.cholesky(k_joint)
-    functions = np.einsum("ij,sjc->sic", scale_tril, rng.normal(size=(400_000, len(k_joint), 2)))
-    margin = functions[..., 1] - functions[..., 0]
-    signs = 2 * labels - 1
-    weights = np.exp(-np.logaddexp(0, -signs * margin[:, : len(x)]).sum(axis=1))
-    weights /= weights.sum()
-    assert 1 / np.sum(weights**2) > 20_000
-    proposals = 1 / (1 + np.exp(-margin[:, len(x) :]))
-    expected = weights @ proposals
-    importance_error = np.sqrt((weights**2) @ (proposals - expected) ** 2)
-
-    chains = predictive.reshape(NUM_CHAINS, -1, len(x_test))
-    for j in range(len(x_test)):
-        series = chains[..., j]
-        assert az.ess(series) > 1000
-        error = np.hypot(az.mcse(series, method="mean"), importance_error[j])
-        assert error < 0.01
-        assert abs(series.mean() - expected[j]) < 5 * error
+    expected = scipy.special.softmax(visited[:, 100:, len(y) :], axis=-1)
+    found = scipy.special.softmax(latent, axis=-1)
+    for power in (1, 2):
+        axes = dict(chain_axis=0, draw_axis=1)
+        assert az.ess(expected**power, **axes).min() > 1000
+        error = az.mcse(expected**power, method="mean", **axes)
+        assert error.max() < 0.005
+        mean = (expected**power).mean(axis=(0, 1))
+        assert_within_standard_errors(found**power, mean, error)
 
 
 def test_same_key_gives_the_same_draws_and_another_key_does_not():
@@ -190,6 +212,7 @@ def test_settings_record_the_run():
     settings = run_regression(kernel="nngp").settings
     expected = {
         "method": "hmc",
+        "space": "function",
         "kernel": "nngp",
         "prior_precision": PRIOR_PRECISION,
         "num_warmup": 30,
@@ -207,6 +230,13 @@ def test_settings_record_the_run():
         ({"product_dtype": "float16"}, "unknown product_dtype 'float16'"),
         ({"num_chains": 0}, "num_chains must be at least 1"),
         ({"kernel": "ntkk"}, "unknown kernel 'ntkk': did you mean ntk"),
+        ({"space": "weights"}, "unknown space 'weights': did you mean weight"),
+        ({"center": [0.0]}, "center has no meaning in function space"),
+        ({"space": "weight", "kernel": "ntk"}, "kernel has no meaning in weight space"),
+        (
+            {"space": "weight", "product_dtype": "float32"},
+            "product_dtype has no meaning in weight space",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, match):

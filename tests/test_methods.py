@@ -22,7 +22,7 @@ CALLS = {
     "mode": (nb.ensembles, "ntk_ensemble", {"initial": "zero"}),
     "laplace": (nb.posteriors, "laplace", {}),
     "gp": (nb.posteriors, "gp_posterior", {"progress": silent}),
-    "hmc": (nb.posteriors, "hmc", CHAINS | {"key": KEY, "progress": silent}),
+    "hmc": (nb.posteriors, "hmc", CHAINS | {"key": KEY, "checkpoint": None, "progress": silent}),
     "deep-ensemble": (
         *(nb.ensembles, "deep_ensemble"),
         {"num_members": 4, "key": KEY, "progress": silent},

@@ -6,9 +6,9 @@ import scipy.special
 import scipy.stats
 import scoringrules
 import sklearn.metrics
-import xarray as xr
+from markov_chains import correlated, predictions
 
-from ntkbayes.evaluation import chain_diagnostics, distances, metrics
+from ntkbayes.evaluation import distances, metrics
 
 M, C, S = 60, 4, 25
 
@@ -31,21 +31,6 @@ def labels(generator):
 @pytest.fixture
 def uniform():
     return metrics.uniform_weights(M)
-
-
-def predictions(latent, num_chains, task="classification", **stats):
-    """A tree with latent draws (s m c) only, as much as the diagnostics read."""
-    dims = ("chain", "draw", "obs_id", "output")
-    chained = latent.reshape(num_chains, -1, *latent.shape[1:])
-    attrs = {"task": task, "num_chains": num_chains, "method": "HMC", "dataset": "none"}
-    per_draw = {k: (dims[:2], v.reshape(num_chains, -1)) for k, v in stats.items()}
-    return xr.DataTree.from_dict(
-        {
-            "/": xr.Dataset(attrs=attrs),
-            "posterior_predictive": xr.Dataset({"latent": (dims, chained)}),
-            "sample_stats": xr.Dataset(per_draw),
-        }
-    )
 
 
 def test_accuracy_and_brier_are_those_of_scikit_learn(draws, labels, uniform):
@@ -238,78 +223,9 @@ def test_a_single_predictor_adds_nothing_to_the_floor(generator):
     assert not distances.quantile_error(single).any()
 
 
-def correlated(generator, correlation, num_chains=4, num_draws=400, shape=(6, 2)):
-    """Autoregressive chains (s m c) with stationary variance 1."""
-    z = generator.normal(size=(num_chains, num_draws, *shape))
-    for t in range(1, num_draws):
-        z[:, t] = correlation * z[:, t - 1] + np.sqrt(1 - correlation**2) * z[:, t]
-    return z.reshape(-1, *shape)
-
-
 def test_correlated_chains_raise_the_floor_as_their_autocorrelation_says(generator):
     rho = 0.9
     independent = distances.quantile_error(predictions(correlated(generator, 0.0), 4))
     error = distances.quantile_error(predictions(correlated(generator, rho), 4))
     expected = np.sqrt((1 + rho) / (1 - rho))
     assert error.mean() / independent.mean() == pytest.approx(expected, rel=0.2)
-
-
-def test_good_chains_are_reliable(generator):
-    stats = {"diverging": np.zeros(4000, bool)}
-    tree = predictions(correlated(generator, 0.0, num_draws=1000), 4, **stats)
-    found = chain_diagnostics(tree)
-    assert found.reliable
-    assert found.max_rhat < 1.01
-    assert found.min_ess > 3000
-    assert found.verdict.endswith("The chains agree.")
-    assert "4 chains, 4000 draws" in found.verdict
-
-
-def test_chains_at_different_places_are_not_reliable(generator):
-    shifts = np.repeat([0.0, 0.0, 0.0, 2.0], 400)[:, None, None]
-    latent = correlated(generator, 0.0) + shifts * np.array([1.0, -1.0])
-    found = chain_diagnostics(predictions(latent, 4))
-    assert not found.reliable
-    assert found.max_rhat > 1.1
-    assert found.share_above == 1
-    assert "Not reliable: R-hat is above 1.01 for 100.0% of the predictions" in found.verdict
-
-
-def test_slow_chains_are_not_reliable(generator):
-    found = chain_diagnostics(predictions(correlated(generator, 0.98), 4, task="regression"))
-    assert not found.reliable
-    assert found.min_ess < 400
-    assert "ESS is below 400" in found.verdict
-
-
-def test_stuck_chains_are_not_reliable():
-    stuck = np.repeat([0.0, 1.0], 50)[:, None, None] * np.array([[1.0, -1.0]])
-    found = chain_diagnostics(predictions(stuck, 2))
-    assert not found.reliable
-    assert found.max_rhat > 1.01
-
-
-def test_a_prediction_that_no_draw_changes_is_ignored(generator):
-    latent = correlated(generator, 0.0, num_draws=1000)
-    latent[:, 0] = 3.0
-    found = chain_diagnostics(predictions(latent, 4))
-    assert found.reliable
-    assert np.isfinite(found.max_rhat)
-
-
-def test_predictions_that_never_change_leave_nothing_to_disagree_about():
-    found = chain_diagnostics(predictions(np.ones((800, 3, 2)), 2))
-    assert (found.max_rhat, found.min_ess) == (1, 800)
-
-
-def test_divergences_are_counted_and_named(generator):
-    diverging = np.arange(4000) < 3
-    tree = predictions(correlated(generator, 0.0, num_draws=1000), 4, diverging=diverging)
-    found = chain_diagnostics(tree)
-    assert found.num_divergences == 3
-    assert "3 divergences. The chains agree; look into the divergences." in found.verdict
-
-
-def test_a_single_chain_is_refused(generator):
-    with pytest.raises(ValueError, match="at least 2 chains, but HMC has 1"):
-        chain_diagnostics(predictions(generator.normal(size=(9, 2, 2)), 1))

@@ -4,7 +4,7 @@
   and `load_predictions` keep it on disk; `probabilities`, `observations` and `pooled` give arrays.
 - comparison: `compare` (every metric with its standard error), `paired_differences`,
   `distance_matrix`, `wide_table`.
-- chains: `chain_diagnostics`, R-hat and ESS of the predictions.
+- chains: `chain_diagnostics`, R-hat, ESS and MCSE of the predictions, and what the sampler says.
 - figures: `plot_reliability`, `plot_predictive_distributions`, `plot_probability_maps` (at
   `grid_points`), `plot_bands`, `plot_coverage`, `plot_distance_heatmap`, `plot_metric_forest`.
 - report: `write_report`, one HTML file.

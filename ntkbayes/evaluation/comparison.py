@@ -12,6 +12,7 @@ import xarray as xr
 
 from ntkbayes._checks import check_choice
 from ntkbayes.evaluation import metrics
+from ntkbayes.evaluation.diagnostics import check_reference
 from ntkbayes.evaluation.measures import (
     Marginals,
     distance_floor,
@@ -44,7 +45,9 @@ METRICS = {
 """Names of the metrics of each task, in the order of the tables."""
 
 
-def compare(trees: dict[str, xr.DataTree], *, reference: str | None) -> pd.DataFrame:
+def compare(
+    trees: dict[str, xr.DataTree], *, reference: str | None, require_reliable: bool = True
+) -> pd.DataFrame:
     """Compare methods by every metric of the task, in long form.
 
     Parameters
@@ -54,6 +57,8 @@ def compare(trees: dict[str, xr.DataTree], *, reference: str | None) -> pd.DataF
     reference
         Method to measure distances from, such as "HMC"; None for no distances. The reference has
         no distance from itself.
+    require_reliable
+        Refuse Markov chains as a reference whose `chain_diagnostics` are not reliable.
 
     Returns
     -------
@@ -67,9 +72,13 @@ def compare(trees: dict[str, xr.DataTree], *, reference: str | None) -> pd.DataF
     ------
     ValueError
         If there are no predictions, if they are not of the same dataset, split and observations,
-        or if `reference` is not among the methods.
+        or if `reference` is not among the methods, or not reliable.
     """
     check_comparable(trees)
+    if reference is not None:
+        check_choice("reference", reference, trees)
+        if require_reliable:
+            check_reference(reference, trees[reference])
     marginals = {method: Marginals(tree) for method, tree in trees.items()}
     resampled = _resample(trees, marginals, reference)
     first = next(iter(trees.values()))
@@ -95,7 +104,11 @@ def compare(trees: dict[str, xr.DataTree], *, reference: str | None) -> pd.DataF
 
 
 def paired_differences(
-    trees: dict[str, xr.DataTree], *, baseline: str, reference: str | None
+    trees: dict[str, xr.DataTree],
+    *,
+    baseline: str,
+    reference: str | None,
+    require_reliable: bool = True,
 ) -> pd.DataFrame:
     """Compare every method with one baseline: metric of the method minus metric of the baseline.
 
@@ -104,7 +117,7 @@ def paired_differences(
 
     Parameters
     ----------
-    trees, reference
+    trees, reference, require_reliable
         As in `compare`.
     baseline
         Method that is subtracted.
@@ -121,9 +134,13 @@ def paired_differences(
         As in `compare`, and if `baseline` is not among the methods.
     """
     check_comparable(trees)
+    if reference is not None:
+        check_choice("reference", reference, trees)
+        if require_reliable:
+            check_reference(reference, trees[reference])
+    check_choice("baseline", baseline, trees)
     marginals = {method: Marginals(tree) for method, tree in trees.items()}
     resampled = _resample(trees, marginals, reference)
-    check_choice("baseline", baseline, trees)
     rows = [
         {
             "method": method,
@@ -215,8 +232,6 @@ def _resample(
     trees: dict[str, xr.DataTree], marginals: dict[str, Marginals], reference: str | None
 ) -> dict[tuple[str, str], np.ndarray]:
     """Every metric of every method, on the test points (first) and on their resamples."""
-    if reference is not None:
-        check_choice("reference", reference, trees)
     weights = _weights(trees)
     resampled = {}
     for method, tree in trees.items():

@@ -10,8 +10,8 @@ import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ntkbayes._files import atomic_path
 from ntkbayes.evaluation._style import label, png
-from ntkbayes.evaluation.storage import atomic_path
 
 __all__ = ["write_report"]
 

@@ -1,15 +1,13 @@
 """Predictions on disk, and as plain arrays; `predictions` says what the groups hold."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import scipy.special
 import xarray as xr
 
+from ntkbayes._files import atomic_path
 from ntkbayes._types import Float
 
 __all__ = ["load_predictions", "observations", "pooled", "probabilities", "save_predictions"]
@@ -99,15 +97,3 @@ def probabilities(tree: xr.DataTree) -> Float[np.ndarray, "s m c"]:
     if logits.shape[-1] == 1:
         logits = np.concatenate([np.zeros_like(logits), logits], axis=-1)
     return scipy.special.softmax(logits, axis=-1)
-
-
-@contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path`; move it there when the block ends without an error."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

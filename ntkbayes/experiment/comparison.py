@@ -26,7 +26,7 @@ class Comparison(eqx.Module):
     metrics
         Long form, from `compare`, with a column ``seed``.
     diagnostics
-        Title → diagnosis of the predictions of methods with several Markov chains.
+        Title → diagnosis of the predictions of methods with Markov chains.
     out
         Directory of the results.
     """
@@ -54,7 +54,9 @@ class Comparison(eqx.Module):
 
 
 def _chain_remark(title: str, found: ChainDiagnostics) -> str:
-    return f"{'' if found.reliable else 'WARNING: '}{title}: {found.verdict}"
+    if found.reliable:
+        return f"{title}: {found.verdict}"
+    return f"WARNING: {title}: {found.verdict} Distances from it are withheld."
 
 
 def _training_remark(title: str, stats: xr.Dataset) -> str:

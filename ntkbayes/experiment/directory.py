@@ -8,8 +8,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import xarray as xr
 
+from ntkbayes._files import atomic_path
 from ntkbayes.evaluation import load_predictions
-from ntkbayes.evaluation.storage import atomic_path
 from ntkbayes.experiment.config import ComparisonConfig
 
 __all__ = [

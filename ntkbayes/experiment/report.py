@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ntkbayes._files import atomic_path
 from ntkbayes.datasets import DATASETS, Dataset
 from ntkbayes.evaluation import (
     distance_matrix,
@@ -19,7 +20,6 @@ from ntkbayes.evaluation import (
     wide_table,
     write_report,
 )
-from ntkbayes.evaluation.storage import atomic_path
 from ntkbayes.experiment.comparison import Comparison
 from ntkbayes.experiment.grid import grid_axes, is_plane
 from ntkbayes.methods import METHODS
@@ -60,8 +60,12 @@ def _figures(comparison: Comparison) -> dict[str, tuple[str, Any]]:
             figures["bands"] = ("The latent function and its bands", _bands(trees, data))
         figures["coverage"] = ("Coverage of central intervals", plot_coverage(trees))
         distance = "Wasserstein-1 (standardised target units)"
-    if len(trees) > 1:
-        heatmap = plot_distance_heatmap(distance_matrix(trees), label=distance)
+    found = comparison.diagnostics
+    sound = {
+        title: tree for title, tree in trees.items() if title not in found or found[title].reliable
+    }
+    if len(sound) > 1:
+        heatmap = plot_distance_heatmap(distance_matrix(sound), label=distance)
         figures["distances"] = ("Distances between the methods", heatmap)
     figures["metrics"] = ("Every metric", plot_metric_forest(comparison.metrics))
     return figures

@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -12,10 +13,17 @@ import pandas as pd
 import tomli_w
 import xarray as xr
 
+from ntkbayes._files import atomic_path
 from ntkbayes._types import Key, Progress
 from ntkbayes.datasets import Dataset, load_dataset
-from ntkbayes.evaluation import chain_diagnostics, compare, predict, save_predictions
-from ntkbayes.evaluation.storage import atomic_path
+from ntkbayes.evaluation import (
+    ChainDiagnostics,
+    chain_diagnostics,
+    compare,
+    predict,
+    save_predictions,
+)
+from ntkbayes.evaluation.diagnostics import from_markov_chains
 from ntkbayes.experiment.comparison import Comparison
 from ntkbayes.experiment.config import ComparisonConfig
 from ntkbayes.experiment.directory import (
@@ -74,14 +82,14 @@ def run_comparison(
     write_text(directory / "environment.json", json.dumps(environment(), indent=2) + "\n")
     predictions = _all_predictions(config, problem, directory, report_progress)
     report_progress("metrics", 1 - LAST_STEPS_SHARE)
-    metrics = _metrics(config, predictions)
-    with atomic_path(directory / "metrics.parquet") as temporary:
-        metrics.to_parquet(temporary, index=False)
     diagnostics = {
         title: chain_diagnostics(tree)
         for title, tree in predictions.items()
-        if int(tree.attrs["num_chains"]) > 1
+        if from_markov_chains(tree)
     }
+    metrics = _metrics(config, predictions, diagnostics)
+    with atomic_path(directory / "metrics.parquet") as temporary:
+        metrics.to_parquet(temporary, index=False)
     comparison = Comparison(config, problem.data, predictions, metrics, diagnostics, directory)
     report_progress("figures and report", 1 - LAST_STEPS_SHARE / 2)
     write_figures_and_report(comparison)
@@ -142,9 +150,12 @@ def _all_predictions(
             on_progress(method.title, share * (done + method.cost * fraction))
 
         progress(0.0)
-        tree = _compute(name, problem, jax.random.key(config.seed), progress)
+        checkpoint = paths[name].with_suffix(".checkpoint.npz")
+        resumable = replace(problem, checkpoint=checkpoint)
+        tree = _compute(name, resumable, jax.random.key(config.seed), progress)
         tree.attrs["comparison"] = settings
         save_predictions(tree, paths[name])
+        checkpoint.unlink(missing_ok=True)
         found[name], done = tree, done + method.cost
     return {METHODS[name].title: found[name] for name in METHODS if name in found}
 
@@ -178,8 +189,14 @@ def _num_draws(predictor: Predictor, wanted: int) -> int:
     return max(number // chains, 1) * chains
 
 
-def _metrics(config: ComparisonConfig, predictions: dict[str, xr.DataTree]) -> pd.DataFrame:
+def _metrics(
+    config: ComparisonConfig,
+    predictions: dict[str, xr.DataTree],
+    diagnostics: dict[str, ChainDiagnostics],
+) -> pd.DataFrame:
+    """Every metric; distances from the reference only if it is there and reliable."""
     reference = METHODS[REFERENCE].title
-    long = compare(predictions, reference=reference if reference in predictions else None)
+    usable = reference in diagnostics and diagnostics[reference].reliable
+    long = compare(predictions, reference=reference if usable else None, require_reliable=False)
     long.insert(list(long.columns).index("metric"), "seed", config.seed)
     return long

@@ -1,0 +1,181 @@
+"""HMC over functions: the exact posterior of the infinitely wide model.
+
+The function at the training points is f = L z with K = L Lᵀ and z (n c) ~ N(0, I), whose
+posterior log density is, up to a constant,
+
+    −½ ‖z‖² + Σᵢ log p(yᵢ | (L z)ᵢ).
+
+Chains start at random around the mode and move in coordinates that make the *posterior* nearly
+isotropic: the eigenbasis of K, scaled by (K⁻¹ + w I)⁻¹ᐟ² with w a typical curvature of the
+likelihood.
+At test points the same function continues as B z + C ε, with [B, C] the rows that extend L.
+
+References
+----------
+Murray & Adams 2010, arXiv 1006.0868 (whitening).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import solve_triangular
+
+from ntkbayes._linalg import covariance_factor, extend_factor
+from ntkbayes._problem import TrainingSet, kernel_name, prior_kernel
+from ntkbayes._types import Array, Float, Key
+from ntkbayes.likelihoods import Likelihood
+from ntkbayes.networks import Network
+from ntkbayes.posteriors.chains import Chains, Target
+from ntkbayes.posteriors.hmc_predictor import HMCPredictor
+from ntkbayes.solvers import find_mode
+
+__all__ = ["FunctionSpacePosterior", "sample_functions"]
+
+START_TOLERANCE = 1e-2
+
+
+class FunctionSpacePosterior(HMCPredictor):
+    """Visited functions of the infinitely wide model.
+
+    Attributes
+    ----------
+    factor
+        L, with L Lᵀ the prior covariance at the training points.
+    chains
+        Its positions are the visited z.
+    kernel
+        Prior covariance: ``"ntk"`` or ``"nngp"``.
+    """
+
+    likelihood: Likelihood
+    train: TrainingSet
+    network: Network
+    factor: Float[Array, "n n"]
+    chains: Chains
+    prior_precision: float
+    kernel: str = eqx.field(static=True)
+
+    @property
+    def whitened(self) -> Float[Array, "s n c"]:
+        """The visited z, chain by chain: ``factor @ z`` is the function at the training points."""
+        return self.chains.position
+
+    def functions(
+        self, key: Key, x: Float[Array, "m d"], chosen: np.ndarray
+    ) -> Float[Array, "s m c"]:
+        """Continue visited functions to the rows of x.
+
+        The key decides only what the posterior leaves open given the function at the training
+        points. Costs O(m³ + m² c s) time.
+        """
+        prior = partial(
+            prior_kernel, self.network, prior_precision=self.prior_precision, kind=self.kernel
+        )
+        name = kernel_name(self.network, self.kernel)
+        cross, conditional = extend_factor(self.factor, prior(self.train.x, x), prior(x), name=name)
+        z = self.whitened[chosen]
+        noise = jax.random.normal(key, (len(chosen), len(x), z.shape[2]), z.dtype)
+        latent = jnp.einsum("mn,snc->smc", cross, z)
+        return latent + jnp.einsum("mk,skc->smc", conditional, noise)
+
+    @property
+    def space(self) -> str:
+        """``"function"``."""
+        return "function"
+
+    def prior_settings(self) -> dict[str, Any]:
+        """Name the kernel."""
+        return {"kernel": self.kernel}
+
+
+def sample_functions(
+    network: Network,
+    likelihood: Likelihood,
+    train: TrainingSet,
+    *,
+    prior_precision: float,
+    kernel: str,
+    product_dtype: str | None,
+    run: Callable[[Target], Chains],
+) -> FunctionSpacePosterior:
+    """Sample z with `run`, which is `run_chains` with everything but its target.
+
+    Raises
+    ------
+    ValueError
+        If the network has no such kernel, or K is not positive definite.
+    """
+    covariance = prior_kernel(network, train.x, prior_precision=prior_precision, kind=kernel)
+    factor = covariance_factor(covariance, name=kernel_name(network, kernel))
+    # NumPyro draws momenta in the default type, and its loops refuse to mix types.
+    default = jnp.result_type(float)
+    target = _target(
+        likelihood,
+        covariance.astype(default),
+        factor.astype(default),
+        train.targets.astype(default),
+    )
+    sampled = target
+    if product_dtype is not None:
+        sampled = eqx.tree_at(lambda t: t.root, target, target.root.astype(product_dtype))
+    chains = run(sampled)
+    rotation = solve_triangular(factor, target.root.astype(factor.dtype), lower=True)
+    position = chains.position.astype(train.x.dtype)
+    whitened = jnp.einsum("ij,sjc->sic", rotation, position)
+    return FunctionSpacePosterior(
+        likelihood=likelihood,
+        train=train,
+        network=network,
+        factor=factor,
+        chains=eqx.tree_at(lambda c: c.position, chains, whitened),
+        prior_precision=prior_precision,
+        kernel=kernel,
+    )
+
+
+class _FunctionTarget(Target):
+    """The density of position u, with f = R u and R Rᵀ = (K⁻¹ + w I)⁻¹ in K's eigenbasis."""
+
+    likelihood: Likelihood
+    root: Float[Array, "n n"]
+    prior_weight: Float[Array, "n"]
+    targets: Float[Array, "n c"]
+    mode: Float[Array, "n c"]
+
+    def potential(self, position: Float[Array, "n c"]) -> Float[Array, ""]:
+        """½ ‖z‖² − Σ log p(yᵢ | fᵢ), where ‖z‖² = fᵀ K⁻¹ f = Σ prior_weight u²."""
+        f = (self.root @ position.astype(self.root.dtype)).astype(position.dtype)
+        log_likelihood = jax.vmap(self.likelihood.log_prob)(self.targets, f)
+        prior = 0.5 * jnp.sum(self.prior_weight[:, None] * position**2)
+        return prior - jnp.sum(log_likelihood)
+
+    def start(self, key: Key) -> Float[Array, "n c"]:
+        """Draw around the mode, wider than the posterior, whose deviations are about 1 here."""
+        shape, dtype = self.targets.shape, self.targets.dtype
+        return self.mode + jax.random.uniform(key, shape, dtype, -2.0, 2.0)
+
+    def settings(self) -> dict[str, Any]:
+        """Name space and likelihood."""
+        return {"space": "function", "likelihood": self.likelihood.settings()}
+
+
+def _target(likelihood: Likelihood, k: Array, factor: Array, targets: Array) -> _FunctionTarget:
+    """Scale the eigenbasis of K by a typical curvature w, the likelihood's at f = 0.
+
+    Data narrow the posterior along leading eigenvectors only. In these coordinates that is a
+    diagonal scale: w removes most of it, and the sampler's diagonal mass matrix learns the rest.
+    """
+    vectors, singular_values, _ = jnp.linalg.svd(factor)
+    num_outputs = targets.shape[1]
+    curvature = likelihood.curvature(jnp.zeros(num_outputs, targets.dtype))
+    prior_weight = 1 / (1 + jnp.trace(curvature) / num_outputs * singular_values**2)
+    root = vectors * (singular_values * jnp.sqrt(prior_weight))[None, :]
+    # A rough mode will do: f = K a = R u at u = (s / √prior_weight) Vᵀ a.
+    a = find_mode(k, likelihood, targets, tolerance=START_TOLERANCE).a
+    mode = (singular_values / jnp.sqrt(prior_weight))[:, None] * (vectors.T @ a)
+    return _FunctionTarget(likelihood, root, prior_weight, targets, mode)
