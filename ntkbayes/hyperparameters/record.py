@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ntkbayes.evaluation._style import NotebookFigure, grid_shape, new_figure, styled
+from ntkbayes.evaluation._style import NotebookFigure, finish_panels, grid_shape, new_figure, styled
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import WideNetwork
 
@@ -74,7 +74,7 @@ class HyperparameterSelection(eqx.Module):
     @property
     def num_agreeing(self) -> int:
         """How many restarts reached the best value."""
-        return int(self.restarts["agrees"].sum())
+        return int(np.sum(self._restarts("agrees")))
 
     @property
     def warnings(self) -> list[str]:
@@ -86,9 +86,9 @@ class HyperparameterSelection(eqx.Module):
                 f"the optimum sits on a bound: {name} = {limit:.4g}, its {side} bound; widen "
                 f"bounds[{name!r}], or leave {name} out of the parameters."
             )
-        best = self.restarts["value"].eq(self.value)
-        if not self.restarts["converged"][best].any():
-            slope = self.restarts["slope"][best].min()
+        best = int(np.flatnonzero(self._restarts("value") == self.value)[0])
+        if not self._restarts("converged")[best]:
+            slope = self._restarts("slope")[best]
             texts.append(
                 f"the best restart did not converge: a slope of {slope:.2g} nats is left; use more "
                 "restarts or narrower bounds."
@@ -96,16 +96,22 @@ class HyperparameterSelection(eqx.Module):
         return texts
 
     @property
-    def summary(self) -> str:
-        """Values, objective, agreement of the restarts, and warnings if there are any."""
+    def description(self) -> str:
+        """Objective, agreement of the restarts, failures and values, in one line."""
+        found = f"{self.value:.5g} nats; {self.num_agreeing} of {len(self.restarts)} restarts agree"
+        failures = int(np.sum(self._restarts("num_failures")))
+        if failures:
+            found += f"; {failures} of {len(self.trace)} evaluations failed"
         values = ", ".join(f"{name} {value:.4g}" for name, value in self.values.items())
-        failures = int(self.restarts["num_failures"].sum())
-        parts = [
-            f"{values} by {OBJECTIVES[self.objective]} ({self.value:.4g} nats; "
-            f"{self.num_agreeing} of {len(self.restarts)} restarts agree"
-            + (f"; {failures} evaluations failed)." if failures else ").")
-        ]
-        return " ".join([*parts, *(f"WARNING: {text}" for text in self.warnings)])
+        return f"chosen by {OBJECTIVES[self.objective]} ({found}): {values}."
+
+    @property
+    def summary(self) -> str:
+        """The description, and the warnings if there are any."""
+        return "\n".join([self.description, *(f"WARNING: {text}" for text in self.warnings)])
+
+    def _restarts(self, column: str) -> np.ndarray:
+        return np.asarray(self.restarts[column])
 
     def _side(self, name: str) -> str:
         """``"lower"``, ``"upper"``, or empty inside the bounds."""
@@ -128,40 +134,38 @@ def plot_optimization_trace(selection: HyperparameterSelection) -> NotebookFigur
     """
     names = ["value", *selection.values]
     rows, columns = grid_shape(len(names), max_columns=3)
-    figure = new_figure(0.4 + 2.3 * columns, 0.6 + 1.75 * rows)
+    figure = new_figure(0.6 + 2.3 * columns, 0.8 + 1.75 * rows)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
-    best = int(selection.restarts["value"].eq(selection.value).idxmax())
-    order = sorted(selection.restarts.index, key=lambda restart: restart == best)
+    best = int(np.flatnonzero(selection.restarts["value"] == selection.value)[0])
+    order = [*(i for i in range(len(selection.restarts)) if i != best), best]
     for axes, name in zip(panels, names, strict=False):
         for restart in order:
-            _draw_restart(axes, selection.trace, restart, name, best=restart == best)
+            rows = selection.trace.loc[selection.trace["restart"] == restart]
+            _draw_restart(axes, rows, name, selection.value if restart == best else None)
         if name == "value":
             axes.set_title(f"{OBJECTIVES[selection.objective]} (nats)")
             _show_the_end(axes, selection)
         else:
-            axes.set(title=name, yscale="log")
+            axes.set(title=name.replace("_", " "), yscale="log")
             for bound in selection.bounds[name]:
                 axes.axhline(bound, color="0.5", lw=0.8, ls="--")
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    for i, axes in enumerate(panels):
-        axes.set_visible(i < len(names))
-        axes.tick_params(labelbottom=len(names) - columns <= i)
-    figure.supxlabel("iteration", fontsize=9)
+    finish_panels(panels, len(names), columns, xlabel="iteration")
     _explain(figure, selection)
     return figure
 
 
-def _draw_restart(axes: Axes, trace: pd.DataFrame, restart: int, name: str, *, best: bool) -> None:
-    rows = trace[trace["restart"] == restart]
+def _draw_restart(axes: Axes, rows: pd.DataFrame, name: str, selected: float | None) -> None:
+    """Draw one restart; the best one with a ring where the objective has its `selected` value."""
     path = rows[rows["accepted"] & rows["failure"].eq("")]
-    color, width, order = (BEST_COLOR, 1.6, 3) if best else (OTHER_COLOR, 1.0, 2)
+    color, width, order = (OTHER_COLOR, 1.0, 2) if selected is None else (BEST_COLOR, 1.6, 3)
     axes.plot(path["iteration"], path[name], ".-", color=color, lw=width, ms=3.5, zorder=order)
-    if best and len(path):
-        end = path.iloc[-1]
-        axes.plot(end["iteration"], end[name], "o", mfc="white", mec=color, ms=5.5, zorder=4)
     failed = rows[rows["failure"].ne("")]
     if name != "value":
         axes.plot(failed["iteration"], failed[name], "x", color=FAILED_COLOR, ms=4, zorder=3)
+    if selected is not None:
+        end = rows.loc[rows["value"].sub(selected).abs().idxmin()]
+        axes.plot(end["iteration"], end[name], "o", mfc="white", mec=color, ms=5.5, zorder=4)
 
 
 def _show_the_end(axes: Axes, selection: HyperparameterSelection) -> None:
@@ -183,7 +187,7 @@ def _explain(figure: NotebookFigure, selection: HyperparameterSelection) -> None
     }
     if len(selection.restarts) == 1:
         del shown["other restarts"]
-    if selection.restarts["num_failures"].sum():
+    if np.sum(np.asarray(selection.restarts["num_failures"])) > 0:
         shown["failed"] = Line2D([], [], color=FAILED_COLOR, marker="x", ls="", ms=4)
-    ncols = min(len(shown), max(1, int(figure.get_figwidth() / 1.4)))
+    ncols = min(len(shown), max(1, int(figure.get_figwidth() / 1.25)))
     figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=ncols)
