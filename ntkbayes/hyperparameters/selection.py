@@ -5,99 +5,34 @@ Gradients go through the network's kernel and, where there is a mode, through th
 
 References
 ----------
-Rasmussen & Williams 2006, §5.4–5.5. Byrd, Lu, Nocedal, Zhu 1995 (L-BFGS-B).
+Rasmussen & Williams 2006, §5.4–5.5.
 """
 
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-import scipy.optimize
 
 from ntkbayes._checks import check_at_least, check_choice, check_not_empty, check_positive
 from ntkbayes._problem import TrainingSet, checked_inputs, infinite_width, training_set
 from ntkbayes._types import AnyArray, Key, Progress, silent, typed
-from ntkbayes.hyperparameters.objectives import Model, objective_and_gradient
+from ntkbayes.hyperparameters.objectives import Model
 from ntkbayes.hyperparameters.record import OBJECTIVES, HyperparameterSelection
+from ntkbayes.hyperparameters.search import STATIONARY, Evaluation, Search, minimize, slope_left
 from ntkbayes.likelihoods import Gaussian, Likelihood
 from ntkbayes.networks import Network
 from ntkbayes.networks.dense import DenseNetwork
-from ntkbayes.solvers import default_tolerance
 
 __all__ = ["select_hyperparameters"]
 
 RANGES = {"prior_precision": 1e4, "noise_variance": 1e4, "weight_scale": 10.0, "bias_scale": 100.0}
 """Hyperparameter → by what factor it may leave its start without other bounds."""
-MAX_ITERATIONS = 100
-MAX_RUNS = 4
-STATIONARY = 0.01
-"""Slope in nats at which a point is stationary: where curvatures are 1, 5e-5 nats are left."""
 AGREEMENT = 0.05
 """Nats by which restarts may differ; a Bayes factor of exp 0.05 decides nothing."""
-
-
-@dataclass
-class _Evaluation:
-    """One evaluation of what is minimised, in nats."""
-
-    point: np.ndarray
-    value: float
-    gradient: np.ndarray
-    failure: str
-    iteration: int
-    accepted: bool
-
-
-@dataclass
-class _Search:
-    """One restart: evaluates for SciPy, and keeps everything."""
-
-    names: list[str]
-    model: Model
-    train: TrainingSet
-    validation: TrainingSet | None
-    progress: Progress
-    evaluations: list[_Evaluation] = field(default_factory=list)
-    iteration: int = 0
-
-    def __call__(self, point: np.ndarray) -> tuple[float, np.ndarray]:
-        """Value and gradient; after a failure a flat value above all accepted ones.
-
-        SciPy's line search cannot interpolate infinity, but steps back from this.
-        """
-        value, gradient, failure = _evaluate(
-            dict(zip(self.names, point, strict=True)), self.model, self.train, self.validation
-        )
-        first = not self.evaluations
-        row = _Evaluation(
-            point.copy(), value, gradient, failure, self.iteration + (not first), first
-        )
-        self.evaluations.append(row)
-        if failure:
-            start = self.evaluations[0].value
-            return (0.0 if first else start + 1 + abs(start)), np.zeros_like(point)
-        return value, gradient
-
-    def accept(self, intermediate_result: scipy.optimize.OptimizeResult) -> None:
-        """Note which evaluation ended an iteration."""
-        self.iteration += 1
-        for row in reversed(self.evaluations):
-            if np.array_equal(row.point, intermediate_result.x):
-                row.accepted = True
-                break
-        self.progress(1 - math.exp(-self.iteration / 15))
-
-    @property
-    def best(self) -> _Evaluation | None:
-        """The best evaluation, None if all failed."""
-        fine = [row for row in self.evaluations if not row.failure]
-        return min(fine, key=lambda row: row.value) if fine else None
 
 
 @typed
@@ -143,7 +78,7 @@ def select_hyperparameters(
         model has, except a bias scale of 0: that of a network without biases.
     bounds
         Hyperparameter → smallest and largest value; else a factor 10⁴ about the start for
-        precision and variance, 10 for the scales.
+        precision and variance, 10 for the weight scale, 100 for the bias scale.
     num_restarts
         Number of starts, ≥ 1.
     kernel
@@ -165,9 +100,9 @@ def select_hyperparameters(
     Notes
     -----
     An evaluation costs about 5 n³ operations per output of a softmax, and 5 n³ in all with other
-    likelihoods; memory 5 n² numbers for each. Precision and weight scale both scale the kernel
-    and are determined by the data to different degrees: restarts that agree in value may differ in
-    them.
+    likelihoods; memory 5 n² numbers for each. With ReLU the data hardly tell apart two scales that
+    both grow and a prior precision that grows with them: leave ``"weight_scale"`` out where the
+    optimum runs to a bound.
     """
     check_choice("kernel", kernel, ("ntk", "nngp"))
     check_choice("objective", objective, OBJECTIVES)
@@ -184,13 +119,13 @@ def select_hyperparameters(
         def share(done: float, number: int = number) -> None:
             progress((number + done) / num_restarts)
 
-        search = _Search(names, model, train, validation, share)
-        _minimize(search, start, limits)
+        search = Search(names, model, train, validation, share)
+        minimize(search, start, limits)
         searches.append(search)
         share(1.0)
     selection = _selection(objective, model, limits, searches, validation)
     for text in selection.warnings:
-        warnings.warn(text, UserWarning, stacklevel=2)
+        warnings.warn(text, UserWarning, stacklevel=4)  # past the decorator
     return selection
 
 
@@ -292,56 +227,11 @@ def _starts(
     return np.concatenate([given[None], low + share * (high - low)])
 
 
-def _evaluate(
-    log_values: dict[str, float],
-    model: Model,
-    train: TrainingSet,
-    validation: TrainingSet | None,
-) -> tuple[float, np.ndarray, str]:
-    """Value and gradient in nats, and why they are NaN if they are."""
-    nothing = np.full(len(log_values), np.nan)
-    try:
-        value, gradient, residual = jax.device_get(
-            objective_and_gradient(
-                {name: jnp.asarray(value) for name, value in log_values.items()},
-                model,
-                train,
-                validation,
-            )
-        )
-    except eqx.EquinoxRuntimeError:
-        return math.nan, nothing, "a matrix is not positive definite"
-    slopes = np.array([gradient[name] for name in log_values])
-    if not residual <= default_tolerance(train.x.dtype):
-        return math.nan, nothing, "the mode was not found"
-    if not (np.isfinite(value) and np.isfinite(slopes).all()):
-        return math.nan, nothing, "not finite"
-    return float(value), slopes, ""
-
-
-def _minimize(search: _Search, start: np.ndarray, limits: dict[str, tuple[float, float]]) -> None:
-    """Run L-BFGS-B, and again from where it stalled: its memory may be of another region."""
-    for _ in range(MAX_RUNS):
-        scipy.optimize.minimize(
-            search,
-            start,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=np.log(list(limits.values())),
-            callback=search.accept,
-            options={"maxiter": MAX_ITERATIONS, "ftol": 1e-10, "gtol": STATIONARY / 10},
-        )
-        best = search.best
-        if best is None or _slope(best, limits) <= STATIONARY:
-            return
-        start = best.point
-
-
 def _selection(
     objective: str,
     model: Model,
     limits: dict[str, tuple[float, float]],
-    searches: list[_Search],
+    searches: list[Search],
     validation: TrainingSet | None,
 ) -> HyperparameterSelection:
     """Gather the restarts.
@@ -378,7 +268,7 @@ def _selection(
     )
 
 
-def _trace(searches: list[_Search], scale: float) -> pd.DataFrame:
+def _trace(searches: list[Search], scale: float) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
@@ -396,14 +286,14 @@ def _trace(searches: list[_Search], scale: float) -> pd.DataFrame:
 
 
 def _restarts(
-    found: list[tuple[_Evaluation | None, _Search]],
-    best: _Evaluation,
+    found: list[tuple[Evaluation | None, Search]],
+    best: Evaluation,
     limits: dict[str, tuple[float, float]],
     scale: float,
 ) -> pd.DataFrame:
     rows = []
     for end, search in found:
-        slope = math.nan if end is None else _slope(end, limits)
+        slope = math.nan if end is None else slope_left(end, limits)
         value = math.nan if end is None else end.value
         rows.append(
             {
@@ -416,10 +306,3 @@ def _restarts(
             }
         )
     return pd.DataFrame(rows).rename_axis("restart")
-
-
-def _slope(end: _Evaluation, limits: dict[str, tuple[float, float]]) -> float:
-    """Largest entry of the gradient, leaving out those that only a bound keeps from descent."""
-    low, high = np.log(list(limits.values())).T
-    inside = np.clip(end.point - end.gradient, low, high)
-    return float(np.max(np.abs(inside - end.point)))
