@@ -11,6 +11,8 @@ Data flows one way:
 - ``ensembles``    `ntk_ensemble` (closed form), `linearized_ensemble` (finite networks in their
                    tangent spaces), `deep_ensemble` (really trained)
 - ``posteriors``   `laplace`, `gp_posterior`, `hmc`
+- ``hyperparameters``
+                   `select_hyperparameters`: by log marginal likelihood or validation data
 - ``evaluation``   `predict` → ArviZ DataTree → `compare`, plots, report
 - ``methods``      the methods by name: `METHODS`
 - ``experiment``   `run_comparison`: all methods on one data set, resumable; ``cli`` calls it

@@ -3,6 +3,7 @@ from . import (
     ensembles,
     evaluation,
     experiment,
+    hyperparameters,
     likelihoods,
     methods,
     networks,
@@ -13,6 +14,7 @@ from . import (
 from .datasets import DATASETS, Dataset, load_dataset, make_dataset
 from .ensembles import deep_ensemble, linearized_ensemble, ntk_ensemble
 from .evaluation import compare, load_predictions, predict, save_predictions
+from .hyperparameters import select_hyperparameters
 from .likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson, smooth_labels
 from .networks import (
     Network,
@@ -59,6 +61,7 @@ __all__ = [
     "finite_network",
     "gp_posterior",
     "hmc",
+    "hyperparameters",
     "laplace",
     "likelihoods",
     "linearize",
@@ -76,6 +79,7 @@ __all__ = [
     "predictors",
     "probit_probabilities",
     "save_predictions",
+    "select_hyperparameters",
     "smooth_labels",
     "solvers",
     "stax_network",

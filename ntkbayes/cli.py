@@ -87,6 +87,14 @@ def _compare(
     num_train: Annotated[
         int | None, typer.Option(help="Training points. Default: the dataset's own.")
     ] = None,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="First choose prior precision, noise and bias scale by log marginal likelihood "
+            "on the training points; all methods share them.",
+        ),
+    ] = False,
 ) -> None:
     """Compare methods on one dataset: table, figures and a report.
 
@@ -103,6 +111,7 @@ def _compare(
             prior_precision=prior_precision,
             num_draws=num_draws,
             num_train=num_train,
+            tune=tune,
         )
         directory = out or Path("runs") / dataset
         _start_jax()

@@ -4,13 +4,15 @@ import dataclasses
 import json
 import tomllib
 
+import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
 from ntkbayes import cli
-from ntkbayes.datasets import DATASETS
+from ntkbayes.datasets import DATASETS, load_dataset
+from ntkbayes.ensembles import ntk_ensemble
 from ntkbayes.evaluation import load_predictions
 from ntkbayes.experiment import (
     ComparisonConfig,
@@ -18,8 +20,11 @@ from ntkbayes.experiment import (
     preset,
     run_comparison,
     running,
+    tuning,
 )
+from ntkbayes.likelihoods import Gaussian
 from ntkbayes.methods import METHODS
+from ntkbayes.networks import dense_network
 
 QUICK = ("laplace", "mode", "ntk-ensemble")
 IRIS = ["compare", "iris", "--methods", ",".join(QUICK), "--num-draws", "50"]
@@ -232,6 +237,107 @@ def test_a_regression_run_draws_bands_and_coverage(tmp_path):
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {
         *("bands", "coverage", "distances", "metrics")
     }
+
+
+SINE = ["compare", "sine", "--methods", "mode", "--num-draws", 20, "--num-train", 12, "--tune"]
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """A finished run with tuned hyperparameters; its directory and what it printed."""
+    out = tmp_path_factory.mktemp("runs") / "sine"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "_start_jax", lambda: None)
+        result = invoke(*SINE, "--out", out)
+    assert result.exit_code == 0, result.output
+    return out, result
+
+
+def contents(out):
+    return json.loads((out / "hyperparameters.json").read_text())
+
+
+def test_a_tuned_run_uses_shows_and_keeps_what_it_chose(tuned):
+    out, result = tuned
+    content, tree = contents(out), load_predictions(out / "predictions" / "mode.nc")
+    values = content["values"]
+    assert list(values) == ["prior_precision", "noise_variance", "bias_scale"]
+    assert content["value"] == max(v for v in content["trace"]["value"] if v is not None)
+    text = " ".join(result.stdout.split())
+    assert "Hyperparameters chosen by log marginal likelihood" in text
+    assert f"prior_precision {values['prior_precision']:.4g}" in text
+    assert "choosing hyperparameters" in result.stderr
+    assert json.loads(tree.attrs["comparison"])["selected"] == values
+    report = (out / "report.html").read_text()
+    assert "How the hyperparameters were chosen" in report
+    assert (out / "figures" / "hyperparameters.png").exists()
+
+
+def test_every_method_gets_the_tuned_model(tuned):
+    """The mode as saved is the one fitted by hand with the values of the file."""
+    out, _ = tuned
+    values = contents(out)["values"]
+    data = load_dataset("sine", seed=0, num_train=12)
+    mode = ntk_ensemble(
+        dense_network(bias_scale=values["bias_scale"]),
+        Gaussian(values["noise_variance"]),
+        data.x_train,
+        data.y_train,
+        prior_precision=values["prior_precision"],
+        initial="zero",
+    )
+    saved = load_predictions(out / "predictions" / "mode.nc")["posterior_predictive/latent"]
+    np.testing.assert_allclose(saved[0, 0, :, 0], mode.mean(data.x_test)[:, 0], rtol=1e-9)
+
+
+def test_a_tuned_run_that_resumes_does_not_choose_again(tuned, monkeypatch):
+    out, before = tuned
+    monkeypatch.setattr(tuning, "select_hyperparameters", lambda *a, **k: pytest.fail("chosen"))
+    monkeypatch.setattr(running, "_compute", lambda *a: pytest.fail("computed"))
+    result = invoke(*SINE, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == before.stdout
+
+
+def test_a_truncated_choice_is_redone_with_the_same_numbers(tuned, monkeypatch):
+    out, before = tuned
+    path = out / "hyperparameters.json"
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2])
+    monkeypatch.setattr(running, "_compute", lambda *a: pytest.fail("computed"))
+    result = invoke(*SINE, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert path.read_text() == text
+    assert result.stdout == before.stdout
+
+
+def test_predictions_with_other_hyperparameters_are_not_taken_for_ones_own(tuned):
+    out, _ = tuned
+    config = preset("sine", methods=("mode",), num_draws=20, num_train=12, tune=True)
+    values, path = contents(out)["values"], out / "predictions" / "mode.nc"
+    read = directory.read_predictions
+    assert read(path, directory.fingerprint(config, values)) is not None
+    others = values | {"bias_scale": 2 * values["bias_scale"]}
+    for selected in (others, None):
+        assert read(path, directory.fingerprint(config, selected)) is None
+
+
+def test_a_tuned_run_is_not_mixed_with_an_untuned_one(tuned):
+    assert_refused(invoke(*SINE[:-1], "--out", tuned[0]), "other settings", "tune")
+
+
+def test_a_choice_on_a_bound_is_a_warning_below_the_table(tuned, finished):
+    out, _ = tuned
+    config = preset("sine", methods=("mode",), num_draws=20, num_train=12, tune=True)
+    problem = running._problem(config)
+    chosen = tuning.tune(config, problem, out, lambda done: None)
+    low, high = chosen.bounds["bias_scale"]
+    edge = dataclasses.replace(chosen, values=chosen.values | {"bias_scale": high})
+    comparison = dataclasses.replace(finished[1], selection=edge)
+    warnings = [text for text in comparison.remarks if text.startswith("WARNING")]
+    assert len(warnings) == 1
+    assert f"bias_scale = {high:.4g}, its upper bound" in warnings[0]
+    assert low < chosen.values["bias_scale"] < high
 
 
 @pytest.mark.parametrize("command", ["datasets", "methods"])

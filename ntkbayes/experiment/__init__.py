@@ -1,9 +1,9 @@
 """One experiment: all methods on one dataset, from data to report, resumable.
 
 A run is a directory: ``config.toml`` (what was asked), ``environment.json`` (what it ran on),
-``predictions/<method>.nc`` (one DataTree per method), ``metrics.parquet`` (long form),
-``figures/`` and ``report.html``. Every file is written atomically. A method whose file can be read
-and was made with the same settings is not computed again.
+``hyperparameters.json`` (if they are tuned), ``predictions/<method>.nc`` (one DataTree per
+method), ``metrics.parquet`` (long form), ``figures/`` and ``report.html``. Every file is written
+atomically. What can be read and was made with the same settings is not computed again.
 """
 
 from ntkbayes.experiment.comparison import Comparison

@@ -10,6 +10,8 @@ from ntkbayes.datasets import Dataset
 from ntkbayes.evaluation import ChainDiagnostics
 from ntkbayes.evaluation._style import label
 from ntkbayes.experiment.config import ComparisonConfig
+from ntkbayes.experiment.tuning import tuning_remarks
+from ntkbayes.hyperparameters import HyperparameterSelection
 
 __all__ = ["Comparison"]
 
@@ -29,6 +31,8 @@ class Comparison(eqx.Module):
         Title → diagnosis of the predictions of methods with Markov chains.
     out
         Directory of the results.
+    selection
+        The hyperparameters all methods share, if they were tuned.
     """
 
     config: ComparisonConfig
@@ -37,11 +41,13 @@ class Comparison(eqx.Module):
     metrics: pd.DataFrame
     diagnostics: dict[str, ChainDiagnostics]
     out: Path
+    selection: HyperparameterSelection | None = None
 
     @property
     def remarks(self) -> list[str]:
         """What a reader of the table must know: warnings, Monte-Carlo error and units."""
         return [
+            *(tuning_remarks(self.selection, len(self.data.x_train)) if self.selection else ()),
             *(_chain_remark(title, found) for title, found in self.diagnostics.items()),
             *(
                 _training_remark(title, tree["sample_stats"].ds)

@@ -39,6 +39,9 @@ class ComparisonConfig(eqx.Module):
         Of HMC: type of its matrix products, as in `ntkbayes.hmc`.
     num_members
         Networks of the deep ensemble.
+    tune
+        Whether `prior_precision`, `noise_variance` and `bias_scale` are only where a search for the
+        largest log marginal likelihood starts.
 
     Raises
     ------
@@ -62,6 +65,7 @@ class ComparisonConfig(eqx.Module):
     num_chains: int = 4
     product_dtype: str | None = None
     num_members: int = 5
+    tune: bool = False
 
     def __check_init__(self):
         check_choice("dataset", self.dataset, DATASETS)

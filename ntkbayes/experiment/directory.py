@@ -3,6 +3,7 @@
 import json
 import tempfile
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -68,9 +69,14 @@ def check_same_settings(directory: Path, config: ComparisonConfig) -> None:
             )
 
 
-def fingerprint(config: ComparisonConfig) -> str:
-    """Text that is the same for the same settings; the choice of methods aside."""
+def fingerprint(config: ComparisonConfig, selected: Mapping[str, float] | None = None) -> str:
+    """Text that is the same for the same settings; the choice of methods aside.
+
+    `selected` are the hyperparameters a tuned comparison found.
+    """
     settings = config.settings()
+    if selected is not None:
+        settings["selected"] = dict(selected)
     del settings["methods"]
     dtype = str(jnp.result_type(float))
     return json.dumps(settings | {"dtype": dtype}, sort_keys=True)

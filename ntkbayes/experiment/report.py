@@ -22,6 +22,7 @@ from ntkbayes.evaluation import (
 )
 from ntkbayes.experiment.comparison import Comparison
 from ntkbayes.experiment.grid import grid_axes, is_plane
+from ntkbayes.hyperparameters import plot_optimization_trace
 from ntkbayes.methods import METHODS
 
 __all__ = ["write_figures_and_report"]
@@ -39,8 +40,14 @@ def write_figures_and_report(comparison: Comparison) -> None:
         table=wide_table(comparison.metrics),
         figures=dict(figures.values()),
         notes=comparison.remarks,
-        settings=comparison.config.settings(),
+        settings=comparison.config.settings() | _selected(comparison),
     )
+
+
+def _selected(comparison: Comparison) -> dict[str, float]:
+    """Name the hyperparameters a tuned comparison used, beside those it started from."""
+    values = {} if comparison.selection is None else comparison.selection.values
+    return {f"{name} (chosen)": value for name, value in values.items()}
 
 
 def _figures(comparison: Comparison) -> dict[str, tuple[str, Any]]:
@@ -68,6 +75,9 @@ def _figures(comparison: Comparison) -> dict[str, tuple[str, Any]]:
         heatmap = plot_distance_heatmap(distance_matrix(sound), label=distance)
         figures["distances"] = ("Distances between the methods", heatmap)
     figures["metrics"] = ("Every metric", plot_metric_forest(comparison.metrics))
+    if comparison.selection is not None:
+        figure = plot_optimization_trace(comparison.selection)
+        figures["hyperparameters"] = ("How the hyperparameters were chosen", figure)
     return figures
 
 

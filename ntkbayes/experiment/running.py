@@ -37,6 +37,8 @@ from ntkbayes.experiment.directory import (
 from ntkbayes.experiment.environment import environment
 from ntkbayes.experiment.grid import grid_draws, is_plane
 from ntkbayes.experiment.report import write_figures_and_report
+from ntkbayes.experiment.tuning import tune, tuned_problem
+from ntkbayes.hyperparameters import HyperparameterSelection
 from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
 from ntkbayes.methods import METHODS, REFERENCE, Method, Problem
 from ntkbayes.networks import dense_network
@@ -48,6 +50,7 @@ OnProgress = Callable[[str, float], None]
 """Called with what is being done, and the finished fraction of the whole run."""
 
 LAST_STEPS_SHARE = 0.05
+TUNING_SHARE = 0.25
 NUM_GRID_DRAWS = 200
 
 
@@ -80,7 +83,16 @@ def run_comparison(
     make_directories(directory)
     write_text(directory / "config.toml", tomli_w.dumps(config.settings()))
     write_text(directory / "environment.json", json.dumps(environment(), indent=2) + "\n")
-    predictions = _all_predictions(config, problem, directory, report_progress)
+    selection = None
+    if config.tune:
+        selection = tune(
+            config,
+            problem,
+            directory,
+            lambda done: report_progress("choosing hyperparameters", TUNING_SHARE * done),
+        )
+        problem = tuned_problem(problem, selection)
+    predictions = _all_predictions(config, problem, selection, directory, report_progress)
     report_progress("metrics", 1 - LAST_STEPS_SHARE)
     diagnostics = {
         title: chain_diagnostics(tree)
@@ -90,7 +102,9 @@ def run_comparison(
     metrics = _metrics(config, predictions, diagnostics)
     with atomic_path(directory / "metrics.parquet") as temporary:
         metrics.to_parquet(temporary, index=False)
-    comparison = Comparison(config, problem.data, predictions, metrics, diagnostics, directory)
+    comparison = Comparison(
+        config, problem.data, predictions, metrics, diagnostics, directory, selection
+    )
     report_progress("figures and report", 1 - LAST_STEPS_SHARE / 2)
     write_figures_and_report(comparison)
     report_progress("done", 1.0)
@@ -130,24 +144,29 @@ def _likelihood(config: ComparisonConfig, data: Dataset) -> Likelihood:
 
 
 def _all_predictions(
-    config: ComparisonConfig, problem: Problem, directory: Path, on_progress: OnProgress
+    config: ComparisonConfig,
+    problem: Problem,
+    selection: HyperparameterSelection | None,
+    directory: Path,
+    on_progress: OnProgress,
 ) -> dict[str, xr.DataTree]:
     """Predictions by title, read if they are there, the quick methods computed first."""
-    settings = fingerprint(config)
+    settings = fingerprint(config, None if selection is None else selection.values)
+    begin = 0.0 if selection is None else TUNING_SHARE
     paths = {name: directory / "predictions" / f"{name}.nc" for name in config.methods}
     found = {
         name: tree for name, path in paths.items() if (tree := read_predictions(path, settings))
     }
     for name in found:
-        on_progress(f"{METHODS[name].title}: kept from an earlier run", 0.0)
+        on_progress(f"{METHODS[name].title}: kept from an earlier run", begin)
     missing = sorted(set(paths) - set(found), key=lambda name: METHODS[name].cost)
-    share = (1 - LAST_STEPS_SHARE) / max(sum(METHODS[name].cost for name in missing), 1.0)
+    share = (1 - LAST_STEPS_SHARE - begin) / max(sum(METHODS[name].cost for name in missing), 1.0)
     done = 0.0
     for name in missing:
         method = METHODS[name]
 
         def progress(fraction: float, method: Method = method, done: float = done) -> None:
-            on_progress(method.title, share * (done + method.cost * fraction))
+            on_progress(method.title, begin + share * (done + method.cost * fraction))
 
         progress(0.0)
         checkpoint = paths[name].with_suffix(".checkpoint.npz")

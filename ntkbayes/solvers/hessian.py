@@ -347,8 +347,21 @@ def _coupling(weights: Array, inverse: Array) -> tuple[Array, Array]:
 def _invert(matrix: Array, *, name: str, remedy: str) -> tuple[Array, Array]:
     """Inverse and log determinant of a positive definite matrix."""
     factor = cholesky(matrix, name=name, remedy=remedy)
+    return _inverse_and_log_det(matrix, jax.lax.stop_gradient(factor))
+
+
+@jax.custom_jvp
+def _inverse_and_log_det(matrix: Array, factor: Array) -> tuple[Array, Array]:
+    """B⁻¹ and log det B from the factor of B; their derivatives are −B⁻¹ dB B⁻¹ and tr B⁻¹ dB."""
     inverse = cho_solve((factor, True), jnp.eye(len(matrix), dtype=matrix.dtype))
     return inverse, 2 * jnp.sum(jnp.log(jnp.diagonal(factor)))
+
+
+@_inverse_and_log_det.defjvp
+def _inverse_and_log_det_jvp(primals, tangents):
+    inverse, log_det = _inverse_and_log_det(*primals)
+    change = tangents[0]
+    return (inverse, log_det), (-inverse @ change @ inverse, jnp.vdot(inverse, change))
 
 
 def _per_output(stack: Float[Array, "k n n"], v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
