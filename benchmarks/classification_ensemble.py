@@ -17,7 +17,6 @@ the same kernel, which finds one mode per class and no draw.
 """
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
@@ -25,51 +24,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import sklearn.datasets
+from common import PrecomputedKernel, digits, results, timed, write_results
 from sklearn.gaussian_process import GaussianProcessClassifier
-from sklearn.gaussian_process.kernels import Kernel
 
 import ntkbayes as nb
 from ntkbayes.experiment.environment import environment
 
 PRECISIONS = (1.0, 0.1, 0.01)
 TOLERANCE = 1e-6
-
-
-class PrecomputedKernel(Kernel):
-    """The network's kernel in scikit-learn's form, without parameters."""
-
-    def __init__(self, network, prior_precision):
-        self.network = network
-        self.prior_precision = prior_precision
-
-    def __call__(self, X, Y=None, eval_gradient=False):
-        """Kernel between rows of X and Y."""
-        return np.asarray(self.network.ntk(X, Y)) / self.prior_precision
-
-    def diag(self, X):
-        """Diagonal of the kernel."""
-        return np.diag(self(X))
-
-    def is_stationary(self):
-        """Whether it depends on differences only."""
-        return False
-
-
-def data(num_train):
-    """Centred digits, divided by one common scale."""
-    x, y = sklearn.datasets.load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(x))[:num_train]
-    x = x[order] - x[order].mean(axis=0)
-    return x / np.sqrt(np.mean(x**2)), y[order]
-
-
-def timed(function):
-    """Return the result and the seconds of a second call; the first one compiles."""
-    jax.block_until_ready(function())
-    start = time.perf_counter()
-    result = jax.block_until_ready(function())
-    return result, time.perf_counter() - start
 
 
 def seconds_per_equivalent(network, x):
@@ -149,11 +111,10 @@ def main():
     parser.add_argument("--num-draws", type=int, default=256)
     parser.add_argument("--max-steps", type=int, default=1000)
     parser.add_argument("--skip-peers", action="store_true")
-    default_out = Path(__file__).parent / "results" / "classification_ensemble.json"
-    parser.add_argument("--out", type=Path, default=default_out)
+    parser.add_argument("--out", type=Path, default=results("classification_ensemble"))
     options = parser.parse_args()
 
-    x, y = data(options.num_train)
+    x, y = digits(options.num_train)
     network = nb.dense_network()
     rows = []
     print("   λ  initial   GEMM/member (max)  + shared  iterations  residual   s/member")
@@ -183,9 +144,7 @@ def main():
         "peers": peers,
         "environment": environment(),
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"written: {options.out}")
+    write_results(options.out, result)
 
 
 if __name__ == "__main__":
