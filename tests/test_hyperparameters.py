@@ -99,10 +99,10 @@ def test_the_gradient_of_the_gaussian_evidence_is_its_finite_difference():
         np.testing.assert_allclose(gradient[name], (up - down) / (2 * h), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("case", ["softmax", "poisson"])
-def test_the_gradient_of_the_validation_objective_is_its_finite_difference(case):
-    model = Model(NETWORK, CASES[case][0], 0.2, "ntk")
-    point, h = log_values(model), 1e-3
+def test_the_gradient_of_the_validation_objective_is_its_finite_difference():
+    """Errors are h² · third derivative, 1e-6."""
+    case, h = "softmax", 1e-3
+    point = log_values(Model(NETWORK, CASES[case][0], 0.2, "ntk"))
     _, gradient = evaluate(case, validate=True)
     for name in point:
         up, down = (
