@@ -20,7 +20,6 @@ from pathlib import Path
 import arviz as az
 import blackjax
 import jax
-import jax.numpy as jnp
 import numpy as np
 from common import PrecomputedKernel, digits, results, timed, write_results
 from sklearn.gaussian_process import GaussianProcessClassifier
@@ -71,6 +70,7 @@ def chains(num_train, num_warmup, num_draws):
     """Effective draws of predictive probabilities per second, of both samplers."""
     x, y = digits(num_train + NUM_TEST)
     likelihood, key = nb.Categorical(10), jax.random.key(0)
+    train = training_set(likelihood, x[:num_train], y[:num_train])
     runs = {
         "ntkbayes": partial(
             run_chains, key=key, num_warmup=num_warmup, num_draws=num_draws,
@@ -92,7 +92,7 @@ def chains(num_train, num_warmup, num_draws):
 
         for _ in range(2):
             posterior = sample_functions(
-                nb.dense_network(), likelihood, training_set(likelihood, x[:num_train], y[:num_train]),
+                nb.dense_network(), likelihood, train,
                 prior_precision=PRIOR_PRECISION, kernel="ntk", product_dtype=None, run=stopwatch,
             )  # fmt: skip
         total = NUM_CHAINS * num_draws
