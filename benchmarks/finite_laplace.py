@@ -43,7 +43,7 @@ def network():
 
 
 def torch_copy(params):
-    """The same network in PyTorch."""
+    """Copy the network to PyTorch."""
     model = torch.nn.Sequential(
         torch.nn.Linear(64, WIDTH), torch.nn.Tanh(), torch.nn.Linear(WIDTH, 10)
     ).double()

@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 import ntkbayes as nb
 from ntkbayes.kernels import memory
 from ntkbayes.solvers import (
+    default_tolerance,
     find_mode,
     hessian_at,
     preconditioner,
@@ -269,3 +270,17 @@ def test_a_draw_of_nan_is_never_certified():
     )
     with pytest.raises(ValueError, match="2 of 2 draws did not converge"):
         require_converged(solution, tolerance=1e-3)
+
+
+@pytest.mark.parametrize("prior_precision", [0.02, 0.001])
+def test_the_mode_is_found_where_a_mean_curvature_says_nothing(prior_precision):
+    """Iris: one class apart, two that touch; conjugate gradients fail at some precisions."""
+    data = nb.load_dataset("iris", seed=0)
+    k = nb.dense_network(bias_scale=0.745).ntk(data.x_train) / prior_precision
+    likelihood = nb.Categorical(3)
+    targets = likelihood.targets(data.y_train)
+    tolerance = default_tolerance(k.dtype)
+    mode = find_mode(k, likelihood, targets, tolerance=tolerance)
+    error = np.abs(np.asarray(mode.a) - (np.asarray(targets) - softmax(k @ mode.a))).max()
+    assert error <= tolerance
+    np.testing.assert_allclose(mode.residual, error, atol=1e-3 * tolerance)
