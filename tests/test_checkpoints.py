@@ -13,7 +13,7 @@ from finite_models import linear_model
 from models import regression_data
 
 import ntkbayes as nb
-from ntkbayes.experiment import preset, run_comparison
+from ntkbayes.experiment import preset, run_comparison, running
 from ntkbayes.posteriors import chains
 from ntkbayes.posteriors.checkpoints import fingerprint
 from ntkbayes.posteriors.hmc import hmc
@@ -133,6 +133,7 @@ hmc(
 """What `run` does, in a process of its own."""
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_a_run_that_another_one_finishes(tmp_path, always):
     path = tmp_path / "run.npz"
     killed = subprocess.run([sys.executable, "-c", KILLED, path], check=False)
@@ -213,7 +214,8 @@ def test_a_path_that_cannot_be_written_is_refused_before_anything_is_computed(
             checkpoint=tmp_path / place)  # fmt: skip
 
 
-def test_a_comparison_resumes_inside_hmc_and_clears_up(tmp_path, always):
+def test_a_comparison_resumes_inside_hmc_and_clears_up(tmp_path, always, monkeypatch):
+    monkeypatch.setattr(running, "write_figures_and_report", lambda comparison: None)
     config = preset("iris", methods=("hmc",), num_draws=40, num_warmup=60, num_train=12)
     path = tmp_path / "resumed" / "predictions" / "hmc.checkpoint.npz"
     always.clear()

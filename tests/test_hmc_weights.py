@@ -31,7 +31,7 @@ def short_run(network=LINEAR, likelihood=GAUSSIAN, x=X, y=Y, **changes):
 
 def all_draws(posterior, x=X_TEST):
     latent = posterior.sample(jax.random.key(1), x, num_draws=posterior.num_available)
-    return np.asarray(latent).reshape(NUM_CHAINS, NUM_DRAWS, len(x), -1)
+    return np.asarray(latent).reshape(NUM_CHAINS, -1, len(x), latent.shape[-1])
 
 
 def assert_moments(latent, mean, covariance):
@@ -85,7 +85,7 @@ def test_weight_space_and_function_space_agree_on_a_linear_classifier():
     x, y, x_test = classification_data(num_classes=2)
     network = LinearModel(2 * jax.random.normal(jax.random.key(5), (2, 30)))
     weights, functions = (
-        all_draws(run(network, nb.Bernoulli(), x, y, space=space), x_test)
+        all_draws(run(network, nb.Bernoulli(), x, y, space=space, num_draws=800), x_test)
         for space in ("weight", "function")
     )
     for power in (1, 2):
