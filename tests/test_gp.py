@@ -40,6 +40,7 @@ def prior(x1, x2=None):
 
 
 BERNOULLI, CATEGORICAL, POISSON = nb.Bernoulli(), nb.Categorical(3), nb.Poisson()
+BOTH = pytest.mark.parametrize("likelihood", [BERNOULLI, CATEGORICAL], ids=repr)
 EACH = pytest.mark.parametrize("likelihood", [BERNOULLI, CATEGORICAL, POISSON], ids=repr)
 SETTINGS = {"prior_precision": LAMBDA, "tolerance": 1e-8}
 
@@ -100,6 +101,17 @@ def test_expectations_of_one_output_are_integrals(scale):
         rate = np.exp(mean + scale**2 / 2)
         np.testing.assert_allclose(counts.weights[0, 0], rate, rtol=1e-9)
         np.testing.assert_allclose(counts.scores[0, 0], 1 - rate, rtol=1e-9)
+
+
+@EACH
+def test_curvature_products_are_those_of_the_likelihood_where_f_is_certain(likelihood):
+    f, v = jax.random.normal(jax.random.key(0), (2, 6, likelihood.num_outputs))
+    targets = jnp.full_like(f, 1 / likelihood.num_outputs)
+    rule = expectations.quadrature(likelihood.num_outputs, f.dtype)
+    expected = expectations.expectations(likelihood, targets, f, jnp.zeros_like(f), rule)
+    product = expectations.curvature_product(likelihood, targets, expected, v)
+    dense = jnp.einsum("ncd,nd->nc", jax.vmap(likelihood.curvature)(f), v)
+    np.testing.assert_allclose(product, dense, rtol=1e-12)
 
 
 class Logistic(gpx.likelihoods.Bernoulli):
@@ -225,7 +237,7 @@ def test_all_training_points_as_inducing_points_change_nothing(likelihood):
         np.testing.assert_allclose(other.covariance(x_test), full.covariance(x_test), atol=1e-6)
 
 
-@EACH
+@BOTH
 def test_the_bound_rises_with_inducing_points_to_that_of_all_training_points(likelihood):
     x, y, _, _ = problem(likelihood)
     full = nb.gp_posterior(NETWORK, likelihood, x, y, **SETTINGS)
@@ -257,7 +269,7 @@ def test_repeated_training_points_are_chosen_once():
     np.testing.assert_allclose(gp.elbo, full.elbo, rtol=1e-5)
 
 
-@EACH
+@BOTH
 def test_permuting_the_training_data_changes_nothing(likelihood):
     x, y, x_test, z = problem(likelihood)
     order = np.random.default_rng(0).permutation(len(x))
@@ -288,12 +300,40 @@ def test_draws_and_variances_have_the_moments(inducing):
 
 
 def test_flat_directions_and_weak_priors_converge():
-    """Two classes and a weak prior, where half the curvature would make the mean oscillate."""
+    """Two classes, for which the diagonals Λ alone are half the curvature between logits."""
     x, y, _ = classification_data(num_train=20, num_classes=2)
     model = (NETWORK, nb.Categorical(2), x, y)
     gp = nb.gp_posterior(*model, prior_precision=1e-3)
     assert gp.fit.num_iterations < 40
     np.testing.assert_allclose(gp.fit.mean.sum(axis=1), 0, atol=1e-6)
+
+
+def test_large_counts_need_and_get_a_line_search():
+    """From a mean of zero the full Newton step overshoots to e^1000."""
+    x, _, _ = regression_data(num_train=12)
+    y = np.round(np.exp(6 + np.asarray(x[:, 0])))
+    gp = nb.gp_posterior(NETWORK, POISSON, x, y, prior_precision=0.1)
+    spread = np.sqrt(np.asarray(gp.variance(x)))
+    assert np.all(np.abs(np.asarray(gp.mean(x)) - np.log(y)[:, None]) < 4 * spread)
+    # Λ = E e^f = y − α, and at the optimum μ = Φᵀ α.
+    np.testing.assert_allclose(gp.fit.weights, y[:, None] - gp.fit.scores, rtol=1e-3)
+    np.testing.assert_allclose(gp.fit.mean, gp.projection.features.T @ gp.fit.scores, atol=1e-3)
+
+
+def test_the_nngp_kernel_is_the_covariance_of_the_prior():
+    """Nearly nothing is learnt from noisy data, or by a prior of nearly no variance."""
+    x, y, x_test, z = problem(BERNOULLI)
+    nngp = np.asarray(NETWORK.nngp(x_test))
+    for likelihood, targets, prior_precision in (
+        (nb.Gaussian(1e8), y.astype(float), 1.0),
+        (BERNOULLI, y, 1e6),
+    ):
+        gp = nb.gp_posterior(
+            NETWORK, likelihood, x, targets,
+            prior_precision=prior_precision, kernel="nngp", inducing=z,
+        )  # fmt: skip
+        covariance = gp.covariance(x_test)[:, 0, :, 0]
+        np.testing.assert_allclose(covariance, nngp / prior_precision, rtol=1e-4)
 
 
 def test_single_precision_agrees_with_double():

@@ -154,9 +154,10 @@ def fit_variational(
     dtype = targets.dtype
     rule = quadrature(likelihood.num_outputs, dtype)
     problem = _Problem(likelihood, targets, projection, rule)
-    start = problem.expect(jnp.zeros_like(targets), jnp.zeros_like(targets))
     mean = jnp.zeros((len(projection.z), targets.shape[1]), dtype)
-    scores, weights = start.scores, start.weights
+    scores = jnp.zeros_like(targets)
+    curvature = jnp.diagonal(likelihood.curvature(jnp.zeros(likelihood.num_outputs, dtype)))
+    weights = jnp.broadcast_to(curvature, targets.shape)
     rate, change, change_before = 1.0, np.inf, np.inf
     for iteration in range(1, MAX_ITERATIONS + 1):
         step = _variational_step(problem, mean, weights, jnp.asarray(0.05 * tolerance, dtype))
@@ -226,17 +227,16 @@ def _maximise_mean(
         direction, change = _newton_direction(problem, now, roots)
         slack = 10 * jnp.finfo(mean.dtype).eps * jnp.abs(now.objective)
 
-        def ascended(trial: tuple[Array, _Mean]) -> Array:
-            return trial[1].objective >= now.objective - slack
+        def rejected(trial: tuple[Array, _Mean]) -> Array:
+            return ~(trial[1].objective >= now.objective - slack) & (trial[0] > 1e-6)
 
         def halve(trial: tuple[Array, _Mean]) -> tuple[Array, _Mean]:
             length = 0.5 * trial[0]
             return length, evaluate(now.mean + length * direction, change, now.num_steps + 1)
 
-        trial = halve((jnp.full_like(slack, 2), now))
-        return jax.lax.while_loop(lambda trial: ~ascended(trial) & (trial[0] > 1e-6), halve, trial)[
-            1
-        ]
+        # Twice the step, which counts as rejected, so that the full step is the first one tried.
+        before = eqx.tree_at(lambda mean: mean.objective, now, jnp.full_like(slack, -jnp.inf))
+        return jax.lax.while_loop(rejected, halve, (jnp.full_like(slack, 2), before))[1]
 
     def unfinished(now: _Mean) -> Array:
         return (now.change > tolerance) & (now.num_steps < MAX_MEAN_STEPS)
