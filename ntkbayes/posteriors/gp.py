@@ -133,7 +133,9 @@ class VariationalGP(GaussianPredictor):
     def covariance(self, x: AnyArray) -> Float[Array, "m c m c"]:
         """Posterior covariance, zero between outputs; memory (m c)² numbers."""
         _, covariances = self.moments(x)
-        return jnp.einsum("kij,kl->ikjl", covariances, jnp.eye(len(covariances), dtype=covariances.dtype))
+        return jnp.einsum(
+            "kij,kl->ikjl", covariances, jnp.eye(len(covariances), dtype=covariances.dtype)
+        )
 
     def variance(self, x: AnyArray) -> Float[Array, "m c"]:
         """Diagonal of `covariance`."""
