@@ -334,6 +334,8 @@ def test_the_nngp_kernel_is_the_covariance_of_the_prior():
         )  # fmt: skip
         covariance = gp.covariance(x_test)[:, 0, :, 0]
         np.testing.assert_allclose(covariance, nngp / prior_precision, rtol=1e-4)
+    factor = gp.projection.factor
+    np.testing.assert_allclose(factor @ factor.T, NETWORK.nngp(z) / prior_precision, rtol=1e-9)
 
 
 def test_single_precision_agrees_with_double():
