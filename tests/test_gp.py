@@ -397,7 +397,7 @@ def test_settings_out_of_range_are_refused(settings, message):
 @pytest.mark.parametrize(
     ("likelihood", "inducing", "num_bytes", "message"),
     [
-        (CATEGORICAL, None, 10 * 8 * 49 - 1, r"variational GP .* use fewer inducing points"),
+        (CATEGORICAL, None, 10 * 8 * 49 - 1, r"variational GP .* use inducing points"),
         (CATEGORICAL, 3, 7 * 8 * 21 - 1, r"variational GP .* use fewer inducing points"),
         (CATEGORICAL, 3, 2 * 8 * 21 - 1, r"choice of inducing points .* choose fewer"),
         (nb.Gaussian(0.1), 3, 3 * 8 * 21 - 1, r"GP regression with .* use fewer inducing points"),
