@@ -334,6 +334,8 @@ def test_the_nngp_kernel_is_the_covariance_of_the_prior():
         )  # fmt: skip
         covariance = gp.covariance(x_test)[:, 0, :, 0]
         np.testing.assert_allclose(covariance, nngp / prior_precision, rtol=1e-4)
+    factor = gp.projection.factor
+    np.testing.assert_allclose(factor @ factor.T, NETWORK.nngp(z) / prior_precision, rtol=1e-9)
 
 
 def test_single_precision_agrees_with_double():
@@ -395,7 +397,7 @@ def test_settings_out_of_range_are_refused(settings, message):
 @pytest.mark.parametrize(
     ("likelihood", "inducing", "num_bytes", "message"),
     [
-        (CATEGORICAL, None, 10 * 8 * 49 - 1, r"variational GP .* use fewer inducing points"),
+        (CATEGORICAL, None, 10 * 8 * 49 - 1, r"variational GP .* use inducing points"),
         (CATEGORICAL, 3, 7 * 8 * 21 - 1, r"variational GP .* use fewer inducing points"),
         (CATEGORICAL, 3, 2 * 8 * 21 - 1, r"choice of inducing points .* choose fewer"),
         (nb.Gaussian(0.1), 3, 3 * 8 * 21 - 1, r"GP regression with .* use fewer inducing points"),

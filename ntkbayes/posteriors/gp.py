@@ -252,7 +252,7 @@ def gp_posterior(
         return GPRegression(likelihood, *shared, posteriors, num_inducing, elbo)
     check_variational_memory(
         len(train.x), len(train.x if z is None else z), likelihood.num_outputs, train.x.dtype,
-        remedy="use fewer inducing points (inducing=...)",
+        remedy=f"use {'' if z is None else 'fewer '}inducing points (inducing=...)",
     )  # fmt: skip
     projection = project(prior, train.x, z, name=kernel_name(network, kernel))
     fit = fit_variational(
