@@ -462,6 +462,12 @@ def test_bad_settings_are_refused(network, changes, match, trained):
         fit(network, trained[network], **changes)
 
 
+def test_params_that_are_not_finite_are_refused(trained):
+    params = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), trained[SMOOTH])
+    with pytest.raises(ValueError, match="params must be finite"):
+        fit(SMOOTH, params)
+
+
 def test_kron_needs_known_layers():
     network = FINITE["flax linen"]
     params = double(network.init(jax.random.key(0), num_features=2, num_outputs=3))

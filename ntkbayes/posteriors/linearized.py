@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from ntkbayes._checks import check_at_least, check_choice, check_positive
+from ntkbayes._checks import check_at_least, check_choice, check_finite, check_positive
 from ntkbayes._problem import Objective, TrainingSet, checked_inputs, training_set
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent, typed
 from ntkbayes.likelihoods import Likelihood
@@ -179,6 +179,7 @@ def linearized_laplace(
     middle = optax.tree.zeros_like(theta) if center is None else _as_inputs(train, center)
     if jax.tree.structure(middle) != jax.tree.structure(theta):
         raise ValueError("center must be laid out like params, but its structure differs.")
+    check_finite("params", ravel_pytree(theta)[0])
     weights = select_weights(network, theta, subset_of_weights)
     precision = float(prior_precision)
     fit = _structure(hessian_structure, form, weights, len(train.targets) * likelihood.num_outputs)
