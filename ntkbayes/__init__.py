@@ -10,8 +10,8 @@ Data flows one way:
 - ``likelihoods``  `Gaussian`, `Categorical`, `Bernoulli`, `Poisson`
 - ``ensembles``    `ntk_ensemble` (closed form), `linearized_ensemble` (finite networks in their
                    tangent spaces), `deep_ensemble` (really trained)
-- ``posteriors``   `laplace`, `gp_posterior`, `hmc`; of finite networks `linearized_laplace` (trained by
-                   `map_estimate`) and `hmc` over weights
+- ``posteriors``   `laplace`, `gp_posterior`, `hmc`; of finite networks `hmc` over weights, and
+                   `linearized_laplace` at what `map_estimate` trained
 - ``hyperparameters``
                    `select_hyperparameters`: by log marginal likelihood or validation data
 - ``evaluation``   `predict` → ArviZ DataTree → `compare`, plots, report
