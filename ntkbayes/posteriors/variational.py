@@ -160,7 +160,9 @@ def fit_variational(
     weights = jnp.broadcast_to(curvature, targets.shape)
     rate, change, change_before = 1.0, np.inf, np.inf
     for iteration in range(1, MAX_ITERATIONS + 1):
-        step = _variational_step(problem, mean, weights, jnp.asarray(0.05 * tolerance, dtype))
+        # Weights that are not exact yet deserve no exact mean.
+        mean_tolerance = max(0.05 * tolerance, min(0.01, 0.02 * change_before))
+        step = _variational_step(problem, mean, weights, jnp.asarray(mean_tolerance, dtype))
         mean, roots, expected, elbo, mean_change = step
         change = max(
             float(_largest_change(expected.weights - weights, weights)),
