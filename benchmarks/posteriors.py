@@ -4,8 +4,9 @@
   one-vs-rest `GaussianProcessClassifier`, which couples nothing, on the same kernel: time to fit,
   and log loss of the predictive probabilities at test points.
 - The No-U-Turn sampler on the function-space density of digits, ours (NumPyro's) against BlackJAX'
-  with its window adaptation, on the same whitened density from the same starting points: smallest
-  and median bulk ESS of the predictive probabilities per second, adaptation included.
+  with its window adaptation, on the same whitened density: smallest and median bulk ESS of the
+  predictive probabilities per second, adaptation included. All chains are vectorised on one
+  device, or ours shared over several.
 
 Compilation is excluded everywhere: every time is that of a second call.
 
@@ -80,7 +81,10 @@ def chains(num_train, num_warmup, num_draws):
             run_blackjax, key=key, num_warmup=num_warmup, num_draws=num_draws
         ),
     }  # fmt: skip
-    found = {"num_train": num_train, "num_latent": num_train * 10, "num_chains": NUM_CHAINS}
+    found = {
+        "num_train": num_train, "num_latent": num_train * 10, "num_chains": NUM_CHAINS,
+        "num_warmup": num_warmup, "num_draws": num_draws, "num_devices": len(jax.devices()),
+    }  # fmt: skip
     for name, run in runs.items():
         seconds = []
 
@@ -159,8 +163,10 @@ def main():
     parser.add_argument("--num-chain-train", type=int, default=300)
     parser.add_argument("--num-warmup", type=int, default=200)
     parser.add_argument("--num-draws", type=int, default=250)
+    parser.add_argument("--num-devices", type=int, default=1, help="for our chains to share")
     parser.add_argument("--out", type=Path, default=results("posteriors"))
     options = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", options.num_devices)
     result = {"laplace": laplace(options.num_train)}
     print(result["laplace"], flush=True)
     result["chains"] = chains(options.num_chain_train, options.num_warmup, options.num_draws)
