@@ -2,7 +2,15 @@
 
 import jax
 import matplotlib as mpl
+import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 mpl.use("Agg")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_compiled_functions():
+    """Compiled functions take memory mappings, of which a process may have some ten thousand."""
+    yield
+    jax.clear_caches()
