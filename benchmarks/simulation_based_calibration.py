@@ -87,7 +87,7 @@ def draw_figure(ranks):
         axes.fill_between(z, -half, half, color="0.88", linewidth=0)
         axes.axhline(0, color="0.5", linewidth=0.8)
         axes.plot(z, difference, color=colors[name])
-        axes.set(title=name, xlabel="rank of the truth", xlim=(0, 1))
+        axes.set(title=name, xlabel="rank of the truth", xlim=(0, 1), xticks=(0, 0.5, 1))
     panels[0].set_ylabel("distribution of ranks\nminus uniform")
     return figure
 
