@@ -1,12 +1,17 @@
 """Checks of values that a type cannot express; each error names the argument and what came."""
 
 import math
+import warnings
 from collections.abc import Collection
 from difflib import get_close_matches
+from pathlib import Path
 
+import jaxtyping
 import numpy as np
 
 from ntkbayes._types import AnyArray
+
+_NOT_THE_CALLER = (str(Path(__file__).parent), str(Path(jaxtyping.__file__).parent))
 
 
 def check_finite(name: str, array: AnyArray) -> None:
@@ -48,3 +53,8 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
             f"did you mean {' or '.join(close)}?" if close else f"choose from {', '.join(choices)}."
         )
         raise ValueError(f"unknown {name} {value!r}: {hint}")
+
+
+def warn_caller(message: str) -> None:
+    """Issue a `UserWarning` that points at the first line outside this package."""
+    warnings.warn(message, UserWarning, skip_file_prefixes=_NOT_THE_CALLER)

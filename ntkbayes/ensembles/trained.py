@@ -9,15 +9,12 @@ References
 Lakshminarayanan, Pritzel, Blundell 2017, arXiv 1612.01474 (deep ensembles).
 """
 
-import warnings
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 
-from ntkbayes._checks import check_at_least, check_positive
+from ntkbayes._checks import check_at_least, check_positive, warn_caller
 from ntkbayes._problem import (
     Objective,
     TrainingSet,
@@ -32,8 +29,6 @@ from ntkbayes.networks import Network
 from ntkbayes.predictors import Draws, Predictor
 
 __all__ = ["TrainedEnsemble", "deep_ensemble"]
-
-_NOT_THE_CALLER = (str(Path(__file__).parents[1]), str(Path(jaxtyping.__file__).parent))
 
 
 class TrainedEnsemble(Predictor):
@@ -190,11 +185,9 @@ def deep_ensemble(
 def _warn_unless_converged(ensemble: TrainedEnsemble, max_steps: int) -> None:
     unfinished = ensemble.num_available - int(ensemble.converged.sum())
     if unfinished:
-        warnings.warn(
+        warn_caller(
             f"{unfinished} of {ensemble.num_available} networks are still in training after "
             f"{max_steps} steps: the largest residual is {float(ensemble.residual.max()):.2g}, "
             f"the tolerance {ensemble.tolerance:.2g}. Raise max_steps, prior_precision or the "
-            "noise.",
-            UserWarning,
-            skip_file_prefixes=_NOT_THE_CALLER,
+            "noise."
         )

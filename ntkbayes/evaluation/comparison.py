@@ -75,10 +75,7 @@ def compare(
         or if `reference` is not among the methods, or not reliable.
     """
     check_comparable(trees)
-    if reference is not None:
-        check_choice("reference", reference, trees)
-        if require_reliable:
-            check_reference(reference, trees[reference])
+    _check_reference(trees, reference, require_reliable)
     marginals = {method: Marginals(tree) for method, tree in trees.items()}
     resampled = _resample(trees, marginals, reference)
     first = next(iter(trees.values()))
@@ -134,10 +131,7 @@ def paired_differences(
         As in `compare`, and if `baseline` is not among the methods.
     """
     check_comparable(trees)
-    if reference is not None:
-        check_choice("reference", reference, trees)
-        if require_reliable:
-            check_reference(reference, trees[reference])
+    _check_reference(trees, reference, require_reliable)
     check_choice("baseline", baseline, trees)
     marginals = {method: Marginals(tree) for method, tree in trees.items()}
     resampled = _resample(trees, marginals, reference)
@@ -226,6 +220,15 @@ def check_comparable(trees: dict[str, xr.DataTree]) -> None:
                 f"{first_name} and {name} cannot be compared: their observations differ; "
                 "predict with the same dataset and seed."
             )
+
+
+def _check_reference(
+    trees: dict[str, xr.DataTree], reference: str | None, require_reliable: bool
+) -> None:
+    if reference is not None:
+        check_choice("reference", reference, trees)
+        if require_reliable:
+            check_reference(reference, trees[reference])
 
 
 def _resample(

@@ -11,17 +11,14 @@ References
 Liu & Nocedal 1989, doi 10.1007/BF01589116 (limited-memory BFGS).
 """
 
-import warnings
-from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import optax
 
-from ntkbayes._checks import check_at_least, check_choice, check_positive
+from ntkbayes._checks import check_at_least, check_choice, check_positive, warn_caller
 from ntkbayes._problem import Objective, initial_params, training_set
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent, typed
 from ntkbayes.likelihoods import Likelihood
@@ -33,8 +30,6 @@ CENTERS = ("zero", "initial")
 WINDOW = 25
 MEMORY = 20
 """Pairs of steps and gradient differences that BFGS keeps."""
-
-_NOT_THE_CALLER = (str(Path(__file__).parents[1]), str(Path(jaxtyping.__file__).parent))
 
 
 class MAPEstimate(eqx.Module):
@@ -144,12 +139,10 @@ def map_estimate(
     progress(1.0)
     found = MAPEstimate(params, middle, value, residual, bool(residual <= tolerance), steps)
     if falling and not found.converged:
-        warnings.warn(
+        warn_caller(
             f"the network is still in training after {steps} steps: the residual is "
             f"{float(residual):.2g}, the tolerance {tolerance:.2g}. Raise max_steps or "
-            "prior_precision.",
-            UserWarning,
-            skip_file_prefixes=_NOT_THE_CALLER,
+            "prior_precision."
         )
     return found
 

@@ -104,16 +104,6 @@ class Hessian(eqx.Module):
 
         return jax.lax.map(one_column, (self.weights.T, self.inverse))
 
-    def variance(self, k: Float[Array, "n n"]) -> Float[Array, "n k"]:
-        """Diagonals of K − K E K, one per column of `weights`."""
-
-        def one_column(column: tuple[Array, Array]) -> Array:
-            root, inverse = column
-            scaled = root[:, None] * k
-            return jnp.diagonal(k) - jnp.sum(scaled * (inverse @ scaled), axis=0)
-
-        return jax.lax.map(one_column, (jnp.sqrt(self.weights).T, self.inverse)).T
-
     def _shrink(self, r: Array) -> Array:
         """G r = D^-½ (I − B⁻¹) D^-½ r: no product with K, but a division by weights."""
         scaled = r / self._root()
