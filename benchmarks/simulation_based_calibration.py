@@ -22,7 +22,7 @@ from common import results, write_results
 from scipy.stats import kstest
 
 import ntkbayes as nb
-from ntkbayes.evaluation._style import method_colors, new_figure, png, styled
+from ntkbayes.evaluation.plots.style import method_colors, new_figure, png, styled
 from ntkbayes.experiment.environment import environment
 
 NUM_TRAIN, NUM_CLASSES, PRIOR_PRECISION = 20, 3, 0.3

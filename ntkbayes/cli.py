@@ -280,7 +280,7 @@ def _table(methods: list[str], cells: dict[str, list[str]], padding: int) -> Tab
 
 
 def _heading(metric: str) -> str:
-    from ntkbayes.evaluation._style import label
+    from ntkbayes.evaluation.plots.style import label
 
     return _HEADINGS.get(metric) or label(metric)
 

@@ -8,7 +8,7 @@ import xarray as xr
 
 from ntkbayes.datasets import Dataset
 from ntkbayes.evaluation import ChainDiagnostics
-from ntkbayes.evaluation._style import label
+from ntkbayes.evaluation.plots.style import label
 from ntkbayes.experiment.config import ComparisonConfig
 from ntkbayes.experiment.tuning import tuning_remarks
 from ntkbayes.hyperparameters import HyperparameterSelection

@@ -9,7 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ntkbayes.evaluation._style import NotebookFigure, finish_panels, grid_shape, new_figure, styled
+from ntkbayes.evaluation.plots.style import (
+    NotebookFigure,
+    finish_panels,
+    grid_shape,
+    new_figure,
+    styled,
+)
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import WideNetwork
 

@@ -11,7 +11,9 @@ from matplotlib.patches import Patch
 
 from ntkbayes._types import AnyArray, Float, typed
 from ntkbayes.evaluation import metrics, mixtures
-from ntkbayes.evaluation._style import (
+from ntkbayes.evaluation.comparison import check_comparable
+from ntkbayes.evaluation.measures import predictive_mixture
+from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
     finish_panels,
     grid_shape,
@@ -19,8 +21,6 @@ from ntkbayes.evaluation._style import (
     new_figure,
     styled,
 )
-from ntkbayes.evaluation.comparison import check_comparable
-from ntkbayes.evaluation.measures import predictive_mixture
 from ntkbayes.evaluation.storage import observations
 
 __all__ = ["plot_bands", "plot_coverage"]

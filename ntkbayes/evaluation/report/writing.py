@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ntkbayes._files import atomic_path
-from ntkbayes.evaluation._style import label, png
+from ntkbayes.evaluation.plots.style import label, png
 
 __all__ = ["write_report"]
 

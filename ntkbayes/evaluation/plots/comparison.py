@@ -1,14 +1,9 @@
-"""Figures for any task: distances between methods, and metrics with their errors.
-
-Each function returns a figure that notebooks show and ``figure.savefig(path)`` writes; pyplot's
-global state is never touched. Every method has one colour everywhere (`METHOD_COLORS`).
-"""
+"""Figures for any task: distances between methods, and metrics with their errors."""
 
 import numpy as np
 import pandas as pd
 
-from ntkbayes.evaluation._style import (
-    METHOD_COLORS,
+from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
     finish_panels,
     grid_shape,
@@ -17,25 +12,8 @@ from ntkbayes.evaluation._style import (
     new_figure,
     styled,
 )
-from ntkbayes.evaluation.plots_classification import (
-    grid_points,
-    plot_predictive_distributions,
-    plot_probability_maps,
-    plot_reliability,
-)
-from ntkbayes.evaluation.plots_regression import plot_bands, plot_coverage
 
-__all__ = [
-    "METHOD_COLORS",
-    "grid_points",
-    "plot_bands",
-    "plot_coverage",
-    "plot_distance_heatmap",
-    "plot_metric_forest",
-    "plot_predictive_distributions",
-    "plot_probability_maps",
-    "plot_reliability",
-]
+__all__ = ["plot_distance_heatmap", "plot_metric_forest"]
 
 FLOOR = "monte_carlo_floor"
 

@@ -10,7 +10,9 @@ from ntkbayes._checks import check_at_least
 from ntkbayes._types import AnyArray, Float, Int, typed
 from ntkbayes.datasets import Dataset
 from ntkbayes.evaluation import metrics
-from ntkbayes.evaluation._style import (
+from ntkbayes.evaluation.comparison import check_comparable
+from ntkbayes.evaluation.metrics.calibration import NUM_BINS
+from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
     grid_shape,
     method_colors,
@@ -18,7 +20,6 @@ from ntkbayes.evaluation._style import (
     styled,
     two_lines,
 )
-from ntkbayes.evaluation.comparison import check_comparable
 from ntkbayes.evaluation.storage import observations, probabilities
 
 __all__ = [
@@ -203,10 +204,10 @@ def _reliability_panel(axes: Axes, below: Axes, tree: xr.DataTree, color: str) -
         axes.plot(where, hits / count, "o", color=color, markersize=4)
     ece = metrics.ece(p, y, metrics.uniform_weights(len(y)))
     axes.text(0.97, 0.05, f"ECE {ece:.3f}", ha="right", fontsize=8)
-    edges = np.linspace(0, 1, metrics.NUM_BINS + 1)
+    edges = np.linspace(0, 1, NUM_BINS + 1)
     below.bar(
         edges[:-1],
-        np.bincount(bins, minlength=metrics.NUM_BINS),
+        np.bincount(bins, minlength=NUM_BINS),
         np.diff(edges)[0],
         align="edge",
         color=color,

@@ -1,16 +1,4 @@
-"""Distances between the predictions of two methods, and how small Monte Carlo lets them be.
-
-As in `metrics`, distances are functions of weighted test points. Two finite sets of draws of the
-*same* distribution are never at distance 0: the **Monte-Carlo floor** is the distance they would
-show, estimated from the spread of the draws and their effective sample size (ESS). A distance
-near its floor says that the methods cannot be told apart with these draws.
-
-References
-----------
-Izmailov et al. (2021), What are Bayesian neural network posteriors really like?, arXiv
-2104.14421, section 5.1 (agreement, total variation) · Vehtari et al. (2021),
-doi:10.1214/20-BA1221 (ESS).
-"""
+"""Distances between the marginals of latent functions, noise excluded."""
 
 import numpy as np
 import scipy.special
@@ -18,68 +6,14 @@ import xarray as xr
 
 from ntkbayes._types import Float, typed
 from ntkbayes.evaluation.diagnostics import effective_sample_size
-from ntkbayes.evaluation.storage import pooled, probabilities
+from ntkbayes.evaluation.storage import pooled
 
 __all__ = [
-    "agreement",
-    "mean_probability_error",
     "normal_wasserstein_1",
     "quantile_error",
-    "total_variation",
-    "total_variation_floor",
     "wasserstein_1",
     "wasserstein_floor",
 ]
-
-
-@typed
-def agreement(
-    p: Float[np.ndarray, "m c"], q: Float[np.ndarray, "m c"], weights: Float[np.ndarray, "*b m"]
-) -> Float[np.ndarray, "*b"]:
-    """Share of points where p and q have the same most probable class."""
-    return np.asarray(weights @ (p.argmax(axis=1) == q.argmax(axis=1)))
-
-
-@typed
-def total_variation(
-    p: Float[np.ndarray, "m c"], q: Float[np.ndarray, "m c"], weights: Float[np.ndarray, "*b m"]
-) -> Float[np.ndarray, "*b"]:
-    """Mean over points of ½ Σ_c |p_c − q_c|, from 0 to 1."""
-    return np.asarray(weights @ (0.5 * np.abs(p - q).sum(axis=1)))
-
-
-@typed
-def total_variation_floor(
-    error_p: Float[np.ndarray, "m c"], error_q: Float[np.ndarray, "m c"]
-) -> float:
-    """Total variation that finite draws of one distribution would show, mean over points.
-
-    ½ Σ_c √(2/π) √(error_p² + error_q²): the mean absolute value of a normal difference. A single
-    deterministic predictor has error 0.
-
-    Parameters
-    ----------
-    error_p, error_q
-        Standard errors of the mean probabilities, from `mean_probability_error`.
-    """
-    return float(np.mean(0.5 * np.sqrt(2 / np.pi) * np.hypot(error_p, error_q).sum(axis=1)))
-
-
-def mean_probability_error(tree: xr.DataTree) -> np.ndarray:
-    """Monte-Carlo standard error (m c) of the mean class probabilities, √(var / ESS).
-
-    For several chains the ESS is ArviZ's, for means; draws of a single chain count as
-    independent. A single draw is a deterministic predictor, without error.
-
-    Raises
-    ------
-    ValueError
-        If the task is not classification.
-    """
-    p = probabilities(tree)
-    if len(p) == 1:
-        return np.zeros_like(p[0])
-    return np.sqrt(p.var(axis=0, ddof=1) / effective_sample_size(tree, p, kind="mean"))
 
 
 @typed
