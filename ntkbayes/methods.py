@@ -166,7 +166,7 @@ METHODS: dict[str, Method] = {
     ),
     "gp": Method(
         "GP",
-        "Gaussian process with the NTK: exact for regression, variational for classes",
+        "Gaussian process with the NTK: exact for Gaussian noise, variational otherwise",
         _gp,
         cost=8,
         fit_share=0.8,

@@ -1,11 +1,11 @@
-"""Weight-space HMC: exact for linear models, importance sampling for a small network."""
+"""Weight-space HMC against importance sampling and exact cases; `test_agreement` has the GP."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from finite_models import FINITE, linear_model
-from models import classification_data, exact_gp, regression_data
+from models import classification_data, regression_data
 from monte_carlo import assert_within_standard_errors, importance_average
 
 import ntkbayes as nb
@@ -39,12 +39,6 @@ def assert_moments(latent, mean, covariance):
     assert_within_standard_errors(latent[..., 0], mean)
     centered = latent[..., 0] - mean
     assert_within_standard_errors(centered[..., :, None] * centered[..., None, :], covariance)
-
-
-def test_a_model_linear_in_its_weights_is_the_exact_gaussian_process():
-    posterior = run(LINEAR, nb.Gaussian(NOISE), X, Y)
-    k = nb.empirical_ntk_trace(LINEAR, jnp.zeros(6), jnp.concatenate([X, X_TEST])) / PRECISION
-    assert_moments(all_draws(posterior), *exact_gp(k, NOISE, Y, len(X)))
 
 
 def test_without_information_the_posterior_is_the_prior_around_the_center():
