@@ -5,9 +5,9 @@ import json
 import equinox as eqx
 import jax
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.special
+import scipy.stats
 import scoringrules
 import sklearn.metrics
 
@@ -24,11 +24,11 @@ from ntkbayes.evaluation import (
     pooled,
     predictions_from_draws,
     probabilities,
-    wide_table,
 )
 from ntkbayes.likelihoods import Categorical, Gaussian
 from ntkbayes.predictors import Draws
 
+DISTANCES = ("agreement", "total_variation", "jensen_shannon")
 DRAWS = {"NTK ensemble": 30, "HMC": 40, "Mode": 1}
 
 
@@ -79,17 +79,49 @@ def value(long, method, metric, column="value"):
 def test_the_long_table_has_every_metric_and_no_distance_of_the_reference(classification):
     long = compare(classification, reference="HMC")
     assert list(long.columns) == [
-        *("dataset", "split", "method", "metric", "value"),
-        *("standard_error", "monte_carlo_floor"),
+        *("dataset", "split", "method", "metric", "value", "standard_error"),
+        *("from_best", "from_best_error", "monte_carlo_floor"),
     ]
+    everything = list(METRICS["classification"])
+    alone = [name for name in everything if name not in DISTANCES]
     for method in classification:
         rows = long[long["method"] == method]
-        expected = METRICS["classification"]
-        assert tuple(rows["metric"]) == (expected[:-2] if method == "HMC" else expected)
+        assert list(rows["metric"]) == (alone if method == "HMC" else everything)
     assert set(long["dataset"]) == {"iris"}
     assert set(long["split"]) == {"test"}
     without = compare(classification, reference=None)
-    assert set(without["metric"]) == set(METRICS["classification"][:-2])
+    assert set(without["metric"]) == set(alone)
+
+
+def test_the_long_table_of_a_regression_has_every_metric(regression):
+    long = compare(regression, reference="GP")
+    assert list(long[long["method"] == "HMC"]["metric"]) == list(METRICS["regression"])
+
+
+def test_from_best_is_the_paired_difference_to_the_best_method(classification):
+    long = compare(classification, reference=None)
+    for metric in ("accuracy", "brier"):
+        rows = long[long["metric"] == metric].set_index("method")
+        best = rows["value"].idxmax() if metric == "accuracy" else rows["value"].idxmin()
+        paired = paired_differences(classification, baseline=best, reference=None)
+        assert rows.loc[best, "from_best"] == 0
+        for method in set(rows.index) - {best}:
+            for mine, theirs in (
+                ("from_best", "difference"),
+                ("from_best_error", "standard_error"),
+            ):
+                expected = abs(value(paired, method, metric, theirs))
+                assert rows.loc[method, mine] == pytest.approx(expected, abs=1e-12)
+    assert long[long["metric"] == "predictive_entropy"]["from_best"].isna().all()
+
+
+def test_p_values_are_those_of_a_normal_difference(classification):
+    paired = paired_differences(classification, baseline="Mode", reference=None)
+    row = paired[(paired["method"] == "HMC") & (paired["metric"] == "brier")].iloc[0]
+    expected = 2 * (1 - scipy.stats.norm.cdf(abs(row["difference"]) / row["standard_error"]))
+    assert row["p_value"] == pytest.approx(expected)
+    same = {"HMC": classification["HMC"], "again": classification["HMC"]}
+    assert (paired_differences(same, baseline="HMC", reference=None)["p_value"] == 1).all()
 
 
 def test_values_are_those_of_scikit_learn(classification):
@@ -242,6 +274,10 @@ def test_the_distance_matrix_is_symmetric_and_agrees_with_the_table(classificati
             if method != "HMC":
                 expected = value(long, method, metric)
                 assert matrix.loc[method, "HMC"] == pytest.approx(expected)
+    agreement = distance_matrix(classification, measure="agreement")
+    np.testing.assert_array_equal(np.diag(agreement), 1)
+    with pytest.raises(ValueError, match="unknown measure 'wasserstein_1': choose from"):
+        distance_matrix(classification, measure="wasserstein_1")
 
 
 def test_the_order_of_test_points_changes_nothing(iris, classification):
@@ -250,32 +286,6 @@ def test_the_order_of_test_points_changes_nothing(iris, classification):
     before, after = (compare(t, reference="HMC") for t in (classification, shuffled))
     columns = ["value", "monte_carlo_floor"]
     np.testing.assert_allclose(before[columns], after[columns], rtol=1e-9, atol=1e-12)
-
-
-def test_the_wide_table_writes_value_and_error_in_the_given_order():
-    long = pd.DataFrame(
-        [
-            ("d", "test", "HMC", "accuracy", 0.9624, 0.0081, np.nan),
-            ("d", "test", "GP", "accuracy", 0.9, 0.0102, np.nan),
-            ("d", "test", "GP", "total_variation", 0.01234, 0.0004, 0.005),
-        ],
-        columns=[
-            *("dataset", "split", "method", "metric", "value"),
-            *("standard_error", "monte_carlo_floor"),
-        ],
-    )
-    wide = wide_table(long)
-    assert list(wide.index) == ["HMC", "GP"]
-    assert list(wide.columns) == ["accuracy", "total_variation", "total_variation_floor"]
-    assert wide.loc["HMC", "accuracy"] == "0.962 ± 0.008"
-    assert list(wide.loc["HMC"][1:]) == ["–", "–"]
-    assert list(wide.loc["GP"]) == ["0.900 ± 0.010", "0.0123 ± 0.0004", "0.0050"]
-
-
-def test_a_table_of_two_datasets_is_not_mixed_up(classification):
-    long = compare(classification, reference=None)
-    with pytest.raises(ValueError, match="a metric of a method twice; select one dataset"):
-        wide_table(pd.concat([long, long]))
 
 
 def test_predictions_that_cannot_be_compared_are_refused(iris, classification, regression):

@@ -3,7 +3,8 @@
 - predictions: `predict` and `predictions_from_draws` make an ArviZ `DataTree`; `save_predictions`
   and `load_predictions` keep it on disk; `probabilities`, `observations` and `pooled` give arrays.
 - comparison: `compare` (every metric with its standard error), `paired_differences`,
-  `distance_matrix`, `wide_table`.
+  `distance_matrix`; `METRICS` says what each is.
+- tables: `wide_table`, `markdown_table`, `latex_table`, and `write_table` for files.
 - chains: `chain_diagnostics`, R-hat, ESS and MCSE of the predictions, and what the sampler says.
 - figures: `plot_reliability`, `plot_predictive_distributions`, `plot_probability_maps` (at
   `grid_points`), `plot_bands`, `plot_coverage`, `plot_distance_heatmap`, `plot_metric_forest`.
@@ -13,13 +14,8 @@
 """
 
 from ntkbayes.evaluation import distances, metrics, mixtures
-from ntkbayes.evaluation.comparison import (
-    METRICS,
-    compare,
-    distance_matrix,
-    paired_differences,
-    wide_table,
-)
+from ntkbayes.evaluation.catalog import METRICS, MetricInfo, headline_metrics
+from ntkbayes.evaluation.comparison import compare, distance_matrix, paired_differences
 from ntkbayes.evaluation.diagnostics import ChainDiagnostics, chain_diagnostics
 from ntkbayes.evaluation.plots import (
     METHOD_COLORS,
@@ -41,17 +37,22 @@ from ntkbayes.evaluation.storage import (
     probabilities,
     save_predictions,
 )
+from ntkbayes.evaluation.tables import latex_table, markdown_table, wide_table, write_table
 
 __all__ = [
     "METHOD_COLORS",
     "METRICS",
     "ChainDiagnostics",
+    "MetricInfo",
     "chain_diagnostics",
     "compare",
     "distance_matrix",
     "distances",
     "grid_points",
+    "headline_metrics",
+    "latex_table",
     "load_predictions",
+    "markdown_table",
     "metrics",
     "mixtures",
     "observations",
@@ -70,4 +71,5 @@ __all__ = [
     "save_predictions",
     "wide_table",
     "write_report",
+    "write_table",
 ]

@@ -8,41 +8,18 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 import xarray as xr
 
 from ntkbayes._checks import check_choice
 from ntkbayes.evaluation import metrics
+from ntkbayes.evaluation.catalog import metric_info
 from ntkbayes.evaluation.diagnostics import check_reference
-from ntkbayes.evaluation.measures import (
-    Marginals,
-    distance_floor,
-    distance_measures,
-    measures,
-)
+from ntkbayes.evaluation.measures import distance_floor, distance_measures, measures
+from ntkbayes.evaluation.predictive import Predictive
 from ntkbayes.evaluation.storage import observations
 
-__all__ = ["METRICS", "compare", "distance_matrix", "paired_differences", "wide_table"]
-
-METRICS = {
-    "classification": (
-        "accuracy",
-        "nll",
-        "brier",
-        "ece",
-        "predictive_entropy",
-        "mutual_information",
-        "agreement",
-        "total_variation",
-    ),
-    "regression": (
-        "rmse",
-        "nll",
-        "crps",
-        *(f"{name}_{level}" for level in (50, 90, 95) for name in ("coverage", "width")),
-        "wasserstein_1",
-    ),
-}
-"""Names of the metrics of each task, in the order of the tables."""
+__all__ = ["check_comparable", "compare", "distance_matrix", "paired_differences"]
 
 
 def compare(
@@ -63,10 +40,13 @@ def compare(
     Returns
     -------
     DataFrame
-        Columns ``dataset, split, method, metric, value, standard_error, monte_carlo_floor``.
-        ``standard_error`` is that of the finite test set (0 for an accuracy or coverage of 1: a
-        resample of right answers holds no wrong one); ``monte_carlo_floor`` is the distance
-        that draws of one distribution would show (NaN for metrics that are not distances).
+        Columns ``dataset, split, method, metric, value, standard_error, from_best,
+        from_best_error, monte_carlo_floor``. ``standard_error`` is that of the finite test set (0
+        for an accuracy or coverage of 1: a resample of right answers holds no wrong one).
+        ``from_best`` says how much worse than the best method of this metric, ≥ 0, with the
+        standard error of the paired difference (NaN for metrics that are neither better low nor
+        high, such as an entropy). ``monte_carlo_floor`` is the distance that draws of one
+        distribution would show (NaN for metrics that are not distances).
 
     Raises
     ------
@@ -76,14 +56,14 @@ def compare(
     """
     check_comparable(trees)
     _check_reference(trees, reference, require_reliable)
-    marginals = {method: Marginals(tree) for method, tree in trees.items()}
-    resampled = _resample(trees, marginals, reference)
+    found = {method: Predictive(tree) for method, tree in trees.items()}
+    resampled = _resample(found, reference)
     first = next(iter(trees.values()))
     floors = {
         (method, name): floor
         for method in trees
         if reference is not None and method != reference
-        for name, floor in distance_floor(marginals[method], marginals[reference]).items()
+        for name, floor in distance_floor(found[method], found[reference]).items()
     }
     rows = [
         {
@@ -93,11 +73,28 @@ def compare(
             "metric": metric,
             "value": float(values[0]),
             "standard_error": float(values[1:].std(ddof=1)),
+            **_from_best(method, metric, resampled),
             "monte_carlo_floor": floors.get((method, metric), np.nan),
         }
         for (method, metric), values in resampled.items()
     ]
     return pd.DataFrame(rows)
+
+
+def _from_best(
+    method: str, metric: str, resampled: dict[tuple[str, str], np.ndarray]
+) -> dict[str, float]:
+    """How much worse than the best method, on the same points, with its standard error."""
+    better = metric_info(metric).better
+    if better is None:
+        return {"from_best": np.nan, "from_best_error": np.nan}
+    sign = 1 if better == "lower" else -1
+    of_all = [sign * values for (_, name), values in resampled.items() if name == metric]
+    difference = sign * resampled[method, metric] - min(of_all, key=lambda values: values[0])
+    return {
+        "from_best": float(difference[0]),
+        "from_best_error": float(difference[1:].std(ddof=1)),
+    }
 
 
 def paired_differences(
@@ -122,8 +119,10 @@ def paired_differences(
     Returns
     -------
     DataFrame
-        Columns ``method, baseline, metric, difference, standard_error``; no row for the baseline,
-        nor for the distances of the reference.
+        Columns ``method, baseline, metric, difference, standard_error, p_value``; no row for the
+        baseline, nor for the distances of the reference. ``p_value`` is two-sided, of a normal
+        difference with that standard error (1 if both are 0), and not corrected for how many
+        differences are looked at.
 
     Raises
     ------
@@ -133,74 +132,59 @@ def paired_differences(
     check_comparable(trees)
     _check_reference(trees, reference, require_reliable)
     check_choice("baseline", baseline, trees)
-    marginals = {method: Marginals(tree) for method, tree in trees.items()}
-    resampled = _resample(trees, marginals, reference)
+    found = {method: Predictive(tree) for method, tree in trees.items()}
+    resampled = _resample(found, reference)
     rows = [
         {
             "method": method,
             "baseline": baseline,
             "metric": metric,
-            "difference": float(difference[0]),
-            "standard_error": float(difference[1:].std(ddof=1)),
+            **_significance(difference),
         }
         for (method, metric), values in resampled.items()
         if method != baseline and (baseline, metric) in resampled
         for difference in [values - resampled[baseline, metric]]
     ]
-    columns = ["method", "baseline", "metric", "difference", "standard_error"]
+    columns = ["method", "baseline", "metric", "difference", "standard_error", "p_value"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def distance_matrix(trees: dict[str, xr.DataTree]) -> pd.DataFrame:
-    """Return the distance between every two methods: total variation, or Wasserstein-1.
+def distance_matrix(trees: dict[str, xr.DataTree], *, measure: str | None = None) -> pd.DataFrame:
+    """Return the distance between every two methods, mean over test points.
 
-    Classification: mean total variation of the predictive probabilities. Regression: mean
-    Wasserstein-1 distance of the latent function's marginals (noise excluded), in target units.
+    Parameters
+    ----------
+    trees
+        Predictions of each method at the same points.
+    measure
+        Name of a distance in `METRICS`. Default: ``"total_variation"`` of the predictive
+        probabilities in classification; in regression ``"wasserstein_1"``, of the latent
+        function's marginals (noise excluded), in target units.
 
     Raises
     ------
     ValueError
-        As in `compare`.
+        As in `compare`, and if the task has no such distance.
     """
     check_comparable(trees)
-    weights = _weights(trees)[0]
     names = list(trees)
-    matrix = pd.DataFrame(0.0, index=names, columns=names)
-    marginals = {method: Marginals(tree) for method, tree in trees.items()}
-    for a, b in combinations(names, 2):
-        *_, distance = distance_measures(marginals[a], marginals[b]).values()
-        value = float(distance(weights))
-        matrix.loc[a, b] = matrix.loc[b, a] = value
-    return matrix
+    found = {method: Predictive(tree) for method, tree in trees.items()}
+    first, weights = found[names[0]], _weights(found)[0]
+    measure = measure or ("total_variation" if first.is_classification else "wasserstein_1")
+    check_choice("measure", measure, distance_measures(first, first))
+    itself = 1.0 if metric_info(measure).better == "higher" else 0.0
+    matrix = np.full((len(names), len(names)), itself)
+    for (i, a), (j, b) in combinations(enumerate(names), 2):
+        distance = distance_measures(found[a], found[b])[measure]
+        matrix[i, j] = matrix[j, i] = distance(weights)
+    return pd.DataFrame(matrix, index=names, columns=names)
 
 
-def wide_table(long: pd.DataFrame) -> pd.DataFrame:
-    """Lay out `compare`'s result as method × metric, with texts such as "0.962 ± 0.008".
-
-    Rows and columns keep their order in `long`; each column has as many decimals (3 or 4) as its
-    standard errors deserve. A distance is followed by a column with its Monte-Carlo floor. "–"
-    stands where a method has no value.
-
-    Raises
-    ------
-    ValueError
-        If a method has a metric twice, as in tables of several datasets put together.
-    """
-    if long.duplicated(["method", "metric"]).any():
-        raise ValueError("long holds a metric of a method twice; select one dataset and split.")
-    columns: dict[str, pd.Series] = {}
-    for metric in long["metric"].unique():
-        rows = long[long["metric"] == metric].set_index("method")
-        value, error = rows["value"].to_numpy(), rows["standard_error"].to_numpy()
-        floor, digits = rows["monte_carlo_floor"].to_numpy(), _decimals(error)
-        texts = [f"{v:.{digits}f} ± {e:.{digits}f}" for v, e in zip(value, error, strict=True)]
-        columns[metric] = pd.Series(texts, index=rows.index)
-        if np.isfinite(floor).any():
-            texts = [f"{v:.{digits}f}" for v in floor]
-            columns[f"{metric}_floor"] = pd.Series(texts, index=rows.index)
-    table = pd.DataFrame(columns).reindex(long["method"].unique()).fillna("–")
-    table.index.name = "method"
-    return table
+def _significance(difference: np.ndarray) -> dict[str, float]:
+    """Difference on the test points, its error over resamples, and the p-value of no difference."""
+    value, error = float(difference[0]), float(difference[1:].std(ddof=1))
+    p_value = 2 * scipy.stats.norm.sf(abs(value) / error) if error > 0 else float(value == 0)
+    return {"difference": value, "standard_error": error, "p_value": float(p_value)}
 
 
 def check_comparable(trees: dict[str, xr.DataTree]) -> None:
@@ -232,28 +216,20 @@ def _check_reference(
 
 
 def _resample(
-    trees: dict[str, xr.DataTree], marginals: dict[str, Marginals], reference: str | None
+    found: dict[str, Predictive], reference: str | None
 ) -> dict[tuple[str, str], np.ndarray]:
     """Every metric of every method, on the test points (first) and on their resamples."""
-    weights = _weights(trees)
+    weights = _weights(found)
     resampled = {}
-    for method, tree in trees.items():
-        bound = measures(tree)
+    for method, predictive in found.items():
+        bound = measures(predictive)
         if reference is not None and reference != method:
-            bound |= distance_measures(marginals[method], marginals[reference])
+            bound |= distance_measures(found[method], found[reference])
         resampled |= {(method, name): metric(weights) for name, metric in bound.items()}
     return resampled
 
 
-def _weights(trees: dict[str, xr.DataTree]) -> np.ndarray:
-    num_points = len(observations(next(iter(trees.values()))))
+def _weights(found: dict[str, Predictive]) -> np.ndarray:
+    num_points = len(next(iter(found.values())).observations)
     uniform = metrics.uniform_weights(num_points)
     return np.concatenate([uniform[None], metrics.bootstrap_weights(num_points)])
-
-
-def _decimals(standard_errors: np.ndarray) -> int:
-    """Three or four decimals, so that the typical standard error shows a digit."""
-    positive = standard_errors[standard_errors > 1e-12]  # smaller ones are rounding
-    if positive.size == 0:
-        return 3
-    return int(np.clip(np.ceil(-np.log10(np.median(positive))), 3, 4))

@@ -1,79 +1,35 @@
-"""Which metrics and distances predictions have: metric functions bound to a `DataTree`.
+"""Which metrics and distances predictions have: the functions of `metrics` and `distances`, bound.
 
-Where the predictive distribution is known in closed form (group ``closed_form``) it is used
-instead of draws. In classification distances are between predictive class probabilities; in
-regression between the marginals of the latent function, noise excluded, because the common noise
-would only blur them.
+In classification distances are between predictive class probabilities; in regression between the
+marginals of the latent function, noise excluded, because the common noise would only blur them.
 """
 
-import json
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
-import xarray as xr
 
 from ntkbayes.evaluation import distances, metrics, mixtures
-from ntkbayes.evaluation.storage import observations, pooled, probabilities
+from ntkbayes.evaluation.catalog import LEVELS
+from ntkbayes.evaluation.predictive import Predictive
 
-__all__ = [
-    "Marginals",
-    "distance_floor",
-    "distance_measures",
-    "measures",
-    "predictive_mixture",
-]
-
-_MOMENTS = ("mean", "variance")
+__all__ = ["Metric", "distance_floor", "distance_measures", "measures"]
 
 Metric = Callable[[np.ndarray], np.ndarray]
 """From weights (… m) of the test points to values (…)."""
 
 
-def measures(tree: xr.DataTree) -> dict[str, Metric]:
+def measures(found: Predictive) -> dict[str, Metric]:
     """Metrics of one method's predictions by name, each a function of the weights alone."""
-    if tree.attrs["task"] == "classification":
-        return _classification_measures(tree)
-    return _regression_measures(tree)
+    if found.is_classification:
+        return _classification_measures(found)
+    return _regression_measures(found)
 
 
-class Marginals:
-    """What distances compare of one method's predictions, each part computed once, when needed."""
-
-    def __init__(self, tree: xr.DataTree):
-        self._tree = tree
-        self.is_classification = tree.attrs["task"] == "classification"
-
-    @cached_property
-    def probabilities(self) -> np.ndarray:
-        """Mean class probabilities (m c)."""
-        return probabilities(self._tree).mean(axis=0)
-
-    @cached_property
-    def moments(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Mean and variance (m c) in closed form, if known."""
-        if "closed_form" not in self._tree.children:
-            return None
-        mean, variance = (np.asarray(self._tree["closed_form"][name]) for name in _MOMENTS)
-        return mean, variance
-
-    @cached_property
-    def latent(self) -> np.ndarray:
-        """Draws of the latent function (s m c)."""
-        return pooled(self._tree)
-
-    @cached_property
-    def error(self) -> np.ndarray:
-        """Monte-Carlo error (m c) of the probabilities, or of the latent quantiles."""
-        if self.is_classification:
-            return distances.mean_probability_error(self._tree)
-        return distances.quantile_error(self._tree)
-
-
-def distance_measures(a: Marginals, b: Marginals) -> dict[str, Metric]:
+def distance_measures(a: Predictive, b: Predictive) -> dict[str, Metric]:
     """Distances between two methods' predictions by name, each a function of the weights alone."""
     if a.is_classification:
-        pair = (a.probabilities, b.probabilities)
+        pair = (a.classes.mean, b.classes.mean)
         return {
             "agreement": partial(distances.agreement, *pair),
             "total_variation": partial(distances.total_variation, *pair),
@@ -83,7 +39,7 @@ def distance_measures(a: Marginals, b: Marginals) -> dict[str, Metric]:
     return {"wasserstein_1": partial(distances.wasserstein_1, a.latent, b.latent)}
 
 
-def distance_floor(a: Marginals, b: Marginals) -> dict[str, float]:
+def distance_floor(a: Predictive, b: Predictive) -> dict[str, float]:
     """Monte-Carlo floor of the distances that have one, by name; 0 between closed forms."""
     if a.is_classification:
         return {"total_variation": distances.total_variation_floor(a.error, b.error)}
@@ -92,45 +48,20 @@ def distance_floor(a: Marginals, b: Marginals) -> dict[str, float]:
     return {"wasserstein_1": distances.wasserstein_floor(a.error, b.error)}
 
 
-def predictive_mixture(tree: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
-    """Means (s m c) and variance (m c), noise included, of the components of `mixtures`.
-
-    One component where mean and variance are known in closed form, else one per draw.
-
-    Raises
-    ------
-    ValueError
-        If the observation noise is not Gaussian.
-    """
-    likelihood = json.loads(tree.attrs["likelihood"])
-    if "noise_variance" not in likelihood:
-        raise ValueError(
-            "metrics of a regression need Gaussian noise, but the likelihood of "
-            f"{tree.attrs['method']} is {likelihood['name']}."
-        )
-    noise_variance = likelihood["noise_variance"]
-    if "closed_form" in tree.children:
-        mean, variance = (np.asarray(tree["closed_form"][k], dtype=float) for k in _MOMENTS)
-        return mean[None], variance + noise_variance
-    latent = pooled(tree).astype(float)
-    return latent, np.full(latent.shape[1:], noise_variance)
-
-
-def _classification_measures(tree: xr.DataTree) -> dict[str, Metric]:
-    draws, y = probabilities(tree), observations(tree)
-    p = draws.mean(axis=0)
+def _classification_measures(found: Predictive) -> dict[str, Metric]:
+    p, y = found.classes.mean, found.observations
     return {
         "accuracy": partial(metrics.accuracy, p, y),
-        "nll": partial(metrics.mixture_nll, pooled(tree, "log_likelihood/y")),
+        "nll": partial(metrics.mixture_nll, found.log_likelihood),
         "brier": partial(metrics.brier, p, y),
         "ece": partial(metrics.ece, p, y),
         "predictive_entropy": partial(metrics.predictive_entropy, p),
-        "mutual_information": partial(metrics.mutual_information, draws),
+        "mutual_information": partial(_mean, found.mutual_information),
     }
 
 
-def _regression_measures(tree: xr.DataTree) -> dict[str, Metric]:
-    y, mixture = observations(tree), predictive_mixture(tree)
+def _regression_measures(found: Predictive) -> dict[str, Metric]:
+    y, mixture = found.observations, found.mixture
     log_density = mixtures.log_density(*mixture, y).sum(axis=-1)
     bound: dict[str, Metric] = {
         "rmse": partial(metrics.rmse, mixture[0].mean(axis=0), y),
@@ -138,9 +69,14 @@ def _regression_measures(tree: xr.DataTree) -> dict[str, Metric]:
         "crps": partial(metrics.crps, *mixture, y),
     }
     central_level = mixtures.central_level(*mixture, y)
-    for percent in (50, 90, 95):
+    for percent in LEVELS:
         level = percent / 100
         interval = mixtures.central_interval(*mixture, level)
         bound[f"coverage_{percent}"] = partial(metrics.coverage, central_level, level)
         bound[f"width_{percent}"] = partial(metrics.interval_width, *interval)
     return bound
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean over points of what is known point by point."""
+    return np.asarray(weights @ values)

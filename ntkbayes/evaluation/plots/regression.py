@@ -12,7 +12,6 @@ from matplotlib.patches import Patch
 from ntkbayes._types import AnyArray, Float, typed
 from ntkbayes.evaluation import metrics, mixtures
 from ntkbayes.evaluation.comparison import check_comparable
-from ntkbayes.evaluation.measures import predictive_mixture
 from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
     finish_panels,
@@ -21,6 +20,7 @@ from ntkbayes.evaluation.plots.style import (
     new_figure,
     styled,
 )
+from ntkbayes.evaluation.predictive import predictive_mixture
 from ntkbayes.evaluation.storage import observations
 
 __all__ = ["plot_bands", "plot_coverage"]

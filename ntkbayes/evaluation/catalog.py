@@ -1,0 +1,130 @@
+"""What each metric and distance is called, which way is better, and what it says.
+
+One table for everything that shows metrics: names in results, words in tables and figures, the
+best method in bold. The formulas are in `metrics` and `distances`.
+"""
+
+import equinox as eqx
+
+__all__ = ["METRICS", "MetricInfo", "headline_metrics", "metric_info"]
+
+LEVELS = (50, 90, 95)
+"""Central intervals of a regression, in percent."""
+
+
+class MetricInfo(eqx.Module):
+    """One metric.
+
+    Parameters
+    ----------
+    title
+        Name in tables and figures.
+    description
+        What it measures, with its unit, in a few words.
+    better
+        ``"lower"``, ``"higher"``, or None where neither is: an entropy is not good or bad.
+    headline
+        Whether it belongs into a table of the most important metrics.
+    nominal
+        The value a calibrated predictor has, of metrics that are better neither low nor high.
+    """
+
+    title: str
+    description: str
+    better: str | None = "lower"
+    headline: bool = False
+    nominal: float | None = None
+
+
+_EXACT = {
+    "accuracy": MetricInfo("accuracy", "share of right labels", "higher", True),
+    "nll": MetricInfo("NLL", "−log mean probability of the true class, nats", headline=True),
+    "joint_nll": MetricInfo("joint NLL", "the same of ten points at once, nats per point"),
+    "brier": MetricInfo("Brier", "squared error of the probabilities, 0 to 2", headline=True),
+    "brier_reliability": MetricInfo("Brier reliability", "its part due to miscalibration"),
+    "brier_resolution": MetricInfo("Brier resolution", "what it gains by telling apart", "higher"),
+    "brier_uncertainty": MetricInfo("Brier uncertainty", "its part due to the labels alone", None),
+}
+_CALIBRATION = {
+    "ece": MetricInfo("ECE", "|accuracy − confidence| over 15 equal bins", headline=True),
+    "ece_mass": MetricInfo("ECE, equal mass", "the same over bins of equally many points"),
+    "ece_l2": MetricInfo("ECE, L2", "root mean square of the same, equal mass"),
+    "ece_l2_debiased": MetricInfo("ECE, L2 debiased", "the same without the bias of finite bins"),
+    "ece_debiased": MetricInfo("ECE debiased", "ECE minus what a calibrated predictor would show"),
+    "classwise_ece": MetricInfo("class-wise ECE", "mean over classes of the error of each"),
+    "mce": MetricInfo("MCE", "largest |accuracy − confidence| of a bin"),
+    "pav_error": MetricInfo("PAV error", "mean |confidence − isotonic fit|"),
+    "ks_calibration": MetricInfo("KS calibration", "largest cumulative accuracy − confidence"),
+    "confidence_gap": MetricInfo(
+        "confidence gap", "confidence − accuracy: above 0, over-confident", None, nominal=0.0
+    ),
+}
+_UNCERTAINTY = {
+    "predictive_entropy": MetricInfo("entropy", "of the mean probabilities, nats", None, True),
+    "expected_entropy": MetricInfo("aleatoric entropy", "mean entropy of the draws, nats", None),
+    "mutual_information": MetricInfo(
+        "mutual information", "epistemic part of the entropy, nats", None, True
+    ),
+    "variation_ratio": MetricInfo("variation ratio", "share of draws that outvoted lose", None),
+    "aurc": MetricInfo("AURC", "mean error over all shares of points rejected"),
+}
+_CLASS_DISTANCES = {
+    "agreement": MetricInfo("agreement", "share of the reference's labels", "higher", True),
+    "total_variation": MetricInfo(
+        "total variation", "half the sum of |p − reference|", headline=True
+    ),
+    "jensen_shannon": MetricInfo("Jensen-Shannon", "divergence from the reference, nats"),
+}
+_REGRESSION = {
+    "rmse": MetricInfo("RMSE", "root mean squared error, target units", headline=True),
+    "nll": MetricInfo("NLL", "−log predictive density, nats", headline=True),
+    "joint_nll": MetricInfo("joint NLL", "the same of ten points at once, nats per point"),
+    "crps": MetricInfo("CRPS", "continuous ranked probability score, target units", headline=True),
+    "sharpness": MetricInfo("sharpness", "root mean predictive variance, target units", None),
+    "calibration_error": MetricInfo("calibration error", "mean |coverage − level| of all levels"),
+    "rms_calibration_error": MetricInfo("RMS calibration error", "root mean square of the same"),
+    "miscalibration_area": MetricInfo("miscalibration area", "between coverage and level"),
+    **{
+        name: info
+        for level in LEVELS
+        for name, info in (
+            (
+                f"coverage_{level}",
+                MetricInfo(
+                    f"coverage {level} %",
+                    f"share of observations in the central {level} %",
+                    None,
+                    True,
+                    level / 100,
+                ),
+            ),
+            (f"width_{level}", MetricInfo(f"width {level} %", "of it, target units", None, True)),
+            (f"interval_score_{level}", MetricInfo(f"interval score {level} %", "target units")),
+        )
+    },
+}
+_REGRESSION_DISTANCES = {
+    "wasserstein_1": MetricInfo(
+        "Wasserstein-1", "to the reference, marginals, target units", headline=True
+    ),
+    "wasserstein_2": MetricInfo("Wasserstein-2", "to the reference, marginals, target units"),
+}
+
+METRICS = {
+    "classification": _EXACT | _CALIBRATION | _UNCERTAINTY | _CLASS_DISTANCES,
+    "regression": _REGRESSION | _REGRESSION_DISTANCES,
+}
+"""Task → name → `MetricInfo`, in the order of the tables; distances from the reference last."""
+
+
+def metric_info(name: str) -> MetricInfo:
+    """Return what is known of a metric; one of another tool has its name for a title."""
+    for known in METRICS.values():
+        if name in known:
+            return known[name]
+    return MetricInfo(name.replace("_", " "), "", None)
+
+
+def headline_metrics(task: str) -> list[str]:
+    """Names of the most important metrics of a task, in order."""
+    return [name for name, info in METRICS[task].items() if info.headline]
