@@ -16,36 +16,110 @@ Brier, CRPS) · Guo et al. (2017), arXiv 1706.04599, eq. 3 (ECE) · Depeweg et a
 1710.07283, eq. 7 (mutual information) · Efron (1979), doi:10.1214/aos/1176344552 (bootstrap).
 """
 
-from ntkbayes.evaluation.metrics.calibration import calibration_bins, ece
+from ntkbayes.evaluation.metrics.bins import (
+    calibration_bins,
+    confidence_bins,
+)
+from ntkbayes.evaluation.metrics.calibration import (
+    calibration_error,
+    classwise_ece,
+    ece,
+    mce,
+)
+from ntkbayes.evaluation.metrics.calibration_tests import (
+    CalibrationTest,
+    calibration_tests,
+    kolmogorov_smirnov_p_value,
+    kolmogorov_smirnov_statistic,
+    kuiper_p_value,
+    kuiper_statistic,
+    spiegelhalter_p_value,
+    spiegelhalter_statistic,
+)
 from ntkbayes.evaluation.metrics.classification import (
     accuracy,
     brier,
+    expected_entropy,
     mutual_information,
+    pointwise_expected_entropy,
     pointwise_mutual_information,
+    pointwise_predictive_entropy,
+    pointwise_variation_ratio,
     predictive_entropy,
+    variation_ratio,
 )
-from ntkbayes.evaluation.metrics.likelihood import mixture_nll
+from ntkbayes.evaluation.metrics.decomposition import (
+    BrierDecomposition,
+    brier_decomposition,
+)
+from ntkbayes.evaluation.metrics.detection import (
+    aupr,
+    auroc,
+    fpr95,
+)
+from ntkbayes.evaluation.metrics.isotonic import (
+    isotonic_fit,
+    pav_calibration_error,
+)
+from ntkbayes.evaluation.metrics.likelihood import (
+    mixture_nll,
+)
 from ntkbayes.evaluation.metrics.regression import (
     coverage,
     crps,
     interval_width,
     rmse,
 )
-from ntkbayes.evaluation.metrics.resampling import bootstrap_weights, uniform_weights
+from ntkbayes.evaluation.metrics.resampling import (
+    bootstrap_weights,
+    uniform_weights,
+)
+from ntkbayes.evaluation.metrics.selective import (
+    aurc,
+    excess_aurc,
+    risk_coverage_curve,
+)
 
 __all__ = [
+    "BrierDecomposition",
+    "CalibrationTest",
     "accuracy",
+    "aupr",
+    "aurc",
+    "auroc",
     "bootstrap_weights",
     "brier",
+    "brier_decomposition",
     "calibration_bins",
+    "calibration_error",
+    "calibration_tests",
+    "classwise_ece",
+    "confidence_bins",
     "coverage",
     "crps",
     "ece",
+    "excess_aurc",
+    "expected_entropy",
+    "fpr95",
     "interval_width",
+    "isotonic_fit",
+    "kolmogorov_smirnov_p_value",
+    "kolmogorov_smirnov_statistic",
+    "kuiper_p_value",
+    "kuiper_statistic",
+    "mce",
     "mixture_nll",
     "mutual_information",
+    "pav_calibration_error",
+    "pointwise_expected_entropy",
     "pointwise_mutual_information",
+    "pointwise_predictive_entropy",
+    "pointwise_variation_ratio",
     "predictive_entropy",
+    "risk_coverage_curve",
     "rmse",
+    "spiegelhalter_p_value",
+    "spiegelhalter_statistic",
     "uniform_weights",
+    "variation_ratio",
 ]

@@ -1,15 +1,38 @@
-"""Calibration of class probabilities."""
+"""Calibration of class probabilities, over bins of the confidence.
+
+A predictor is calibrated if of the predictions made with confidence q a share q comes true. Every
+error here is that of pairs of a confidence q_i and an outcome o_i (whether what was predicted with
+q_i came true): of the most probable class (`ece`, `mce`), or of each class (`classwise_ece`).
+With the sums over one bin W = Σ w_i, and the mean gap g = Σ w_i (o_i − q_i) / W,
+
+    L1: Σ_bins W |g|,    L2: √(Σ_bins W g²).
+
+Bins are those of `bins`, of equal width or of equal mass.
+
+Chance gives a calibrated predictor a positive error, of order √(B/m); debiased errors average 0 for
+it, so that single values may be negative. The module `gaps` says what is subtracted.
+
+References
+----------
+Guo et al. (2017), arXiv 1706.04599, eq. 3 (ECE), eq. 5 (MCE) · Kull et al. (2019), arXiv
+1910.12656 (class-wise) · Kumar, Liang & Ma (2019), arXiv 1909.10155 (L2, debiased).
+"""
 
 import numpy as np
+from jaxtyping import Bool
 
+from ntkbayes._checks import check_choice
 from ntkbayes._types import Float, Int, typed
+from ntkbayes.evaluation.metrics.bins import NUM_BINS, bin_sums, confidence_bins, ratio
+from ntkbayes.evaluation.metrics.gaps import NORMS, l1_error, l2_error
+from ntkbayes.evaluation.metrics.inputs import check_labels, check_weights
 
 __all__ = [
-    "calibration_bins",
+    "calibration_error",
+    "classwise_ece",
     "ece",
+    "mce",
 ]
-
-NUM_BINS = 15
 
 
 @typed
@@ -19,29 +42,154 @@ def ece(
     weights: Float[np.ndarray, "*b m"],
     *,
     num_bins: int = NUM_BINS,
+    binning: str = "width",
+    norm: str = "l1",
+    debiased: bool = False,
 ) -> Float[np.ndarray, "*b"]:
-    """Return the expected calibration error (ECE) of the top label.
+    """Return the expected calibration error (ECE) of the top label, from 0 to 1.
 
-    Σ_bins |Σ_{i in bin} w_i (1[ŷ_i = y_i] − p̂_i)|, from 0 to 1, where p̂ is the probability of
-    the most probable class ŷ; the bins are equally wide and closed on the right,
-    (k/B, (k+1)/B]; the norm is L1. Finite test sets bias it upwards: a perfectly calibrated
-    predictor has a positive ECE of order √(B/m).
+    `calibration_error` of the probability p̂ of the most probable class ŷ and 1[ŷ_i = y_i]; by
+    default Σ_bins |Σ_{i in bin} w_i (1[ŷ_i = y_i] − p̂_i)| over 15 equally wide bins.
 
     Parameters
     ----------
     p, y, weights
         See the module's docstring.
-    num_bins
-        Number of bins B.
+    num_bins, binning, norm, debiased
+        As in `calibration_error`.
+
+    Raises
+    ------
+    ValueError
+        As in `calibration_error`.
     """
-    bins, gap = calibration_bins(p, num_bins=num_bins), (p.argmax(axis=1) == y) - p.max(axis=1)
-    per_bin = np.eye(num_bins)[bins] * gap[:, None]
-    return np.asarray(np.abs(weights @ per_bin).sum(axis=-1))
+    return calibration_error(
+        p.max(axis=1),
+        p.argmax(axis=1) == y,
+        weights,
+        num_bins=num_bins,
+        binning=binning,
+        norm=norm,
+        debiased=debiased,
+    )
 
 
 @typed
-def calibration_bins(
-    p: Float[np.ndarray, "m c"], *, num_bins: int = NUM_BINS
-) -> Int[np.ndarray, "m"]:
-    """Index of the bin (k/B, (k+1)/B] that holds the probability of the most probable class."""
-    return np.clip(np.ceil(p.max(axis=1) * num_bins).astype(int) - 1, 0, num_bins - 1)
+def classwise_ece(
+    p: Float[np.ndarray, "m c"],
+    y: Int[np.ndarray, "m"],
+    weights: Float[np.ndarray, "*b m"],
+    *,
+    num_bins: int = NUM_BINS,
+    binning: str = "width",
+    norm: str = "l1",
+    debiased: bool = False,
+) -> Float[np.ndarray, "*b"]:
+    """Return the mean over classes c of the `calibration_error` of p_ic and 1[y_i = c].
+
+    It sees what `ece` cannot: probabilities of classes that are not the most probable one. With
+    many classes most of them are near 0, well calibrated, and make the mean small.
+
+    Parameters
+    ----------
+    p, y, weights
+        See the module's docstring.
+    num_bins, binning, norm, debiased
+        As in `calibration_error`; bins of equal mass differ between classes.
+
+    Raises
+    ------
+    ValueError
+        As in `calibration_error`, and if y holds no class indices.
+    """
+    check_labels(y, p.shape[1])
+    errors = [
+        calibration_error(
+            p[:, c],
+            y == c,
+            weights,
+            num_bins=num_bins,
+            binning=binning,
+            norm=norm,
+            debiased=debiased,
+        )
+        for c in range(p.shape[1])
+    ]
+    return np.asarray(np.mean(errors, axis=0))
+
+
+@typed
+def mce(
+    p: Float[np.ndarray, "m c"],
+    y: Int[np.ndarray, "m"],
+    weights: Float[np.ndarray, "*b m"],
+    *,
+    num_bins: int = NUM_BINS,
+    binning: str = "width",
+) -> Float[np.ndarray, "*b"]:
+    """Return the maximum calibration error of the top label: the largest |g| of a bin with weight.
+
+    From 0 to 1. A bin with a single point counts as much as one with a thousand, so the value
+    says little unless bins are of equal mass.
+
+    Parameters
+    ----------
+    p, y, weights
+        See the module's docstring.
+    num_bins, binning
+        As in `calibration_error`.
+
+    Raises
+    ------
+    ValueError
+        As in `calibration_error`.
+    """
+    confidence, correct = p.max(axis=1), p.argmax(axis=1) == y
+    bins = confidence_bins(confidence, num_bins=num_bins, binning=binning)
+    check_weights(weights)
+    share, gap = bin_sums(weights, bins, num_bins, np.ones(len(y)), correct - confidence)
+    return np.asarray(np.abs(ratio(gap, share)).max(axis=-1))
+
+
+@typed
+def calibration_error(
+    confidence: Float[np.ndarray, "m"],
+    outcome: Bool[np.ndarray, "m"],
+    weights: Float[np.ndarray, "*b m"],
+    *,
+    num_bins: int = NUM_BINS,
+    binning: str = "width",
+    norm: str = "l1",
+    debiased: bool = False,
+) -> Float[np.ndarray, "*b"]:
+    """Return the weighted mean gap between confidence and outcome over bins; see `calibration`.
+
+    From 0 to 1; debiased values average 0 for a calibrated predictor and may be negative.
+
+    Parameters
+    ----------
+    confidence
+        Predicted probability of an event at every point.
+    outcome
+        Whether it happened.
+    weights
+        See the module's docstring.
+    num_bins
+        Number of bins B.
+    binning
+        ``width`` or ``mass``.
+    norm
+        ``l1`` or ``l2``.
+    debiased
+        Whether to subtract what chance adds, assuming weights that are counts over m.
+
+    Raises
+    ------
+    ValueError
+        If probabilities, weights or settings are out of range.
+    """
+    check_choice("norm", norm, NORMS)
+    bins = confidence_bins(confidence, num_bins=num_bins, binning=binning)
+    check_weights(weights)
+    error = l1_error if norm == "l1" else l2_error
+    return np.asarray(error(confidence.astype(float), outcome, weights, bins, num_bins, debiased))

@@ -1,4 +1,11 @@
-"""Metrics of class probabilities."""
+"""Metrics of class probabilities.
+
+The uncertainty of a label splits in two: predictive entropy = expected entropy (aleatoric: what
+every draw of the function still leaves open) + mutual information (epistemic: what draws disagree
+about). Functions of all draws (s m c) look at a block of points at a time, in float64.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
 import scipy.special
@@ -9,10 +16,18 @@ from ntkbayes.evaluation.metrics.resampling import weighted_mean
 __all__ = [
     "accuracy",
     "brier",
+    "expected_entropy",
     "mutual_information",
+    "pointwise_expected_entropy",
     "pointwise_mutual_information",
+    "pointwise_predictive_entropy",
+    "pointwise_variation_ratio",
     "predictive_entropy",
+    "variation_ratio",
 ]
+
+BLOCK = 2**21
+"""Probabilities that are looked at together: 16 MB of each intermediate array."""
 
 
 @typed
@@ -35,8 +50,16 @@ def brier(
 def predictive_entropy(
     p: Float[np.ndarray, "m c"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
-    """Mean over points of the entropy −Σ_c p_c log p_c of the predictive probabilities, in nats."""
-    return weighted_mean(weights, scipy.special.entr(p).sum(axis=-1))
+    """Mean over points of `pointwise_predictive_entropy`, the whole uncertainty, in nats."""
+    return weighted_mean(weights, pointwise_predictive_entropy(p))
+
+
+@typed
+def expected_entropy(
+    probabilities: Float[np.ndarray, "s m c"], weights: Float[np.ndarray, "*b m"]
+) -> Float[np.ndarray, "*b"]:
+    """Mean over points of `pointwise_expected_entropy`, the aleatoric uncertainty, in nats."""
+    return weighted_mean(weights, pointwise_expected_entropy(probabilities))
 
 
 @typed
@@ -48,6 +71,32 @@ def mutual_information(
 
 
 @typed
+def variation_ratio(
+    probabilities: Float[np.ndarray, "s m c"], weights: Float[np.ndarray, "*b m"]
+) -> Float[np.ndarray, "*b"]:
+    """Mean over points of `pointwise_variation_ratio`, from 0 to 1 − 1/c."""
+    return weighted_mean(weights, pointwise_variation_ratio(probabilities))
+
+
+@typed
+def pointwise_predictive_entropy(p: Float[np.ndarray, "m c"]) -> Float[np.ndarray, "m"]:
+    """Entropy −Σ_c p_c log p_c of the predictive probabilities at each point, in nats."""
+    return scipy.special.entr(p.astype(float)).sum(axis=-1)
+
+
+@typed
+def pointwise_expected_entropy(
+    probabilities: Float[np.ndarray, "s m c"],
+) -> Float[np.ndarray, "m"]:
+    """Mean over draws of the entropy at each point, in nats.
+
+    The aleatoric part of the predictive entropy, from 0 to log c: what would be left if the
+    function were known.
+    """
+    return _by_points(_mean_entropy, probabilities)
+
+
+@typed
 def pointwise_mutual_information(
     probabilities: Float[np.ndarray, "s m c"],
 ) -> Float[np.ndarray, "m"]:
@@ -56,6 +105,49 @@ def pointwise_mutual_information(
     The mutual information between the label and the function: the epistemic part of the
     predictive entropy, from 0 (all draws agree) to log c.
     """
-    total = scipy.special.entr(probabilities.mean(axis=0)).sum(axis=-1)
-    aleatoric = scipy.special.entr(probabilities).sum(axis=-1).mean(axis=0)
-    return total - aleatoric
+
+    def information(block: np.ndarray) -> np.ndarray:
+        return pointwise_predictive_entropy(block.mean(axis=0)) - _mean_entropy(block)
+
+    return _by_points(information, probabilities)
+
+
+@typed
+def pointwise_variation_ratio(
+    probabilities: Float[np.ndarray, "s m c"],
+) -> Float[np.ndarray, "m"]:
+    """Share of draws whose most probable class is not the commonest such class, at each point.
+
+    1 − max_c #{s : argmax_k p_sk = c} / s: epistemic disagreement about the decision alone, from
+    0 to 1 − 1/c. Draws that agree on a class count as sure, whatever their probabilities. Ties go
+    to the lower class.
+
+    References
+    ----------
+    Freeman (1965), Elementary Applied Statistics, chapter 5 · Gal (2016), Uncertainty in Deep
+    Learning, section 3.3.1.
+    """
+
+    def ratio(block: np.ndarray) -> np.ndarray:
+        decided = block.argmax(axis=-1)
+        counts = [(decided == c).sum(axis=0) for c in range(block.shape[-1])]
+        return 1 - np.max(counts, axis=0) / len(block)
+
+    return _by_points(ratio, probabilities)
+
+
+def _mean_entropy(probabilities: np.ndarray) -> np.ndarray:
+    return scipy.special.entr(probabilities).sum(axis=-1).mean(axis=0)
+
+
+def _by_points(
+    function: Callable[[np.ndarray], np.ndarray], probabilities: np.ndarray
+) -> np.ndarray:
+    """Apply a function of draws (s k c) to blocks of k points: no second copy of all draws."""
+    num_draws, num_points, num_classes = probabilities.shape
+    size = max(1, BLOCK // (num_draws * num_classes))
+    parts = [
+        function(probabilities[:, i : i + size].astype(float, copy=False))
+        for i in range(0, num_points, size)
+    ]
+    return np.concatenate([np.empty(0), *parts])

@@ -1,0 +1,152 @@
+"""Selective classification: the risk of answering only where one is confident enough.
+
+Points are accepted in the order of falling confidence. The coverage is the share of points
+accepted so far, the selective risk the share of errors among them, with 0/1 loss; a confidence
+that ranks errors last has a low risk at every coverage.
+
+References
+----------
+Geifman & El-Yaniv (2017), arXiv 1705.08500 (coverage and risk) · Geifman, Uziel &
+El-Yaniv (2019), arXiv 1805.08206 (AURC and its excess) · Ding, Liu, Xiong & Shi (2020),
+arXiv 1903.02050 (why excess depends on accuracy).
+"""
+
+import numpy as np
+from scipy.special import digamma
+
+from ntkbayes._checks import check_finite, check_not_empty
+from ntkbayes._types import Float, Int, typed
+from ntkbayes.evaluation.metrics.inputs import check_weights
+from ntkbayes.evaluation.metrics.ordering import group_sums, over_rows, tie_groups
+
+__all__ = ["aurc", "excess_aurc", "risk_coverage_curve"]
+
+
+@typed
+def risk_coverage_curve(
+    p: Float[np.ndarray, "m c"],
+    y: Int[np.ndarray, "m"],
+    weights: Float[np.ndarray, "*b m"],
+    *,
+    confidence: Float[np.ndarray, "m"] | None = None,
+) -> tuple[Float[np.ndarray, "*b u"], Float[np.ndarray, "*b u"]]:
+    """Return coverage and selective risk after each distinct confidence, from the highest down.
+
+    The last coverage is 1 and the last risk the error rate. At the coverage 0 that rows without
+    weight at the highest confidences begin with, the risk is that of the first points accepted.
+
+    Parameters
+    ----------
+    p, y, weights
+        See the module's docstring.
+    confidence
+        What points are ranked by; the probability of the most probable class by default.
+
+    Raises
+    ------
+    ValueError
+        If there are no points, or confidences or weights are out of range.
+    """
+    wrong, order, starts = _ranked(p, y, weights, confidence)
+
+    def curves(rows: np.ndarray) -> np.ndarray:
+        coverage = np.cumsum(group_sums(rows, order, starts), axis=1)
+        errors = np.cumsum(group_sums(rows * wrong, order, starts), axis=1)
+        accepted = coverage > 0
+        risk = errors / np.where(accepted, coverage, 1)
+        first = np.take_along_axis(risk, accepted.argmax(axis=1)[:, None], axis=1)
+        return np.stack([coverage, np.where(accepted, risk, first)], axis=1)
+
+    found = over_rows(curves, weights, trailing=(2, len(starts)))
+    return found[..., 0, :], found[..., 1, :]
+
+
+@typed
+def aurc(
+    p: Float[np.ndarray, "m c"],
+    y: Int[np.ndarray, "m"],
+    weights: Float[np.ndarray, "*b m"],
+    *,
+    confidence: Float[np.ndarray, "m"] | None = None,
+) -> Float[np.ndarray, "*b"]:
+    """Return the area under the risk-coverage curve, from 0 to 1; smaller is better.
+
+    (1/m) Σ_j risk of the j most confident points. Points of equal confidence come in random
+    order, and the area is the expectation: with N points and E errors before, j of n more with
+    error rate e have risk (E + j e) / (N + j), whose sum over j is
+
+        n e + (E − N e) (ψ(N + n + 1) − ψ(N + 1)),    ψ the digamma function.
+
+    Weights times m count points, which repeated points in a resample are.
+
+    Parameters
+    ----------
+    p, y, weights
+        See the module's docstring.
+    confidence
+        What points are ranked by; the probability of the most probable class by default.
+
+    Raises
+    ------
+    ValueError
+        If there are no points, or confidences or weights are out of range.
+    """
+    wrong, order, starts = _ranked(p, y, weights, confidence)
+
+    def areas(rows: np.ndarray) -> np.ndarray:
+        counts = rows.shape[1] * group_sums(rows, order, starts)
+        errors = rows.shape[1] * group_sums(rows * wrong, order, starts)
+        return _area(counts, errors)
+
+    return over_rows(areas, weights)
+
+
+@typed
+def excess_aurc(
+    p: Float[np.ndarray, "m c"],
+    y: Int[np.ndarray, "m"],
+    weights: Float[np.ndarray, "*b m"],
+    *,
+    confidence: Float[np.ndarray, "m"] | None = None,
+) -> Float[np.ndarray, "*b"]:
+    """Return `aurc` less that of the best ranking of the same predictions, 0 or more.
+
+    The best ranking has every error last; with error rate r its area is about r + (1 − r)
+    log(1 − r). The excess is that of the ranking alone only between predictors of one accuracy.
+
+    Parameters
+    ----------
+    p, y, weights, confidence
+        As in `aurc`.
+
+    Raises
+    ------
+    ValueError
+        As in `aurc`.
+    """
+    area = aurc(p, y, weights, confidence=confidence)
+    wrong = (p.argmax(axis=1) != y).astype(float)
+    errors = len(y) * np.asarray(weights.astype(float, copy=False) @ wrong)
+    best = np.stack([len(y) - errors, errors], axis=-1).reshape(-1, 2)
+    none_and_all = best * np.array([0.0, 1.0])
+    return area - _area(best, none_and_all).reshape(area.shape)
+
+
+def _ranked(
+    p: np.ndarray, y: np.ndarray, weights: np.ndarray, confidence: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Whether each point's prediction is wrong, and the points from the most confident on."""
+    score = p.max(axis=1) if confidence is None else confidence
+    check_not_empty("p", p)
+    check_finite("p" if confidence is None else "confidence", score)
+    check_weights(weights)
+    return p.argmax(axis=1) != y, *tie_groups(-score)
+
+
+def _area(counts: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """Mean risk (r) over points in groups of counts (r u), of which errors (r u) are wrong."""
+    after = np.cumsum(counts, axis=1)
+    before, errors_before = after - counts, np.cumsum(errors, axis=1) - errors
+    rate = errors / np.where(counts > 0, counts, 1)
+    harmonic = np.diff(digamma(after + 1), axis=1, prepend=digamma(1))
+    return np.sum(errors + (errors_before - before * rate) * harmonic, axis=1) / after[:, -1]
