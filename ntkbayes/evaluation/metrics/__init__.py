@@ -24,28 +24,56 @@ from ntkbayes.evaluation.metrics.classification import (
     pointwise_mutual_information,
     predictive_entropy,
 )
-from ntkbayes.evaluation.metrics.likelihood import mixture_nll
+from ntkbayes.evaluation.metrics.likelihood import (
+    batch_joint_nll,
+    joint_draws_used,
+    joint_nll,
+    joint_nll_bias,
+    mixture_nll,
+)
+from ntkbayes.evaluation.metrics.quantile_calibration import (
+    mean_absolute_calibration_error,
+    miscalibration_area,
+    observed_proportions,
+    pit_kolmogorov_smirnov,
+    rms_calibration_error,
+)
 from ntkbayes.evaluation.metrics.regression import (
     coverage,
     crps,
+    draws_crps,
+    interval_score,
     interval_width,
     rmse,
+    sharpness,
 )
 from ntkbayes.evaluation.metrics.resampling import bootstrap_weights, uniform_weights
 
 __all__ = [
     "accuracy",
+    "batch_joint_nll",
     "bootstrap_weights",
     "brier",
     "calibration_bins",
     "coverage",
     "crps",
+    "draws_crps",
     "ece",
+    "interval_score",
     "interval_width",
+    "joint_draws_used",
+    "joint_nll",
+    "joint_nll_bias",
+    "mean_absolute_calibration_error",
+    "miscalibration_area",
     "mixture_nll",
     "mutual_information",
+    "observed_proportions",
+    "pit_kolmogorov_smirnov",
     "pointwise_mutual_information",
     "predictive_entropy",
+    "rms_calibration_error",
     "rmse",
+    "sharpness",
     "uniform_weights",
 ]
