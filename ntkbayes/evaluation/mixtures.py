@@ -14,7 +14,8 @@ target units, and treats points and outputs apart.
 References
 ----------
 Grimit, Gneiting, Berrocal & Johnson (2006), doi:10.1256/qj.05.235 (CRPS of a mixture) ·
-Trefethen & Weideman (2014), doi:10.1137/130932132 (the trapezoid rule on the line).
+Trefethen & Weideman (2014), doi:10.1137/130932132 (the trapezoid rule on the line) · Dawid (1984),
+doi:10.2307/2981683 (probability integral transform).
 """
 
 import numpy as np
@@ -24,7 +25,7 @@ import scipy.stats
 
 from ntkbayes._types import Float, typed
 
-__all__ = ["central_interval", "central_level", "crps", "log_density", "quantile"]
+__all__ = ["central_interval", "central_level", "crps", "log_density", "pit", "quantile"]
 
 STEP, REACH = 0.6, 14
 """Nodes of the trapezoid rule: their distance in units of σ, and how many on either side of a draw.
@@ -98,8 +99,21 @@ def central_level(
     y: Float[np.ndarray, "m c"],
 ) -> Float[np.ndarray, "m c"]:
     """Level of the smallest central interval that holds y: |2 F(y) − 1|, from 0 to 1."""
-    cumulative = scipy.special.ndtr((y - means) / np.sqrt(variance)).mean(axis=0)
-    return np.abs(2 * cumulative - 1)
+    return np.abs(2 * pit(means, variance, y) - 1)
+
+
+@typed
+def pit(
+    means: Float[np.ndarray, "s m c"],
+    variance: Float[np.ndarray, "m c"],
+    y: Float[np.ndarray, "m c"],
+) -> Float[np.ndarray, "m c"]:
+    """Probability integral transform F(y) = (1/s) Σ_s Φ((y − f_s)/σ), from 0 to 1.
+
+    Uniform over points if the predictive distribution is calibrated (Dawid 1984): U-shaped if it
+    is too narrow, hump-shaped if too wide, sloped if biased.
+    """
+    return scipy.special.ndtr((y - means) / np.sqrt(variance)).mean(axis=0)
 
 
 @typed

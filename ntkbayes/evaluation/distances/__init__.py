@@ -14,24 +14,42 @@ doi:10.1214/20-BA1221 (ESS).
 
 from ntkbayes.evaluation.distances.classes import (
     agreement,
+    jensen_shannon,
+    jensen_shannon_floor,
     mean_probability_error,
     total_variation,
     total_variation_floor,
 )
 from ntkbayes.evaluation.distances.marginals import (
     normal_wasserstein_1,
+    normal_wasserstein_2,
+    probability_quantile_error,
+    probability_wasserstein_1,
+    probability_wasserstein_floor,
     quantile_error,
+    squared_quantile_error,
     wasserstein_1,
+    wasserstein_2,
+    wasserstein_2_floor,
     wasserstein_floor,
 )
 
 __all__ = [
     "agreement",
+    "jensen_shannon",
+    "jensen_shannon_floor",
     "mean_probability_error",
     "normal_wasserstein_1",
+    "normal_wasserstein_2",
+    "probability_quantile_error",
+    "probability_wasserstein_1",
+    "probability_wasserstein_floor",
     "quantile_error",
+    "squared_quantile_error",
     "total_variation",
     "total_variation_floor",
     "wasserstein_1",
+    "wasserstein_2",
+    "wasserstein_2_floor",
     "wasserstein_floor",
 ]

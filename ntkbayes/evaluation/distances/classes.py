@@ -1,6 +1,7 @@
 """Distances between predictive class probabilities."""
 
 import numpy as np
+import scipy.special
 import xarray as xr
 
 from ntkbayes._types import Float, typed
@@ -9,6 +10,8 @@ from ntkbayes.evaluation.storage import probabilities
 
 __all__ = [
     "agreement",
+    "jensen_shannon",
+    "jensen_shannon_floor",
     "mean_probability_error",
     "total_variation",
     "total_variation_floor",
@@ -46,6 +49,50 @@ def total_variation_floor(
         Standard errors of the mean probabilities, from `mean_probability_error`.
     """
     return float(np.mean(0.5 * np.sqrt(2 / np.pi) * np.hypot(error_p, error_q).sum(axis=1)))
+
+
+@typed
+def jensen_shannon(
+    p: Float[np.ndarray, "m c"], q: Float[np.ndarray, "m c"], weights: Float[np.ndarray, "*b m"]
+) -> Float[np.ndarray, "*b"]:
+    """Mean over points of the Jensen-Shannon divergence, from 0 to log 2, in nats.
+
+    ½ KL(p ‖ r) + ½ KL(q ‖ r) with r = ½ (p + q): the divergence itself, in natural logarithms, not
+    its root (which is a metric). Unlike total variation it weighs a class by the *relative*
+    difference of its probabilities.
+
+    References
+    ----------
+    Lin (1991), doi:10.1109/18.61115, eq. 3.6 and 4.1.
+    """
+    middle = (p.astype(float) + q) / 2
+    divergence = scipy.special.rel_entr(p, middle) + scipy.special.rel_entr(q, middle)
+    return np.asarray(weights @ np.maximum(divergence.sum(axis=1) / 2, 0))  # not −1e-17
+
+
+@typed
+def jensen_shannon_floor(
+    p: Float[np.ndarray, "m c"],
+    q: Float[np.ndarray, "m c"],
+    error_p: Float[np.ndarray, "m c"],
+    error_q: Float[np.ndarray, "m c"],
+) -> float:
+    """Jensen-Shannon divergence that finite draws of one distribution would show, mean over points.
+
+    ⅛ Σ_c (error_p² + error_q²) / r_c with r = ½ (p + q): to second order the divergence is an
+    eighth of the chi-square distance Σ_c (p_c − q_c)² / r_c. Of order 1/ESS, where the floor of
+    total variation is of order 1/√ESS.
+
+    Parameters
+    ----------
+    p, q
+        Mean class probabilities.
+    error_p, error_q
+        Their standard errors, from `mean_probability_error`.
+    """
+    middle, variance = (p + q) / 2, error_p**2 + error_q**2
+    ratio = np.divide(variance, middle, out=np.zeros_like(variance), where=variance > 0)
+    return float(np.mean(ratio.sum(axis=1)) / 8)
 
 
 def mean_probability_error(tree: xr.DataTree) -> np.ndarray:
