@@ -11,6 +11,7 @@ import numpy as np
 
 from ntkbayes.evaluation import distances, metrics, mixtures
 from ntkbayes.evaluation.catalog import LEVELS
+from ntkbayes.evaluation.metrics.likelihood import BATCH_SIZE
 from ntkbayes.evaluation.predictive import Predictive
 
 __all__ = ["Metric", "distance_floor", "distance_measures", "measures"]
@@ -50,23 +51,47 @@ def distance_floor(a: Predictive, b: Predictive) -> dict[str, float]:
 
 def _classification_measures(found: Predictive) -> dict[str, Metric]:
     p, y = found.classes.mean, found.observations
+    confidence, right = p.max(axis=1), p.argmax(axis=1) == y
+    decomposition = _Once(partial(metrics.brier_decomposition, p, y))
+    l2 = partial(metrics.ece, p, y, binning="mass", norm="l2")
     return {
         "accuracy": partial(metrics.accuracy, p, y),
         "nll": partial(metrics.mixture_nll, found.log_likelihood),
+        **_joint(found),
         "brier": partial(metrics.brier, p, y),
+        "brier_reliability": lambda weights: decomposition(weights).reliability,
+        "brier_resolution": lambda weights: decomposition(weights).resolution,
+        "brier_uncertainty": lambda weights: decomposition(weights).uncertainty,
         "ece": partial(metrics.ece, p, y),
+        "ece_mass": partial(metrics.ece, p, y, binning="mass"),
+        "ece_l2": l2,
+        "ece_l2_debiased": partial(l2, debiased=True),
+        "ece_debiased": partial(metrics.ece, p, y, debiased=True),
+        "classwise_ece": partial(metrics.classwise_ece, p, y),
+        "mce": partial(metrics.mce, p, y),
+        "pav_error": partial(metrics.pav_calibration_error, confidence, right),
+        "ks_calibration": partial(metrics.kolmogorov_smirnov_statistic, confidence, right),
+        "confidence_gap": partial(_mean, confidence - right),
         "predictive_entropy": partial(metrics.predictive_entropy, p),
+        "expected_entropy": partial(_mean, found.classes.expected_entropy),
         "mutual_information": partial(_mean, found.mutual_information),
+        "variation_ratio": partial(_mean, found.classes.variation_ratio),
+        "aurc": partial(metrics.aurc, p, y),
     }
 
 
 def _regression_measures(found: Predictive) -> dict[str, Metric]:
     y, mixture = found.observations, found.mixture
-    log_density = mixtures.log_density(*mixture, y).sum(axis=-1)
+    pit = mixtures.pit(*mixture, y)
     bound: dict[str, Metric] = {
         "rmse": partial(metrics.rmse, mixture[0].mean(axis=0), y),
-        "nll": partial(metrics.mixture_nll, log_density),
+        "nll": partial(metrics.mixture_nll, mixtures.log_density(*mixture, y).sum(axis=-1)),
+        **_joint(found),
         "crps": partial(metrics.crps, *mixture, y),
+        "sharpness": partial(metrics.sharpness, *mixture),
+        "calibration_error": partial(metrics.mean_absolute_calibration_error, pit),
+        "rms_calibration_error": partial(metrics.rms_calibration_error, pit),
+        "miscalibration_area": partial(metrics.miscalibration_area, pit),
     }
     central_level = mixtures.central_level(*mixture, y)
     for percent in LEVELS:
@@ -74,7 +99,28 @@ def _regression_measures(found: Predictive) -> dict[str, Metric]:
         interval = mixtures.central_interval(*mixture, level)
         bound[f"coverage_{percent}"] = partial(metrics.coverage, central_level, level)
         bound[f"width_{percent}"] = partial(metrics.interval_width, *interval)
+        bound[f"interval_score_{percent}"] = partial(metrics.interval_score, *interval, y, level)
     return bound
+
+
+def _joint(found: Predictive) -> dict[str, Metric]:
+    """Joint NLL, from draws even where the marginals have a closed form; of ten points or more."""
+    log_likelihood = found.log_likelihood
+    if log_likelihood.shape[1] < BATCH_SIZE:
+        return {}
+    return {"joint_nll": partial(metrics.joint_nll, log_likelihood)}
+
+
+class _Once:
+    """A function of the weights whose last result is kept: its parts are metrics of their own."""
+
+    def __init__(self, function: Callable[[np.ndarray], metrics.BrierDecomposition]):
+        self._function, self._weights = function, None
+
+    def __call__(self, weights: np.ndarray) -> metrics.BrierDecomposition:
+        if weights is not self._weights:
+            self._weights, self._result = weights, self._function(weights)
+        return self._result
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
