@@ -43,6 +43,7 @@ def confidence_bins(
     check_at_least("num_bins", num_bins, 1)
     check_choice("binning", binning, BINNINGS)
     check_probabilities("confidence", confidence)
+    confidence = confidence.astype(float)
     if binning == "width":
         return np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     # Integer division: ⌈k m / B⌉ − 1 counts from 0.

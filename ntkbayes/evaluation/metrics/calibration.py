@@ -144,7 +144,7 @@ def mce(
     ValueError
         As in `calibration_error`.
     """
-    confidence, correct = p.max(axis=1), p.argmax(axis=1) == y
+    confidence, correct = p.max(axis=1).astype(float), p.argmax(axis=1) == y
     bins = confidence_bins(confidence, num_bins=num_bins, binning=binning)
     check_weights(weights)
     share, gap = bin_sums(weights, bins, num_bins, np.ones(len(y)), correct - confidence)

@@ -49,4 +49,4 @@ def over_rows(
         function(*(w[i : i + size].astype(float, copy=False) for w in rows))
         for i in range(0, len(rows[0]), size)
     ]
-    return np.concatenate([np.empty((0, *trailing)), *parts]).reshape(*batch, *trailing)
+    return np.concatenate([np.empty((0, *trailing)), *parts]).reshape((*batch, *trailing))

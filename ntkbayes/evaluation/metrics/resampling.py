@@ -50,4 +50,4 @@ def bootstrap_weights(
 
 def weighted_mean(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return Σ_i w_i v_i for every row of weights."""
-    return np.asarray(weights @ values)
+    return np.asarray(weights.astype(float, copy=False) @ values.astype(float, copy=False))

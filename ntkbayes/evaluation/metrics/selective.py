@@ -129,7 +129,7 @@ def excess_aurc(
     errors = len(y) * np.asarray(weights.astype(float, copy=False) @ wrong)
     best = np.stack([len(y) - errors, errors], axis=-1).reshape(-1, 2)
     none_and_all = best * np.array([0.0, 1.0])
-    return area - _area(best, none_and_all).reshape(area.shape)
+    return np.asarray(area - _area(best, none_and_all).reshape(area.shape))
 
 
 def _ranked(
