@@ -65,15 +65,18 @@ _UNCERTAINTY = {
     "mutual_information": MetricInfo(
         "mutual information", "epistemic part of the entropy, nats", None, True
     ),
-    "variation_ratio": MetricInfo("variation ratio", "share of draws that outvoted lose", None),
+    "variation_ratio": MetricInfo("variation ratio", "share of draws outvoted by the others", None),
     "aurc": MetricInfo("AURC", "mean error over all shares of points rejected"),
 }
 _CLASS_DISTANCES = {
-    "agreement": MetricInfo("agreement", "share of the reference's labels", "higher", True),
+    "agreement": MetricInfo("agreement", "share of labels as the reference's", "higher", True),
     "total_variation": MetricInfo(
         "total variation", "half the sum of |p − reference|", headline=True
     ),
     "jensen_shannon": MetricInfo("Jensen-Shannon", "divergence from the reference, nats"),
+    "wasserstein_1": MetricInfo(
+        "Wasserstein-1", "to the reference, between draws of class probabilities"
+    ),
 }
 _REGRESSION = {
     "rmse": MetricInfo("RMSE", "root mean squared error, target units", headline=True),

@@ -34,19 +34,40 @@ def distance_measures(a: Predictive, b: Predictive) -> dict[str, Metric]:
         return {
             "agreement": partial(distances.agreement, *pair),
             "total_variation": partial(distances.total_variation, *pair),
+            "jensen_shannon": partial(distances.jensen_shannon, *pair),
+            "wasserstein_1": partial(_mean, a.spread_distance(b)),
         }
     if a.moments is not None and b.moments is not None:
-        return {"wasserstein_1": partial(distances.normal_wasserstein_1, *a.moments, *b.moments)}
-    return {"wasserstein_1": partial(distances.wasserstein_1, a.latent, b.latent)}
+        moments = (*a.moments, *b.moments)
+        return {
+            "wasserstein_1": partial(distances.normal_wasserstein_1, *moments),
+            "wasserstein_2": partial(distances.normal_wasserstein_2, *moments),
+        }
+    return {
+        "wasserstein_1": partial(distances.wasserstein_1, a.latent, b.latent),
+        "wasserstein_2": partial(distances.wasserstein_2, a.latent, b.latent),
+    }
 
 
 def distance_floor(a: Predictive, b: Predictive) -> dict[str, float]:
     """Monte-Carlo floor of the distances that have one, by name; 0 between closed forms."""
     if a.is_classification:
-        return {"total_variation": distances.total_variation_floor(a.error, b.error)}
+        errors = (a.error, b.error)
+        pair = (a.classes.mean, b.classes.mean)
+        return {
+            "total_variation": distances.total_variation_floor(*errors),
+            "jensen_shannon": distances.jensen_shannon_floor(*pair, *errors),
+            "wasserstein_1": distances.probability_wasserstein_floor(
+                a.quantile_error, b.quantile_error
+            ),
+        }
     if a.moments is not None and b.moments is not None:
-        return {"wasserstein_1": 0.0}
-    return {"wasserstein_1": distances.wasserstein_floor(a.error, b.error)}
+        return {"wasserstein_1": 0.0, "wasserstein_2": 0.0}
+    squared = (a.squared_quantile_error, b.squared_quantile_error)
+    return {
+        "wasserstein_1": distances.wasserstein_floor(a.quantile_error, b.quantile_error),
+        "wasserstein_2": distances.wasserstein_2_floor(*squared),
+    }
 
 
 def _classification_measures(found: Predictive) -> dict[str, Metric]:

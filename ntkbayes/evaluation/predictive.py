@@ -6,7 +6,7 @@ classes at 10,000 points are 800 MB, and several such arrays at a time would be 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import equinox as eqx
@@ -69,7 +69,7 @@ class Predictive:
                 metrics.pointwise_expected_entropy(p),
                 metrics.pointwise_variation_ratio(p),
             )
-            for p in map(probabilities, _blocks(self.tree))
+            for p in map(probabilities, _blocks(self.tree, _block_size(self.tree)))
         ]
         return ClassSummary(
             np.concatenate([part.mean for part in parts]),
@@ -98,10 +98,35 @@ class Predictive:
 
     @cached_property
     def error(self) -> np.ndarray:
-        """Monte-Carlo error (m c) of the probabilities, or of the latent quantiles."""
+        """Monte-Carlo error (m c) of the mean class probabilities."""
+        return self._by_blocks(distances.mean_probability_error)
+
+    @cached_property
+    def quantile_error(self) -> np.ndarray:
+        """Monte-Carlo error (m c) of the quantiles: of class probabilities, or latent functions."""
         if self.is_classification:
-            return np.concatenate([distances.mean_probability_error(t) for t in _blocks(self.tree)])
+            return self._by_blocks(distances.probability_quantile_error)
         return distances.quantile_error(self.tree)
+
+    @cached_property
+    def squared_quantile_error(self) -> np.ndarray:
+        """The same, squared, of latent functions in the sense of Wasserstein-2."""
+        return distances.squared_quantile_error(self.tree)
+
+    def spread_distance(self, other: "Predictive") -> np.ndarray:
+        """Wasserstein-1 distance (m,) between the draws of class probabilities, point by point."""
+        size = min(_block_size(self.tree), _block_size(other.tree))
+        blocks = zip(_blocks(self.tree, size), _blocks(other.tree, size), strict=True)
+        return np.concatenate(
+            [
+                distances.probability_wasserstein_1(p, q, np.eye(p.shape[1]))
+                for p, q in ((probabilities(a), probabilities(b)) for a, b in blocks)
+            ]
+        )
+
+    def _by_blocks(self, function: Callable[[xr.DataTree], np.ndarray]) -> np.ndarray:
+        blocks = _blocks(self.tree, _block_size(self.tree))
+        return np.concatenate([function(block) for block in blocks])
 
     @cached_property
     def mixture(self) -> tuple[np.ndarray, np.ndarray]:
@@ -133,10 +158,17 @@ def predictive_mixture(tree: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
     return latent, np.full(latent.shape[1:], noise_variance)
 
 
-def _blocks(tree: xr.DataTree) -> Iterator[xr.DataTree]:
-    """Cut predictions into ranges of points whose class probabilities are few enough."""
+def _block_size(tree: xr.DataTree) -> int:
+    """How many points at a time have few enough class probabilities."""
     latent = tree["posterior_predictive/latent"]
-    num_points = latent.sizes["obs_id"]
-    size = max(BLOCK_SIZE * num_points // latent.size, 1)
+    return max(BLOCK_SIZE * latent.sizes["obs_id"] // latent.size, 1)
+
+
+def _blocks(tree: xr.DataTree, size: int) -> Iterator[xr.DataTree]:
+    """Cut predictions into ranges of points."""
+    num_points = tree["posterior_predictive/latent"].sizes["obs_id"]
+    if size >= num_points:
+        yield tree
+        return
     for start in range(0, num_points, size):
         yield tree.isel(obs_id=slice(start, start + size))

@@ -163,7 +163,7 @@ def _parts(long: pd.DataFrame, metrics: Sequence[str] | None) -> list[tuple[str,
     known = list(long["metric"].unique())
     for name in metrics or ():
         check_choice("metric", name, known)
-    return [(name, long[long["metric"] == name]) for name in (metrics or known)]
+    return [(name, long.loc[long["metric"] == name]) for name in (metrics or known)]
 
 
 def _with_error(value: float, error: float, digits: int) -> str:
