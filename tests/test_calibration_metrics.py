@@ -1,10 +1,10 @@
-"""Calibration over bins and without, and the Brier score's parts: loops, oracles, chance."""
+"""Calibration over bins: loops, points by hand, and what chance gives."""
 
 import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
-import sklearn.isotonic
+from binning import points_in_bins
 
 from ntkbayes.evaluation import metrics
 
@@ -29,16 +29,6 @@ def labels(generator):
 @pytest.fixture
 def weights():
     return metrics.bootstrap_weights(M, num_resamples=4, seed=3)
-
-
-def points_in_bins(confidence, binning, num_bins):
-    """Lists of points: bins are found by comparing every confidence with every boundary."""
-    ordered, m = sorted(confidence), len(confidence)
-    edges = [k / num_bins for k in range(1, num_bins)]
-    if binning == "mass":
-        edges = [ordered[int(np.ceil(k * m / num_bins)) - 1] for k in range(1, num_bins)]
-    bins = [sum(q > edge for edge in edges) for q in confidence]
-    return [[i for i in range(m) if bins[i] == b] for b in range(num_bins)]
 
 
 def error_by_loops(confidence, outcome, row, binning, norm, num_bins):
@@ -110,6 +100,12 @@ def test_equal_confidences_share_a_bin_of_equal_mass():
     distinct = np.linspace(0.01, 0.99, 12)
     bins = metrics.confidence_bins(distinct, num_bins=4, binning="mass")
     np.testing.assert_array_equal(bins, np.repeat([0, 1, 2, 3], 3))
+
+
+def test_float32_confidences_are_put_into_bins_as_the_numbers_they_are():
+    above = np.array([0.2], dtype=np.float32)  # 0.2000000030, but times 15 exactly 3 in float32
+    assert metrics.confidence_bins(above, num_bins=15) == [3]
+    assert metrics.confidence_bins(np.array([0.2]), num_bins=15) == [2]
 
 
 def test_debiased_l2_is_the_mean_product_of_gaps_of_two_different_points(p, labels, weights):
@@ -191,119 +187,6 @@ def test_debiased_l2_is_right_on_average_for_a_predictor_that_is_not_calibrated(
         value = metrics.calibration_error(confidence, outcome, weights, norm="l2", debiased=True)
         squares[i] = np.sign(value) * value**2
     assert abs(squares.mean() - 0.04) < 3 * squares.std() / np.sqrt(repeats)
-
-
-def test_isotonic_fit_is_the_max_min_formula_and_that_of_scikit_learn(generator):
-    confidence = np.round(generator.uniform(size=60), 2)
-    outcome, weights = generator.uniform(size=60) < confidence, generator.dirichlet(np.ones(60))
-    knots, fit = metrics.isotonic_fit(confidence, outcome, weights)
-    np.testing.assert_array_equal(knots, np.unique(confidence))
-    assert len(knots) < 60
-
-    def mean_between(low, high):
-        inside = (confidence >= low) & (confidence <= high)
-        return np.average(outcome[inside], weights=weights[inside])
-
-    for q, value in zip(knots, fit, strict=True):
-        below, above = knots[knots <= q], knots[knots >= q]
-        expected = max(min(mean_between(a, b) for b in above) for a in below)
-        assert value == pytest.approx(expected, rel=1e-10, abs=1e-15)
-    model = sklearn.isotonic.IsotonicRegression()
-    expected = model.fit(confidence, outcome, sample_weight=weights).predict(knots)
-    np.testing.assert_allclose(fit, expected, rtol=1e-10)
-
-
-def test_isotonic_fit_interpolates_where_a_row_has_no_weight():
-    confidence = np.array([0.1, 0.3, 0.4, 0.9])
-    outcome = np.array([False, False, True, True])
-    weights = np.array([[0.5, 0.0, 0.5, 0.0], [0.0, 0.5, 0.0, 0.5]])
-    _, fits = metrics.isotonic_fit(confidence, outcome, weights)
-    np.testing.assert_allclose(fits, [[0, 2 / 3, 1, 1], [0, 0, 1 / 6, 1]], rtol=1e-12)
-
-
-@pytest.mark.parametrize(("norm", "power"), [("l1", 1), ("l2", 2)])
-def test_pav_calibration_error_is_the_distance_to_the_isotonic_fit(generator, norm, power):
-    confidence = np.round(generator.uniform(size=80), 2)
-    outcome = generator.uniform(size=80) < confidence**2
-    weights = metrics.bootstrap_weights(80, num_resamples=5)
-    found = metrics.pav_calibration_error(confidence, outcome, weights, norm=norm)
-    for value, row in zip(found, weights, strict=True):
-        points = np.repeat(np.arange(80), np.round(row * 80).astype(int))
-        q, o = confidence[points], outcome[points].astype(float)
-        recalibrated = sklearn.isotonic.IsotonicRegression().fit(q, o).predict(q)
-        expected = np.mean(np.abs(recalibrated - q) ** power) ** (1 / power)
-        assert value == pytest.approx(expected, rel=1e-10)
-
-
-def test_pav_error_squared_is_at_most_the_brier_score_that_recalibration_saves(generator):
-    confidence = generator.uniform(size=M)
-    outcome, weights = generator.uniform(size=M) < confidence**2, metrics.uniform_weights(M)
-    knots, fit = metrics.isotonic_fit(confidence, outcome, weights)
-    recalibrated = fit[np.searchsorted(knots, confidence)]
-    saved = np.mean((confidence - outcome) ** 2 - (recalibrated - outcome) ** 2)
-    squared = metrics.pav_calibration_error(confidence, outcome, weights, norm="l2") ** 2
-    assert 0 < squared < saved
-
-
-def test_pav_error_of_confidences_that_are_their_own_rates_is_zero():
-    confidence = np.repeat([0.25, 0.5, 1.0], 4)
-    outcome = np.array([1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 1], dtype=bool)
-    assert metrics.pav_calibration_error(confidence, outcome, metrics.uniform_weights(12)) == 0
-
-
-@pytest.mark.parametrize(("binning", "num_bins"), [("width", 15), ("width", 2), ("mass", 6)])
-def test_parts_of_the_brier_score_add_up_for_any_weights(
-    p, labels, weights, generator, binning, num_bins
-):
-    weights = np.concatenate([weights, generator.dirichlet(np.ones(M), size=3)])
-    parts = metrics.brier_decomposition(p, labels, weights, num_bins=num_bins, binning=binning)
-    np.testing.assert_allclose(parts.brier, metrics.brier(p, labels, weights), rtol=1e-12)
-
-
-def test_each_part_of_the_brier_score_is_its_definition(p, labels, weights):
-    parts = metrics.brier_decomposition(p, labels, weights, num_bins=5)
-    for b, row in enumerate(weights):
-        expected = np.zeros(5)
-        for c in range(C):
-            q, o = p[:, c], (labels == c).astype(float)
-            overall = row @ o
-            expected[2] += overall * (1 - overall)
-            for inside in points_in_bins(q, "width", 5):
-                w = row[inside]
-                if w.sum() == 0:
-                    continue
-                mean, rate = np.average(q[inside], weights=w), np.average(o[inside], weights=w)
-                expected[0] += w.sum() * (mean - rate) ** 2
-                expected[1] += w.sum() * (rate - overall) ** 2
-                expected[3] += w @ (q[inside] - mean) ** 2
-                expected[4] += 2 * w @ ((q[inside] - mean) * (o[inside] - rate))
-        found = [
-            parts.reliability[b],
-            parts.resolution[b],
-            parts.uncertainty[b],
-            parts.within_bin_variance[b],
-            parts.within_bin_covariance[b],
-        ]
-        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-15)
-
-
-def test_murphy_s_three_parts_are_enough_where_confidences_in_a_bin_are_equal(generator, labels):
-    values = np.array([[0.1, 0.9], [0.35, 0.65], [0.8, 0.2]])
-    p, y = values[generator.integers(0, 3, M)], labels % 2
-    parts = metrics.brier_decomposition(p, y, metrics.uniform_weights(M), num_bins=10)
-    assert parts.within_bin_variance == pytest.approx(0, abs=1e-15)
-    assert parts.within_bin_covariance == pytest.approx(0, abs=1e-15)
-    brier = metrics.brier(p, y, metrics.uniform_weights(M))
-    assert parts.reliability - parts.resolution + parts.uncertainty == pytest.approx(brier)
-
-
-def test_predicting_the_class_frequencies_leaves_the_uncertainty_alone(labels):
-    weights = metrics.uniform_weights(M)
-    p = np.tile(np.bincount(labels, minlength=C) / M, (M, 1))
-    parts = metrics.brier_decomposition(p, labels, weights)
-    assert parts.reliability == pytest.approx(0, abs=1e-15)
-    assert parts.resolution == pytest.approx(0, abs=1e-15)
-    assert parts.uncertainty == pytest.approx(metrics.brier(p, labels, weights), rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,14 @@ def test_equal_confidences_are_taken_together():
     assert statistics(confidence, outcome) == [0, 0, 0]
 
 
+def test_kuiper_counts_from_the_start_of_a_path_above_zero_as_of_one_below():
+    confidence, outcome = np.array([0.5, 0.6, 0.75]), np.array([True, True, False])
+    # The path is 0, 0.5, 0.9, 0.15 and its scale √(0.25 + 0.24 + 0.1875), all over 3.
+    assert statistics(confidence, outcome)[1] == pytest.approx(0.9 / np.sqrt(0.6775), rel=1e-12)
+    mirrored = statistics(1 - confidence[::-1], ~outcome[::-1])
+    assert mirrored[1] == pytest.approx(0.9 / np.sqrt(0.6775), rel=1e-12)
+
+
 def test_sure_predictions_are_calibrated_if_right_and_refuted_by_one_error():
     confidence = np.ones(3)
     assert statistics(confidence, np.ones(3, dtype=bool)) == [0, 0, 0]

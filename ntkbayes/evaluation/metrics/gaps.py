@@ -5,8 +5,8 @@ Chance gives a calibrated predictor a positive error. Debiased errors average 0 
 - L2 subtracts from each g² the unbiased variance of the mean gap, s²/n. What is left is
   Σ_{i≠j} (o_i − q_i)(o_j − q_j) / (n (n − 1)), unbiased for the squared gap of any predictor. In
   Bröcker (2012), Ferro & Fricker (2012) and Kumar, Liang & Ma (2019), whose confidences are equal
-  within a bin, s² is the variance of the outcomes; where they differ that variance is too large
-  by the variance of the confidences. A bin with one point says nothing and counts 0. The result
+  within a bin, s² is the variance of the outcomes; where confidences differ, and are calibrated,
+  that variance is too large by theirs. A bin with one point says nothing and counts 0. The result
   is the signed root, sign(v) √|v|, of the squared value v. It is v that is unbiased; its root
   averages 0 as far as v is as often above 0 as below.
 - L1 subtracts the value expected if o_i ~ Bernoulli(q_i) independently: per bin, the mean
