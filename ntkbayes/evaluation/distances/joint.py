@@ -76,7 +76,7 @@ def squared_mmd(a: JointDraws, b: JointDraws, *, bandwidth: float | int | None =
     squared = _squared_distances(a, b)
     if bandwidth is None:
         pairs = np.triu_indices(len(squared), k=1)
-        bandwidth = float(np.sqrt(np.median(squared[pairs])))
+        bandwidth = float(np.median(np.sqrt(squared[pairs])))
         if bandwidth == 0:
             raise ValueError("more than half of all draws are equal: pass a bandwidth.")
     check_positive("bandwidth", bandwidth)
