@@ -9,9 +9,9 @@ from collections.abc import Callable
 import jax
 import numpy as np
 from beartype import beartype
-from jaxtyping import Float, Int, PRNGKeyArray, jaxtyped
+from jaxtyping import Bool, Float, Int, PRNGKeyArray, jaxtyped
 
-__all__ = ["AnyArray", "Array", "Float", "Int", "Key", "Progress", "silent", "typed"]
+__all__ = ["AnyArray", "Array", "Bool", "Float", "Int", "Key", "Progress", "silent", "typed"]
 
 Array = jax.Array
 AnyArray = jax.Array | np.ndarray

@@ -31,6 +31,7 @@ __all__ = [
     "ChainDiagnostics",
     "chain_diagnostics",
     "check_reference",
+    "effective_draws",
     "effective_sample_size",
     "from_markov_chains",
 ]
@@ -219,18 +220,24 @@ def check_reference(name: str, tree: xr.DataTree) -> None:
 def effective_sample_size(
     tree: xr.DataTree, draws: np.ndarray, *, kind: Literal["bulk", "mean"]
 ) -> np.ndarray:
+    """Return `effective_draws` of quantities (s …) computed from the draws of a tree."""
+    return effective_draws(draws, num_chains=int(tree.attrs["num_chains"]), kind=kind)
+
+
+def effective_draws(
+    draws: np.ndarray, *, num_chains: int, kind: Literal["bulk", "mean"]
+) -> np.ndarray:
     """Effective sample size of pooled draws (s …), at least 1; s for a single chain.
 
     Parameters
     ----------
-    tree
-        Says how many chains the draws are from.
     draws
         Quantities with chains pooled in order.
+    num_chains
+        How many chains they are from.
     kind
         "mean" for averages, "bulk" for the distribution (rank-normalised).
     """
-    num_chains = int(tree.attrs["num_chains"])
     sizes = np.full(draws.shape[1:], float(len(draws)))
     if num_chains > 1:
         with np.errstate(divide="ignore", invalid="ignore"):

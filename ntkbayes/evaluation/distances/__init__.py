@@ -5,6 +5,10 @@ As in `metrics`, distances are functions of weighted test points. Two finite set
 show, estimated from the spread of the draws and their effective sample size (ESS). A distance
 near its floor says that the methods cannot be told apart with these draws.
 
+Distances between joint distributions over all test points (`energy_distance`, `squared_mmd`,
+`covariance_comparison`, `variance_ratio`) take no weights: they are estimates without bias over
+`joint_draws`, 0 on average for equal distributions, each with its Monte-Carlo standard error.
+
 References
 ----------
 Izmailov et al. (2021), What are Bayesian neural network posteriors really like?, arXiv
@@ -20,6 +24,12 @@ from ntkbayes.evaluation.distances.classes import (
     total_variation,
     total_variation_floor,
 )
+from ntkbayes.evaluation.distances.covariances import (
+    CovarianceComparison,
+    covariance_comparison,
+)
+from ntkbayes.evaluation.distances.draws import Estimate, JointDraws, joint_draws
+from ntkbayes.evaluation.distances.joint import energy_distance, squared_mmd
 from ntkbayes.evaluation.distances.marginals import (
     normal_wasserstein_1,
     normal_wasserstein_2,
@@ -33,11 +43,24 @@ from ntkbayes.evaluation.distances.marginals import (
     wasserstein_2_floor,
     wasserstein_floor,
 )
+from ntkbayes.evaluation.distances.variances import (
+    VarianceRatio,
+    far_from_training,
+    variance_ratio,
+)
 
 __all__ = [
+    "CovarianceComparison",
+    "Estimate",
+    "JointDraws",
+    "VarianceRatio",
     "agreement",
+    "covariance_comparison",
+    "energy_distance",
+    "far_from_training",
     "jensen_shannon",
     "jensen_shannon_floor",
+    "joint_draws",
     "mean_probability_error",
     "normal_wasserstein_1",
     "normal_wasserstein_2",
@@ -45,9 +68,11 @@ __all__ = [
     "probability_wasserstein_1",
     "probability_wasserstein_floor",
     "quantile_error",
+    "squared_mmd",
     "squared_quantile_error",
     "total_variation",
     "total_variation_floor",
+    "variance_ratio",
     "wasserstein_1",
     "wasserstein_2",
     "wasserstein_2_floor",
