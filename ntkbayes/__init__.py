@@ -4,7 +4,7 @@ Data flows one way:
 
     data → network and likelihood → method → predictor → predictions → evaluation → report
 
-- ``datasets``     `load_dataset`, `make_dataset`, the `Dataset` record
+- ``datasets``     `load_dataset`, `make_dataset`, the `Dataset` record; `shift`, `hold_out_classes`
 - ``networks``     `dense_network`, `stax_network`: kernels at infinite, functions at finite width;
                    `finite_network`: any other; `empirical_ntk`, `linearize`
 - ``likelihoods``  `Gaussian`, `Categorical`, `Bernoulli`, `Poisson`

@@ -11,7 +11,16 @@ from . import (
     predictors,
     solvers,
 )
-from .datasets import DATASETS, Dataset, load_dataset, make_dataset
+from .datasets import (
+    DATASETS,
+    SHIFTS,
+    Dataset,
+    away_inputs,
+    hold_out_classes,
+    load_dataset,
+    make_dataset,
+    shift,
+)
 from .ensembles import deep_ensemble, linearized_ensemble, ntk_ensemble
 from .evaluation import compare, load_predictions, predict, save_predictions
 from .hyperparameters import select_hyperparameters
@@ -39,6 +48,7 @@ __version__: str
 
 __all__ = [
     "DATASETS",
+    "SHIFTS",
     "Bernoulli",
     "Categorical",
     "Dataset",
@@ -49,6 +59,7 @@ __all__ = [
     "Network",
     "Poisson",
     "Predictor",
+    "away_inputs",
     "compare",
     "datasets",
     "deep_ensemble",
@@ -61,6 +72,7 @@ __all__ = [
     "finite_network",
     "gp_posterior",
     "hmc",
+    "hold_out_classes",
     "hyperparameters",
     "laplace",
     "likelihoods",
@@ -80,6 +92,7 @@ __all__ = [
     "probit_probabilities",
     "save_predictions",
     "select_hyperparameters",
+    "shift",
     "smooth_labels",
     "solvers",
     "stax_network",
