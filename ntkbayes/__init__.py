@@ -14,6 +14,7 @@ Data flows one way:
                    `linearized_laplace` at what `map_estimate` trained
 - ``hyperparameters``
                    `select_hyperparameters`: by log marginal likelihood or validation data
+- ``temperature``  `temperature_scaled`: any classifier's draws, calibrated on validation data
 - ``evaluation``   `predict` → ArviZ DataTree → `compare`, plots, report
 - ``methods``      the methods by name: `METHODS`
 - ``experiment``   `run_comparison`: all methods on one data set, resumable; ``cli`` calls it

@@ -10,6 +10,7 @@ from . import (
     posteriors,
     predictors,
     solvers,
+    temperature,
 )
 from .datasets import (
     DATASETS,
@@ -43,6 +44,7 @@ from .posteriors import (
     probit_probabilities,
 )
 from .predictors import Draws, GaussianPredictor, Predictor
+from .temperature import temperature_scaled
 
 __version__: str
 
@@ -96,4 +98,6 @@ __all__ = [
     "smooth_labels",
     "solvers",
     "stax_network",
+    "temperature",
+    "temperature_scaled",
 ]
