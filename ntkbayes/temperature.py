@@ -138,11 +138,13 @@ def temperature_scaled(
 @typed
 def _best_temperature(latent: Float[np.ndarray, "s m c"], y: Int[np.ndarray, "m"]) -> float:
     """Minimise the mixture's negative log likelihood over T within `BOUNDS`."""
-    weights, logits = metrics.uniform_weights(len(y)), latent
+    weights = metrics.uniform_weights(len(y))
+    logits: np.ndarray = latent
     if latent.shape[-1] == 1:
         logits = np.concatenate([np.zeros_like(latent), latent], axis=-1)
     # Relative to the logit of the label: log p(y) = −log Σ_c exp((f_c − f_y) / T).
-    relative = logits - np.take_along_axis(logits, y[None, :, None], axis=-1)
+    of_label: np.ndarray = np.take_along_axis(logits, y[None, :, None], axis=-1)
+    relative = logits - of_label
 
     def nll(log_temperature: float) -> float:
         log_likelihood = -scipy.special.logsumexp(relative * np.exp(-log_temperature), axis=-1)
