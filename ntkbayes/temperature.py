@@ -139,16 +139,14 @@ def temperature_scaled(
 def _best_temperature(latent: Float[np.ndarray, "s m c"], y: Int[np.ndarray, "m"]) -> float:
     """Minimise the mixture's negative log likelihood over T within `BOUNDS`."""
     weights = metrics.uniform_weights(len(y))
-    logits: np.ndarray = latent
     if latent.shape[-1] == 1:
-        logits = np.concatenate([np.zeros_like(latent), latent], axis=-1)
+        latent = np.concatenate([np.zeros_like(latent), latent], axis=-1)
     # Relative to the logit of the label: log p(y) = −log Σ_c exp((f_c − f_y) / T).
-    of_label: np.ndarray = np.take_along_axis(logits, y[None, :, None], axis=-1)
-    relative = logits - of_label
+    relative = latent - np.take_along_axis(latent, y[None, :, None], axis=-1)
 
     def nll(log_temperature: float) -> float:
-        log_likelihood = -scipy.special.logsumexp(relative * np.exp(-log_temperature), axis=-1)
-        return float(metrics.mixture_nll(log_likelihood, weights))
+        surprise = scipy.special.logsumexp(relative * np.exp(-log_temperature), axis=-1)
+        return float(metrics.mixture_nll(-np.asarray(surprise), weights))
 
     lowest, highest = np.log(BOUNDS)
     grid = np.linspace(lowest, highest, NUM_START)

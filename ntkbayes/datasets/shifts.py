@@ -184,7 +184,7 @@ def _rotated(
     pictures: np.ndarray, level: float, bounds: Bounds, generator: np.random.Generator
 ) -> np.ndarray:
     return scipy.ndimage.rotate(
-        pictures, level, axes=(2, 1), reshape=False, mode="grid-constant", cval=bounds[0]
+        pictures, level, axes=(1, 2), reshape=False, mode="grid-constant", cval=bounds[0]
     )
 
 
