@@ -4,7 +4,7 @@ Data flows one way:
 
     data → network and likelihood → method → predictor → predictions → evaluation → report
 
-- ``datasets``     `load_dataset`, `make_dataset`, the `Dataset` record
+- ``datasets``     `load_dataset`, `make_dataset`, the `Dataset` record; `shift`, `hold_out_classes`
 - ``networks``     `dense_network`, `stax_network`: kernels at infinite, functions at finite width;
                    `finite_network`: any other; `empirical_ntk`, `linearize`
 - ``likelihoods``  `Gaussian`, `Categorical`, `Bernoulli`, `Poisson`
@@ -14,6 +14,7 @@ Data flows one way:
                    `linearized_laplace` at what `map_estimate` trained
 - ``hyperparameters``
                    `select_hyperparameters`: by log marginal likelihood or validation data
+- ``temperature``  `temperature_scaled`: any classifier's draws, calibrated on validation data
 - ``evaluation``   `predict` → ArviZ DataTree → `compare`, plots, report
 - ``methods``      the methods by name: `METHODS`
 - ``experiment``   `run_comparison`: all methods on one data set, resumable; ``cli`` calls it

@@ -10,8 +10,18 @@ from . import (
     posteriors,
     predictors,
     solvers,
+    temperature,
 )
-from .datasets import DATASETS, Dataset, load_dataset, make_dataset
+from .datasets import (
+    DATASETS,
+    SHIFTS,
+    Dataset,
+    away_inputs,
+    hold_out_classes,
+    load_dataset,
+    make_dataset,
+    shift,
+)
 from .ensembles import deep_ensemble, linearized_ensemble, ntk_ensemble
 from .evaluation import compare, load_predictions, predict, save_predictions
 from .hyperparameters import select_hyperparameters
@@ -34,11 +44,13 @@ from .posteriors import (
     probit_probabilities,
 )
 from .predictors import Draws, GaussianPredictor, Predictor
+from .temperature import temperature_scaled
 
 __version__: str
 
 __all__ = [
     "DATASETS",
+    "SHIFTS",
     "Bernoulli",
     "Categorical",
     "Dataset",
@@ -49,6 +61,7 @@ __all__ = [
     "Network",
     "Poisson",
     "Predictor",
+    "away_inputs",
     "compare",
     "datasets",
     "deep_ensemble",
@@ -61,6 +74,7 @@ __all__ = [
     "finite_network",
     "gp_posterior",
     "hmc",
+    "hold_out_classes",
     "hyperparameters",
     "laplace",
     "likelihoods",
@@ -80,7 +94,10 @@ __all__ = [
     "probit_probabilities",
     "save_predictions",
     "select_hyperparameters",
+    "shift",
     "smooth_labels",
     "solvers",
     "stax_network",
+    "temperature",
+    "temperature_scaled",
 ]

@@ -11,7 +11,7 @@ from ntkbayes.datasets.catalog import DATASETS
 from ntkbayes.datasets.record import Dataset
 from ntkbayes.datasets.splitting import split_dataset, standardized
 
-__all__ = ["load_dataset"]
+__all__ = ["load_dataset", "sine_function"]
 
 
 @typed
@@ -115,10 +115,15 @@ def _sine(seed: int, num_train: int) -> Dataset:
     return standardized(
         [values[:, None] for values in x],
         [
-            np.sin(2 * values) + noise_scale * generator.standard_normal(len(values))
+            sine_function(values) + noise_scale * generator.standard_normal(len(values))
             for generator, values in zip(generators, x, strict=True)
         ],
         name="sine",
         task="regression",
         noise_scale=noise_scale,
     )
+
+
+def sine_function(x: np.ndarray) -> np.ndarray:
+    """Return sin 2x, the true function of "sine", in original units."""
+    return np.sin(2 * x)

@@ -128,6 +128,9 @@ def deep_ensemble(
         λ ≥ 0, weight of ½‖θ − θ₀‖² against the summed loss.
     key
         Split once into a key per member, which `network.init` is given.
+    num_members
+        Number of networks, at least 1. One is the single trained network that other methods are
+        compared with, alone or under `ntkbayes.temperature_scaled`.
     max_steps, tolerance
         A member's training stops at a residual ‖ḡ‖ / (λ ‖θ − θ₀‖) of at most `tolerance`, or after
         `max_steps`. For a linear model the residual bounds the error of the parameters, and its

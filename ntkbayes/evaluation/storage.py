@@ -8,9 +8,16 @@ import scipy.special
 import xarray as xr
 
 from ntkbayes._files import atomic_path
-from ntkbayes._types import Float
+from ntkbayes._types import AnyArray, Float, typed
 
-__all__ = ["load_predictions", "observations", "pooled", "probabilities", "save_predictions"]
+__all__ = [
+    "class_probabilities",
+    "load_predictions",
+    "observations",
+    "pooled",
+    "probabilities",
+    "save_predictions",
+]
 
 _GROUPS = ("posterior_predictive", "log_likelihood", "observed_data", "constant_data")
 _UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, AttributeError)
@@ -93,7 +100,13 @@ def probabilities(tree: xr.DataTree) -> Float[np.ndarray, "s m c"]:
             f"class probabilities need a classification task, but {tree.attrs['dataset']} is "
             f"{tree.attrs['task']}."
         )
-    logits = pooled(tree).astype(float)
+    return class_probabilities(pooled(tree))
+
+
+@typed
+def class_probabilities(latent: Float[AnyArray, "s m c"]) -> Float[np.ndarray, "s m c2"]:
+    """Return softmax(latent) of every draw, in float64; a single logit f counts as (0, f)."""
+    logits = np.asarray(latent, dtype=float)
     if logits.shape[-1] == 1:
         logits = np.concatenate([np.zeros_like(logits), logits], axis=-1)
     return scipy.special.softmax(logits, axis=-1)

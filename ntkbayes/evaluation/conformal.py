@@ -1,0 +1,221 @@
+"""Split conformal prediction: sets and intervals that cover whatever the method is worth.
+
+Scores s_1 … s_n say how badly each validation observation fits its prediction. With
+
+    q = the ⌈(n + 1) level⌉-th smallest of the s_i,
+
+the observations of score at most q form a prediction set, and if validation and test points are
+exchangeable it holds a new observation with probability at least ``level``, and at most
+level + 1/(n + 1) if scores do not tie: over both the validation points and the new one, on average
+over inputs, not at each of them. A better method shows in smaller sets, not in coverage. The
+guarantee is lost under `ntkbayes.datasets.shift`, and weakened where the validation points also
+chose hyperparameters or a temperature.
+
+Scores of a class y with predictive probabilities p (the mean over draws):
+
+- ``lac``: 1 − p_y, the smallest sets on average [2]_;
+- ``aps``: Σ_{c: p_c > p_y} p_c + u p_y with u uniform on (0, 1) per point: sets that adapt to the
+  point and are less often too small where the point is hard [3]_ (section 2).
+
+Either can leave a set empty. Of a regression target the score is |y − mean| / deviation, with the
+predictive deviation, noise included [4]_ (section 5.2).
+
+References
+----------
+.. [1] Papadopoulos, Proedrou, Vovk & Gammerman (2002), doi:10.1007/3-540-36755-1_29.
+.. [2] Sadinle, Lei & Wasserman (2019), doi:10.1080/01621459.2017.1395341.
+.. [3] Romano, Sesia & Candès (2020), arXiv 2006.02544.
+.. [4] Lei, G'Sell, Rinaldo, Tibshirani & Wasserman (2018), doi:10.1080/01621459.2017.1307116.
+"""
+
+import math
+
+import equinox as eqx
+import numpy as np
+import xarray as xr
+
+from ntkbayes._checks import check_at_least, check_choice
+from ntkbayes._types import AnyArray, Float, typed
+from ntkbayes.evaluation.measures import predictive_mixture
+from ntkbayes.evaluation.storage import observations, probabilities
+
+__all__ = [
+    "ConformalIntervals",
+    "ConformalSets",
+    "conformal_intervals",
+    "conformal_sets",
+]
+
+SCORES = ("lac", "aps")
+
+
+class ConformalSets(eqx.Module):
+    """Prediction sets of classes.
+
+    Attributes
+    ----------
+    members
+        Whether a class is in the set of a test point (m c).
+    covered
+        Whether the observed class is (m,).
+    size
+        Number of classes in each set (m,).
+    threshold
+        q of the module's docstring.
+    """
+
+    members: AnyArray
+    covered: AnyArray
+    size: AnyArray
+    threshold: float
+
+
+class ConformalIntervals(eqx.Module):
+    """Prediction intervals of targets.
+
+    Attributes
+    ----------
+    lower, upper
+        Ends of the intervals (m c), in standardised target units.
+    covered
+        Whether the observed target lies inside (m c).
+    size
+        Width (m c).
+    threshold
+        q of each output (c,): a predictive deviation is multiplied by it.
+    """
+
+    lower: AnyArray
+    upper: AnyArray
+    covered: AnyArray
+    size: AnyArray
+    threshold: AnyArray
+
+
+def conformal_sets(
+    tree_val: xr.DataTree,
+    tree_test: xr.DataTree,
+    *,
+    level: float,
+    score: str = "lac",
+    seed: int = 0,
+) -> ConformalSets:
+    """Return prediction sets of classes that hold the observed one with probability `level`.
+
+    Parameters
+    ----------
+    tree_val
+        Predictions of one method at the validation points: ``predict(…, split="val")``.
+    tree_test
+        Predictions of the same method at the test points.
+    level
+        Wanted coverage, between 0 and 1.
+    score
+        "lac" or "aps".
+    seed
+        Draws the u of "aps"; zero or positive.
+
+    Raises
+    ------
+    ValueError
+        If the task is not classification, the trees are not of one method and task, the first is
+        not of validation points, `score` is unknown, `level` is not between 0 and 1, or there are
+        too few validation points for it.
+    """
+    check_choice("score", score, SCORES)
+    check_at_least("seed", seed, 0)
+    _check_pair(tree_val, tree_test)
+    p_val, p_test = (probabilities(tree).mean(axis=0) for tree in (tree_val, tree_test))
+    y_val, y_test = observations(tree_val), observations(tree_test)
+    if score == "lac":
+        scores_val, scores_test = 1 - p_val, 1 - p_test
+    else:
+        generator = np.random.default_rng(seed)
+        scores_val = _aps_scores(p_val, generator.uniform(size=len(p_val)))
+        scores_test = _aps_scores(p_test, generator.uniform(size=len(p_test)))
+    threshold = float(_threshold(np.take_along_axis(scores_val, y_val[:, None], 1), level)[0])
+    members = scores_test <= threshold
+    covered = np.take_along_axis(members, y_test[:, None], 1)[:, 0]
+    return ConformalSets(members, covered, members.sum(axis=1), threshold)
+
+
+def conformal_intervals(
+    tree_val: xr.DataTree, tree_test: xr.DataTree, *, level: float
+) -> ConformalIntervals:
+    """Return intervals mean ± q · deviation that hold a target with probability `level`.
+
+    Several outputs have a q each, and the level is that of each output by itself.
+
+    Parameters
+    ----------
+    tree_val, tree_test, level
+        As in `conformal_sets`, of a regression with Gaussian noise.
+
+    Raises
+    ------
+    ValueError
+        As in `conformal_sets`, and if the observation noise is not Gaussian.
+    """
+    _check_pair(tree_val, tree_test)
+    if tree_val.attrs["task"] != "regression":
+        raise ValueError(
+            f"conformal_intervals needs a regression, but {tree_val.attrs['dataset']} is "
+            f"{tree_val.attrs['task']}; use conformal_sets."
+        )
+    (mean_val, deviation_val), (mean, deviation) = _moments(tree_val), _moments(tree_test)
+    threshold = _threshold(np.abs(observations(tree_val) - mean_val) / deviation_val, level)
+    half, y = threshold * deviation, observations(tree_test)
+    covered = np.abs(y - mean) / deviation <= threshold
+    return ConformalIntervals(mean - half, mean + half, covered, 2 * half, threshold)
+
+
+@typed
+def _aps_scores(p: Float[np.ndarray, "m c"], u: Float[np.ndarray, "m"]) -> Float[np.ndarray, "m c"]:
+    """Σ of the probabilities of more probable classes + u p_c; the lower of equal classes first."""
+    order = np.argsort(-p, axis=1, kind="stable")
+    ranked = np.take_along_axis(p, order, axis=1)
+    scores = np.empty_like(p)
+    above = np.cumsum(ranked, axis=1) - ranked
+    np.put_along_axis(scores, order, above + u[:, None] * ranked, axis=1)
+    return scores
+
+
+@typed
+def _threshold(scores: Float[np.ndarray, "n c"], level: float) -> Float[np.ndarray, "c"]:
+    """Return the ⌈(n + 1) level⌉-th smallest score of each column."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, but is {level}.")
+    n = len(scores)
+    rank = math.ceil(round((n + 1) * level, 9))  # 100 · 0.55 is 55.000000000000007
+    if rank > n:
+        raise ValueError(
+            f"level {level} needs at least {math.ceil(round(level / (1 - level), 9))} validation "
+            f"points, but there are {n}."
+        )
+    return np.partition(scores, rank - 1, axis=0)[rank - 1]
+
+
+def _moments(tree: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
+    """Predictive mean and deviation (m c), noise included."""
+    means, variance = predictive_mixture(tree)
+    return means.mean(axis=0), np.sqrt(variance + means.var(axis=0))
+
+
+def _check_pair(tree_val: xr.DataTree, tree_test: xr.DataTree) -> None:
+    val, test = tree_val.attrs, tree_test.attrs
+    if val["split"] != "val" or test["split"] == "val":
+        raise ValueError(
+            "tree_val must be predictions at the validation split, and tree_test at another, but "
+            f"they are of {val['split']} and {test['split']}; predict with split='val'."
+        )
+    # A shifted or reduced dataset is named after its source, as in "digits/rotation-3".
+    sources = [attrs["dataset"].split("/")[0] for attrs in (val, test)]
+    outputs = [
+        np.asarray(tree["posterior_predictive/output"]).tolist() for tree in (tree_val, tree_test)
+    ]
+    what = {name: [attrs[name] for attrs in (val, test)] for name in ("method", "task")}
+    for name, (one, other) in (what | {"dataset": sources, "outputs": outputs}).items():
+        if one != other:
+            raise ValueError(
+                f"tree_val and tree_test must be of one {name}, but are of {one} and {other}."
+            )

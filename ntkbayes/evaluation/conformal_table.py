@@ -1,0 +1,79 @@
+"""The coverage and the size of several methods' conformal sets, with standard errors."""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ntkbayes.evaluation import metrics
+from ntkbayes.evaluation.comparison import check_comparable
+from ntkbayes.evaluation.conformal import conformal_intervals, conformal_sets
+from ntkbayes.evaluation.storage import observations
+
+__all__ = ["conformal_table"]
+
+
+def conformal_table(
+    trees_val: dict[str, xr.DataTree],
+    trees_test: dict[str, xr.DataTree],
+    *,
+    level: float,
+    score: str = "lac",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare methods by the coverage and the mean size of their conformal sets or intervals.
+
+    Parameters
+    ----------
+    trees_val, trees_test
+        Predictions of each method at the validation and at the test points, by the same names.
+    level, score, seed
+        As in `conformal_sets`; a regression has no choice of score.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``dataset, split, method, score, level, metric, value, standard_error``; the metrics
+        are ``coverage`` and ``size`` (classes, or target units). The standard error is over test
+        points with the validation points given, and with the same resamples for every method. The
+        coverage of one set of n validation points itself varies around the level by
+        √(level (1 − level) / n).
+
+    Raises
+    ------
+    ValueError
+        As in `conformal_sets` and `compare`, and if the names differ.
+    """
+    if trees_val.keys() != trees_test.keys():
+        raise ValueError(
+            "trees_val and trees_test must be of the same methods, but are of "
+            f"{', '.join(trees_val) or 'none'} and {', '.join(trees_test) or 'none'}."
+        )
+    for trees in (trees_val, trees_test):
+        check_comparable(trees)
+    first = next(iter(trees_test.values()))
+    num_points = len(observations(first))
+    weights = np.concatenate(
+        [metrics.uniform_weights(num_points)[None], metrics.bootstrap_weights(num_points)]
+    )
+    classes = first.attrs["task"] == "classification"
+    rows = []
+    for method, tree in trees_test.items():
+        if classes:
+            found = conformal_sets(trees_val[method], tree, level=level, score=score, seed=seed)
+        else:
+            found = conformal_intervals(trees_val[method], tree, level=level)
+        for metric, values in (("coverage", found.covered), ("size", found.size)):
+            per_row = weights @ np.reshape(values, (num_points, -1)).mean(axis=1)
+            rows.append(
+                {
+                    "dataset": first.attrs["dataset"],
+                    "split": first.attrs["split"],
+                    "method": method,
+                    "score": score if classes else "residual",
+                    "level": level,
+                    "metric": metric,
+                    "value": float(per_row[0]),
+                    "standard_error": float(per_row[1:].std(ddof=1)),
+                }
+            )
+    return pd.DataFrame(rows)

@@ -1,0 +1,181 @@
+"""What predictions are worth away from the training data: by severity, and told apart.
+
+`severity_curve` shifts the test points and asks for every metric: a trustworthy method becomes
+uncertain as it becomes wrong, so that its NLL and calibration stay good (Ovadia et al. 2019).
+`detection_table` asks whether its uncertainty tells inputs of another kind from test points.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+import pandas as pd
+import scipy.special
+
+from ntkbayes._checks import check_finite, check_not_empty
+from ntkbayes._types import AnyArray, Float, Key, Progress, silent, typed
+from ntkbayes.datasets import Dataset, shift
+from ntkbayes.evaluation import metrics
+from ntkbayes.evaluation.comparison import compare
+from ntkbayes.evaluation.predictions import predict
+from ntkbayes.evaluation.storage import class_probabilities
+from ntkbayes.predictors import Predictor
+
+__all__ = ["detection_table", "severity_curve"]
+
+SEVERITIES = (0, 1, 2, 3, 4, 5)
+
+
+@typed
+def severity_curve(
+    predictors: dict[str, Predictor],
+    data: Dataset,
+    kind: str,
+    severities: Sequence[int] = SEVERITIES,
+    *,
+    key: Key,
+    num_draws: int | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> pd.DataFrame:
+    """Compare methods by every metric of the task at every severity of a shift.
+
+    A method draws with the same key at every severity, so that its curve follows the shift and not
+    the draws.
+
+    Parameters
+    ----------
+    predictors
+        What methods trained on `data` returned; the keys name the methods.
+    data
+        Dataset whose test points are shifted.
+    kind, severities, seed
+        As in `ntkbayes.datasets.shift`; severity 0 is the test points as they are.
+    key
+        Random key of the draws, split into one per method.
+    num_draws
+        As in `predict`.
+    progress
+        Called with the finished fraction of the predictions.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``dataset, shift, severity, method, metric, value, standard_error``; the standard
+        error is that of the finite test set, as in `compare`.
+
+    Raises
+    ------
+    ValueError
+        If there is no predictor or no severity, or as in `ntkbayes.datasets.shift` and `predict`.
+    """
+    if not predictors or not len(severities):
+        raise ValueError(
+            "at least one predictor and one severity are needed, but there are "
+            f"{len(predictors)} and {len(severities)}."
+        )
+    shifted = {severity: shift(data, kind, severity, seed=seed) for severity in severities}
+    keys = dict(zip(predictors, jax.random.split(key, len(predictors)), strict=True))
+    tables = []
+    for i, (severity, changed) in enumerate(shifted.items()):
+        trees = {
+            method: predict(predictor, changed, key=keys[method], num_draws=num_draws)
+            for method, predictor in predictors.items()
+        }
+        tables.append(compare(trees, reference=None).assign(severity=severity))
+        progress((i + 1) / len(shifted))
+    long = pd.concat(tables, ignore_index=True).assign(dataset=data.name, shift=kind)
+    columns = ["dataset", "shift", "severity", "method", "metric", "value", "standard_error"]
+    return long.reindex(columns=columns)
+
+
+@typed
+def detection_table(
+    latent: dict[str, tuple[Float[AnyArray, "_ m c"], Float[AnyArray, "_ k c"]]],
+) -> pd.DataFrame:
+    """Measure how well uncertainty tells other inputs from test points.
+
+    Other inputs, such as those of `hold_out_classes` and `away_inputs`, have no labels the model
+    could be scored by, so they are in no `DataTree`: only latent functions drawn there are needed,
+    ``predictor.sample(key, x_other, num_draws=…)``.
+
+    Scores of a point, larger where the method is less certain:
+
+    - ``predictive_entropy``: H[p] of the mean probabilities p, in nats;
+    - ``mutual_information``: H[p] minus the mean entropy of the draws, the epistemic part, in nats;
+    - ``one_minus_max_probability``: 1 − max_c p_c (Hendrycks & Gimpel 2017).
+
+    Parameters
+    ----------
+    latent
+        Per method its draws (s m c) at the m test points and (s k c) at the k other inputs: logits,
+        of one number of classes. A single logit counts as (0, f). Methods may differ in s.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``method, score, metric, value, standard_error``, the metrics being ``auroc``,
+        ``aupr`` and ``fpr95`` with the other inputs as the positive class. Standard errors are over
+        both sets of points, resampled independently of each other, and with the same resamples for
+        every method and score.
+
+    Raises
+    ------
+    ValueError
+        If there is no method, draws are empty or not finite, or methods differ in points.
+
+    References
+    ----------
+    Hendrycks & Gimpel (2017), arXiv 1610.02136 · Depeweg et al. (2018), arXiv 1710.07283, eq. 7.
+    """
+    _check_latent(latent)
+    (first_in, first_out), *_ = latent.values()
+    # Two seeds: with one, sets of the same size would be resampled alike.
+    weights = [
+        np.concatenate([metrics.uniform_weights(m)[None], metrics.bootstrap_weights(m, seed=seed)])
+        for seed, m in enumerate((first_in.shape[1], first_out.shape[1]))
+    ]
+    rows = []
+    for method, draws in latent.items():
+        scores_in, scores_out = (_scores(class_probabilities(values)) for values in draws)
+        for score in scores_in:
+            for name, metric in _DETECTION.items():
+                values = metric(scores_in[score], scores_out[score], *weights)
+                rows.append(
+                    {
+                        "method": method,
+                        "score": score,
+                        "metric": name,
+                        "value": float(values[0]),
+                        "standard_error": float(values[1:].std(ddof=1)),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+_DETECTION = {"auroc": metrics.auroc, "aupr": metrics.aupr, "fpr95": metrics.fpr95}
+
+
+def _scores(draws: Float[np.ndarray, "s m c"]) -> dict[str, Float[np.ndarray, "m"]]:
+    """Uncertainty of every point by the names in `detection_table`."""
+    p = draws.mean(axis=0)
+    return {
+        "predictive_entropy": scipy.special.entr(p).sum(axis=-1),
+        "mutual_information": metrics.pointwise_mutual_information(draws),
+        "one_minus_max_probability": 1 - p.max(axis=-1),
+    }
+
+
+def _check_latent(latent: dict[str, tuple[AnyArray, AnyArray]]) -> None:
+    if not latent:
+        raise ValueError("latent is empty: at least one method's draws are needed.")
+    (first, pair), *_ = latent.items()
+    for method, draws in latent.items():
+        for values, like, where in zip(draws, pair, ("test points", "other inputs"), strict=True):
+            check_not_empty(f"latent of {method} at the {where}", values)
+            check_finite(f"latent of {method} at the {where}", values)
+            if values.shape[1] != like.shape[1]:
+                raise ValueError(
+                    f"{first} and {method} cannot be compared: they have draws at "
+                    f"{like.shape[1]} and {values.shape[1]} {where}."
+                )

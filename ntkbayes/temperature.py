@@ -1,0 +1,159 @@
+"""Temperature scaling: one number fitted on validation data, the baseline of every calibration.
+
+All logits of all draws are divided by one temperature T, and T is chosen so that the pooled
+prediction is best on the validation split:
+
+    T* = argmin_T  −Σ_i log (1/s) Σ_s softmax(f_s(x_i) / T)[y_i].
+
+For a single network this is temperature scaling itself [1]_ (eq. 9). For an ensemble or a posterior
+there are three ways [2]_: calibrate every member and then pool, which leaves the pooled prediction
+too uncertain; pool and then scale the logarithms of the pooled probabilities, which leaves one
+prediction and no draws; or, as here, scale the members by one T that is calibrated *after pooling*.
+The result is a predictor like any other, whose draws keep their disagreement.
+
+T > 1 makes predictions less certain. The most probable class of a draw never changes; that of the
+mean over draws may.
+
+References
+----------
+.. [1] Guo, Pleiss, Sun & Weinberger (2017), arXiv 1706.04599.
+.. [2] Rahaman & Thiery (2021), arXiv 2007.08792.
+"""
+
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+import scipy.special
+
+from ntkbayes._checks import warn_caller
+from ntkbayes._types import AnyArray, Float, Int, Key, Progress, silent, typed
+from ntkbayes.datasets import Dataset
+from ntkbayes.evaluation import metrics, observations, pooled, predict
+from ntkbayes.likelihoods import Bernoulli, Categorical, Likelihood
+from ntkbayes.predictors import Draws, Predictor
+
+__all__ = ["TemperatureScaled", "temperature_scaled"]
+
+BOUNDS = (0.01, 100.0)
+NUM_START = 41
+"""Temperatures, evenly spaced in log T, around the best of which the search is refined."""
+
+
+class TemperatureScaled(Predictor):
+    """A predictor whose draws are those of another, divided by a temperature.
+
+    Attributes
+    ----------
+    likelihood
+        That of the other predictor.
+    predictor
+        The other predictor.
+    temperature
+        T > 0.
+    """
+
+    likelihood: Likelihood
+    predictor: Predictor
+    temperature: float
+
+    def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
+        """Draw from the other predictor and divide by T; its statistics are kept."""
+        draws = self.predictor.draw(key, x, num_draws=num_draws, progress=progress)
+        return Draws(draws.latent / self.temperature, draws.stats)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of the other predictor, and the temperature."""
+        settings = self.predictor.settings
+        method = f"{settings.get('method', 'unnamed')}_temperature_scaled"
+        return {**settings, "method": method, "temperature": self.temperature}
+
+    @property
+    def num_available(self) -> int | None:
+        """That of the other predictor."""
+        return self.predictor.num_available
+
+    @property
+    def num_chains(self) -> int:
+        """That of the other predictor."""
+        return self.predictor.num_chains
+
+
+@typed
+def temperature_scaled(
+    predictor: Predictor, data: Dataset, *, key: Key, num_draws: int | None = None
+) -> TemperatureScaled:
+    """Fit the temperature T of the module's docstring on the validation split, and apply it.
+
+    The negative log likelihood of a mixture need not have one minimum, so log T is searched on a
+    grid over T from 0.01 to 100, and by Brent's bounded method around the best point. Time is that
+    of about 80 evaluations of (s v c) softmax probabilities for v validation points.
+
+    Parameters
+    ----------
+    predictor
+        A predictor of classes: of logits with likelihood `Categorical` or `Bernoulli`. A single
+        trained network is `ntkbayes.deep_ensemble` with ``num_members=1``.
+    data
+        Dataset whose validation split is used; nothing else of it is looked at.
+    key
+        Random key of the draws at the validation points.
+    num_draws
+        Number of draws T is fitted with, as in `ntkbayes.predict`.
+
+    Returns
+    -------
+    TemperatureScaled
+        Its settings hold ``temperature``.
+
+    Warns
+    -----
+    UserWarning
+        If the best T lies on a bound: the validation points are all fitted, or nothing about them
+        is known, and T says no more than that.
+
+    Raises
+    ------
+    ValueError
+        If the predictor is no predictor of classes, or as in `ntkbayes.predict`.
+    """
+    if not isinstance(predictor.likelihood, Categorical | Bernoulli):
+        raise ValueError(
+            "temperature_scaled needs logits of classes, but the likelihood is "
+            f"{predictor.likelihood.settings()['name']}. For a regression choose noise_variance on "
+            "the validation points (select_hyperparameters), or use conformal_intervals."
+        )
+    tree = predict(predictor, data, key=key, num_draws=num_draws, split="val")
+    temperature = _best_temperature(pooled(tree).astype(float), observations(tree))
+    for bound, near in zip(BOUNDS, np.isclose(temperature, BOUNDS, rtol=1e-3), strict=True):
+        if near:
+            warn_caller(
+                f"the best temperature lies on the bound {bound:g}: the {len(data.x_val)} "
+                "validation points do not determine it."
+            )
+    return TemperatureScaled(predictor.likelihood, predictor, temperature)
+
+
+@typed
+def _best_temperature(latent: Float[np.ndarray, "s m c"], y: Int[np.ndarray, "m"]) -> float:
+    """Minimise the mixture's negative log likelihood over T within `BOUNDS`."""
+    weights = metrics.uniform_weights(len(y))
+    if latent.shape[-1] == 1:
+        latent = np.concatenate([np.zeros_like(latent), latent], axis=-1)
+    # Relative to the logit of the label: log p(y) = −log Σ_c exp((f_c − f_y) / T).
+    relative = latent - np.take_along_axis(latent, y[None, :, None], axis=-1)
+
+    def nll(log_temperature: float) -> float:
+        surprise = scipy.special.logsumexp(relative * np.exp(-log_temperature), axis=-1)
+        return float(metrics.mixture_nll(-np.asarray(surprise), weights))
+
+    lowest, highest = np.log(BOUNDS)
+    grid = np.linspace(lowest, highest, NUM_START)
+    best = int(np.argmin([nll(t) for t in grid]))
+    low, high = grid[max(best - 1, 0)], grid[min(best + 1, NUM_START - 1)]
+    found = scipy.optimize.minimize_scalar(
+        nll, bounds=(low, high), method="bounded", options={"xatol": 1e-6}
+    )
+    # The bounded method never reaches an end of its interval.
+    return float(np.exp(found.x if found.fun < nll(grid[best]) else grid[best]))

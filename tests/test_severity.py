@@ -1,0 +1,222 @@
+"""Severity curves and detection tables against their parts and scikit-learn."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import sklearn.metrics
+
+import ntkbayes as nb
+from ntkbayes.datasets import hold_out_classes, shift
+from ntkbayes.evaluation import compare, predict
+from ntkbayes.evaluation.severity import detection_table, severity_curve
+from ntkbayes.predictors import Draws, Predictor
+
+NUM_IN, NUM_OUT, C = 80, 50, 3
+METRICS = ("auroc", "aupr", "fpr95")
+
+
+class Nearest(Predictor):
+    """Logits fall with the distance from the class means, and a little at random per draw."""
+
+    likelihood: nb.Likelihood
+    centers: jax.Array
+    sharpness: float
+
+    def draw(self, key, x, *, num_draws, progress=lambda fraction: None):
+        gaps = jnp.asarray(x)[:, None, :] - self.centers[None]
+        latent = -self.sharpness * jnp.mean(gaps**2, axis=-1)
+        noise = 0.3 * jax.random.normal(key, (num_draws, 1, latent.shape[1]))
+        return Draws(latent[None] + noise, {})
+
+    @property
+    def settings(self):
+        return {"method": "nearest"}
+
+
+class Mean(Predictor):
+    """Regression: noise around 0."""
+
+    likelihood: nb.Likelihood
+
+    def draw(self, key, x, *, num_draws, progress=lambda fraction: None):
+        return Draws(0.1 * jax.random.normal(key, (num_draws, len(x), 1)), {})
+
+    @property
+    def settings(self):
+        return {"method": "mean"}
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def wine():
+    return nb.load_dataset("wine")
+
+
+def nearest(data, sharpness=3.0):
+    centers = [data.x_train[data.y_train == c].mean(axis=0) for c in range(data.num_classes)]
+    return Nearest(nb.Categorical(data.num_classes), jnp.stack(centers), sharpness)
+
+
+@pytest.fixture(scope="module")
+def latent():
+    generator = np.random.default_rng(0)
+    inside = (
+        generator.normal(size=(20, NUM_IN, C)) + 2 * np.eye(C)[generator.integers(0, C, NUM_IN)]
+    )
+    outside = 1.4 * generator.normal(size=(20, NUM_OUT, C))
+    sharp = generator.normal(size=(7, NUM_IN, C)), 0.2 * generator.normal(size=(7, NUM_OUT, C))
+    return {"one": (inside, outside), "two": sharp}
+
+
+def test_a_curve_holds_what_compare_says_of_every_shifted_dataset(wine, key):
+    predictors = {"sharp": nearest(wine), "flat": nearest(wine, 0.5)}
+    curve = severity_curve(predictors, wine, "feature-noise", (0, 4), key=key, num_draws=10, seed=3)
+    keys = jax.random.split(key, 2)
+    for severity in (0, 4):
+        changed = shift(wine, "feature-noise", severity, seed=3)
+        trees = {
+            name: predict(predictors[name], changed, key=k, num_draws=10)
+            for name, k in zip(predictors, keys, strict=True)
+        }
+        expected = compare(trees, reference=None)
+        found = curve[curve["severity"] == severity].reset_index(drop=True)
+        columns = ["method", "metric", "value", "standard_error"]
+        assert found[columns].equals(expected[columns])
+    assert list(curve.columns[:3]) == ["dataset", "shift", "severity"]
+    assert set(curve["dataset"]) == {"wine"}
+    assert set(curve["shift"]) == {"feature-noise"}
+
+
+def test_accuracy_falls_and_entropy_rises_with_the_severity(wine, key):
+    seen = []
+    curve = severity_curve(
+        {"nearest": nearest(wine)},
+        wine,
+        "feature-noise",
+        key=key,
+        num_draws=5,
+        progress=seen.append,
+    )
+    values = curve.pivot_table(index="severity", columns="metric", values="value")
+    assert list(values.index) == [0, 1, 2, 3, 4, 5]
+    assert values["accuracy"][0] > 0.9 > values["accuracy"][5]
+    assert values["nll"][5] > 3 * values["nll"][0]
+    np.testing.assert_allclose(seen, np.arange(1, 7) / 6)
+
+
+def test_a_regression_has_its_error_against_the_true_function_away_from_the_data(key):
+    data = nb.load_dataset("sine")
+    curve = severity_curve({"mean": Mean(nb.Gaussian(0.04))}, data, "away", (0, 3), key=key)
+    row = curve.set_index(["severity", "metric"])["value"]
+    y = np.asarray(shift(data, "away", 3).y_test)
+    assert row[3, "rmse"] == pytest.approx(np.sqrt(np.mean(y**2)), rel=0.02)
+    assert row[3, "rmse"] != row[0, "rmse"]
+
+
+def test_curves_without_methods_or_severities_and_wrong_shifts_are_refused(wine, key):
+    predictors = {"nearest": nearest(wine)}
+    with pytest.raises(ValueError, match="there are 0 and 6"):
+        severity_curve({}, wine, "feature-noise", key=key)
+    with pytest.raises(ValueError, match="there are 1 and 0"):
+        severity_curve(predictors, wine, "feature-noise", (), key=key)
+    with pytest.raises(ValueError, match="needs pictures"):
+        severity_curve(predictors, wine, "blur", key=key)
+    with pytest.raises(ValueError, match="severity must lie between 0 and 5, but is 6"):
+        severity_curve(predictors, wine, "feature-noise", (1, 6), key=key)
+
+
+def naive_scores(draws):
+    probabilities = scipy.special.softmax(draws, axis=-1)
+    p = probabilities.mean(axis=0)
+    total = scipy.stats.entropy(p, axis=1)
+    return {
+        "predictive_entropy": total,
+        "mutual_information": total - scipy.stats.entropy(probabilities, axis=2).mean(axis=0),
+        "one_minus_max_probability": 1 - p.max(axis=1),
+    }
+
+
+def test_detection_is_that_of_scikit_learn_for_every_score(latent):
+    table = detection_table(latent).set_index(["method", "score", "metric"])
+    truth = np.repeat([0, 1], [NUM_IN, NUM_OUT])
+    for method, (inside, outside) in latent.items():
+        inside, outside = naive_scores(inside), naive_scores(outside)
+        assert set(table.loc[method].index.get_level_values("score")) == set(inside)
+        for score in inside:
+            values = np.concatenate([inside[score], outside[score]])
+            row = {name: table.loc[(method, score, name), "value"] for name in METRICS}
+            assert row["auroc"] == pytest.approx(sklearn.metrics.roc_auc_score(truth, values))
+            expected = sklearn.metrics.average_precision_score(truth, values)
+            assert row["aupr"] == pytest.approx(expected)
+            false, true, _ = sklearn.metrics.roc_curve(truth, values, drop_intermediate=False)
+            assert row["fpr95"] == pytest.approx(false[np.argmax(true >= 0.95)])
+
+
+def test_standard_errors_are_those_of_delong_which_resamples_both_sets(latent):
+    table = detection_table(latent).set_index(["method", "score", "metric"])["standard_error"]
+    for method, draws in latent.items():
+        inside, outside = (naive_scores(d)["predictive_entropy"] for d in draws)
+        wins = outside[:, None] > inside[None]
+        # DeLong, DeLong & Clarke-Pearson (1988): variances of the two placements.
+        variance = wins.mean(1).var(ddof=1) / NUM_OUT + wins.mean(0).var(ddof=1) / NUM_IN
+        found = table[method, "predictive_entropy", "auroc"]
+        assert found == pytest.approx(np.sqrt(variance), rel=0.12)
+
+
+def test_sets_of_one_size_are_resampled_independently(latent):
+    # Shared resamples of equal sets would leave the area at one half without any error.
+    draws = latent["one"][0]
+    table = detection_table({"same": (draws, draws)}).set_index(["score", "metric"])
+    row = table.loc[("predictive_entropy", "auroc")]
+    assert row["value"] == pytest.approx(0.5)
+    assert row["standard_error"] == pytest.approx(np.sqrt(1 / 6 / NUM_IN), rel=0.12)
+
+
+def test_methods_are_resampled_alike_and_one_draw_knows_nothing_epistemic(latent):
+    inside, outside = latent["one"]
+    table = detection_table(
+        {"a": latent["one"], "b": latent["one"], "c": (inside[:1], outside[:1])}
+    )
+    one, again = (
+        table[table["method"] == m].drop(columns="method").reset_index(drop=True) for m in "ab"
+    )
+    assert one.equals(again)
+    values = table.set_index(["method", "score", "metric"])["value"]
+    assert values["c", "mutual_information", "auroc"] == 0.5
+
+
+def test_one_logit_counts_as_two_classes(latent):
+    inside, outside = (d[..., :1] for d in latent["one"])
+    both = [np.concatenate([0 * d, d], axis=-1) for d in (inside, outside)]
+    assert detection_table({"m": (inside, outside)}).equals(detection_table({"m": tuple(both)}))
+
+
+def test_unseen_classes_are_told_from_the_seen_by_draws_at_their_inputs(key):
+    data, x_unseen = hold_out_classes(nb.load_dataset("digits"), ["5", "6", "7", "8", "9"])
+    predictor = nearest(data)
+    draws = tuple(predictor.sample(key, x, num_draws=5) for x in (data.x_test, x_unseen))
+    table = detection_table({"nearest": draws}).set_index(["score", "metric"])["value"]
+    assert table["predictive_entropy", "auroc"] > 0.8
+
+
+def test_draws_that_cannot_be_compared_are_refused(latent):
+    inside, outside = latent["one"]
+    with pytest.raises(ValueError, match="latent is empty"):
+        detection_table({})
+    with pytest.raises(ValueError, match=r"cannot be compared.*80 and 79 test points"):
+        detection_table({"a": (inside, outside), "b": (inside[:, 1:], outside)})
+    with pytest.raises(ValueError, match=r"cannot be compared.*50 and 49 other inputs"):
+        detection_table({"a": (inside, outside), "b": (inside, outside[:, 1:])})
+    with pytest.raises(ValueError, match="latent of a at the other inputs is empty"):
+        detection_table({"a": (inside, outside[:, :0])})
+    wrong = outside.copy()
+    wrong[0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="latent of a at the other inputs must be finite"):
+        detection_table({"a": (inside, wrong)})
