@@ -23,7 +23,15 @@ from .datasets import (
     shift,
 )
 from .ensembles import deep_ensemble, linearized_ensemble, ntk_ensemble
-from .evaluation import compare, load_predictions, predict, save_predictions
+from .evaluation import (
+    compare,
+    from_draws,
+    from_probabilities,
+    leave_one_out,
+    load_predictions,
+    predict,
+    save_predictions,
+)
 from .hyperparameters import select_hyperparameters
 from .likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson, smooth_labels
 from .networks import (
@@ -72,11 +80,14 @@ __all__ = [
     "evaluation",
     "experiment",
     "finite_network",
+    "from_draws",
+    "from_probabilities",
     "gp_posterior",
     "hmc",
     "hold_out_classes",
     "hyperparameters",
     "laplace",
+    "leave_one_out",
     "likelihoods",
     "linearize",
     "linearized_ensemble",

@@ -61,6 +61,15 @@ class Predictor(eqx.Module):
         """Number of Markov chains; draws are ordered chain by chain."""
         return 1
 
+    @property
+    def is_posterior(self) -> bool:
+        """Whether draws are from the Bayesian posterior of the model, or an approximation to it.
+
+        Then a tool that reweights posterior draws, such as PSIS-LOO, may be used on them. Ensembles
+        of trained networks are distributions of another kind, whatever their spread looks like.
+        """
+        return False
+
     def sample(self, key: Key, x: AnyArray, *, num_draws: int) -> Float[Array, "s m c"]:
         """Draw latent functions jointly over the rows of x (m d)."""
         return self.draw(key, x, num_draws=num_draws).latent

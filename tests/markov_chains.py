@@ -13,7 +13,7 @@ def predictions(latent, num_chains, task="classification", **stats):
     return xr.DataTree.from_dict(
         {
             "/": xr.Dataset(attrs=attrs),
-            "posterior_predictive": xr.Dataset({"latent": (dims, chained)}),
+            "posterior": xr.Dataset({"latent": (dims, chained)}),
             "sample_stats": xr.Dataset(per_draw),
         }
     )

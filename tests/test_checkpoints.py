@@ -231,5 +231,5 @@ def test_a_comparison_resumes_inside_hmc_and_clears_up(tmp_path, always, monkeyp
     resumed, whole = (run_comparison(config, tmp_path / name) for name in ("resumed", "whole"))
     assert len(always) == 1 + 4
     assert not path.exists()
-    a, b = (c.predictions["HMC"]["posterior_predictive/latent"] for c in (resumed, whole))
+    a, b = (c.predictions["HMC"]["posterior/latent"] for c in (resumed, whole))
     assert a.equals(b)

@@ -172,8 +172,8 @@ def test_a_truncated_file_is_redone_and_gives_the_same_numbers(finished):
     result = invoke(*IRIS, "--out", out)
     assert result.exit_code == 0, result.output
     assert [path.stat().st_mtime_ns for path in others] == times
-    again = load_predictions(broken)["posterior_predictive/latent"]
-    assert again.equals(before.predictions["Laplace"]["posterior_predictive/latent"])
+    again = load_predictions(broken)["posterior/latent"]
+    assert again.equals(before.predictions["Laplace"]["posterior/latent"])
 
 
 @pytest.mark.parametrize("change", [("--seed", 1), ("--prior-precision", 2), ("--num-draws", 60)])
@@ -214,7 +214,7 @@ def test_an_interrupt_keeps_the_finished_methods_and_says_how_to_go_on(tmp_path,
 def test_a_methods_numbers_do_not_depend_on_the_others(finished, tmp_path):
     _, before = finished
     alone = run_comparison(preset("iris", methods=("laplace",), num_draws=50), tmp_path)
-    latent = [c.predictions["Laplace"]["posterior_predictive/latent"] for c in (before, alone)]
+    latent = [c.predictions["Laplace"]["posterior/latent"] for c in (before, alone)]
     assert latent[0].equals(latent[1])
 
 
@@ -286,7 +286,7 @@ def test_every_method_gets_the_tuned_model(tuned):
         prior_precision=values["prior_precision"],
         initial="zero",
     )
-    saved = load_predictions(out / "predictions" / "mode.nc")["posterior_predictive/latent"]
+    saved = load_predictions(out / "predictions" / "mode.nc")["posterior/latent"]
     np.testing.assert_allclose(saved[0, 0, :, 0], mode.mean(data.x_test)[:, 0], rtol=1e-9)
 
 

@@ -19,17 +19,16 @@ from ntkbayes.evaluation import (
     compare,
     distance_matrix,
     distances,
+    from_draws,
     metrics,
     mixtures,
     observations,
     paired_differences,
     pooled,
-    predictions_from_draws,
     predictive,
     probabilities,
 )
 from ntkbayes.likelihoods import Categorical, Gaussian
-from ntkbayes.predictors import Draws
 
 DISTANCES = ("agreement", "total_variation", "jensen_shannon", "wasserstein_1")
 DRAWS = {"NTK ensemble": 30, "HMC": 40, "Mode": 1}
@@ -71,8 +70,10 @@ def predict_noisily(data, likelihood, num_outputs, seed, num_draws, **settings):
     signal = np.eye(3)[y] if num_outputs == 3 else y[:, None] / 2
     center = signal + 0.6 * jax.random.normal(key_method, signal.shape)
     noise = 0.5 * jax.random.normal(key_draws, (num_draws, *signal.shape))
-    draws = Draws(center[None] + (noise if num_draws > 1 else 0 * noise), {})
-    return predictions_from_draws(draws, likelihood, data, key=key_y, **settings)
+    latent = center[None] + (noise if num_draws > 1 else 0 * noise)
+    return from_draws(
+        latent, likelihood, y, key=key_y, method="unnamed", dataset=data.name, **settings
+    )
 
 
 @pytest.fixture(scope="module")
@@ -247,17 +248,12 @@ def test_regression_without_a_closed_form_is_a_normal_around_every_draw(regressi
     assert value(long, "HMC", "width_90") == pytest.approx(np.mean(upper - lower))
 
 
-def test_the_intervals_of_two_members_cover_what_they_promise(diabetes):
+def test_the_intervals_of_two_members_cover_what_they_promise():
     generator, num_points = np.random.default_rng(0), 4000
     members = generator.normal(size=(2, num_points, 1))
     chosen = np.where(generator.uniform(size=num_points) < 0.5, *members[..., 0])
-    data = eqx.tree_at(
-        lambda d: (d.x_test, d.y_test),
-        diabetes,
-        (jax.numpy.zeros((num_points, 10)), chosen + np.sqrt(0.5) * generator.normal(size=4000)),
-    )
-    draws = Draws(jax.numpy.asarray(members), {})
-    tree = predictions_from_draws(draws, Gaussian(0.5), data, key=jax.random.key(0))
+    y = chosen + np.sqrt(0.5) * generator.normal(size=num_points)
+    tree = from_draws(members, Gaussian(0.5), y, key=jax.random.key(0), method="two members")
     long = compare({"Deep ensemble": tree}, reference=None)
     for level in (0.5, 0.9, 0.95):
         share = value(long, "Deep ensemble", f"coverage_{100 * level:.0f}")

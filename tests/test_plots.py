@@ -17,6 +17,7 @@ from ntkbayes.evaluation import (
     METHOD_COLORS,
     compare,
     distance_matrix,
+    from_draws,
     grid_points,
     metrics,
     observations,
@@ -27,13 +28,11 @@ from ntkbayes.evaluation import (
     plot_predictive_distributions,
     plot_probability_maps,
     plot_reliability,
-    predictions_from_draws,
     probabilities,
     wide_table,
     write_report,
 )
 from ntkbayes.likelihoods import Categorical, Gaussian
-from ntkbayes.predictors import Draws
 
 NAMES = ("NTK ensemble", "HMC", "my own")
 
@@ -65,7 +64,15 @@ def draw(data, center, seed):
     key_draws, key_y = jax.random.split(jax.random.key(seed))
     latent = jnp.asarray(center)[None] + 0.3 * jax.random.normal(key_draws, (20, *center.shape))
     likelihood = Categorical(10) if data.task == "classification" else Gaussian(0.5)
-    return predictions_from_draws(Draws(latent, {}), likelihood, data, key=key_y)
+    return from_draws(
+        latent,
+        likelihood,
+        data.y_test,
+        key=key_y,
+        method="unnamed",
+        dataset=data.name,
+        output_names=data.class_names or [data.target_name],
+    )
 
 
 def texts(axes):

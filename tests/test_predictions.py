@@ -1,6 +1,7 @@
-"""Predictions: what is drawn, how it is laid out, and that it survives the disk bit for bit."""
+"""Predictions: what is drawn, how it is laid out, and what another tool may hand over."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import equinox as eqx
@@ -11,17 +12,19 @@ import pytest
 import scipy.special
 import scipy.stats
 
+import ntkbayes as nb
+from ntkbayes._types import silent
 from ntkbayes.datasets import load_dataset
 from ntkbayes.evaluation import (
-    load_predictions,
+    from_draws,
+    from_probabilities,
     observations,
     pooled,
     predict,
-    predictions_from_draws,
     probabilities,
-    save_predictions,
 )
 from ntkbayes.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
+from ntkbayes.methods import METHODS, Problem
 from ntkbayes.predictors import Draws, GaussianPredictor, Predictor
 
 
@@ -92,7 +95,7 @@ def key():
 
 def test_draws_are_laid_out_chain_by_chain(iris, key):
     tree = predict(Numbered(Categorical(3), chains=2), iris, key=key, num_draws=6)
-    latent = tree["posterior_predictive/latent"]
+    latent = tree["posterior/latent"]
     assert latent.dims == ("chain", "draw", "obs_id", "output")
     found = 100 * (latent.isel(obs_id=0, output=1).values - 1)
     np.testing.assert_allclose(found, [[0, 1, 2], [3, 4, 5]], atol=1e-12)
@@ -105,7 +108,7 @@ def test_groups_hold_the_split_and_its_names(iris, key):
     tree = predict(Numbered(Categorical(3)), iris, key=key, num_draws=2, split="val")
     np.testing.assert_array_equal(tree["constant_data/x"], iris.x_val)
     np.testing.assert_array_equal(tree["observed_data/y"], iris.y_val)
-    assert tuple(tree["posterior_predictive/output"].values) == iris.class_names
+    assert tuple(tree["posterior/output"].values) == iris.class_names
     assert tuple(tree["constant_data/feature"].values) == iris.feature_names
     assert "closed_form" not in tree.children
 
@@ -119,7 +122,60 @@ def test_attributes_say_what_was_predicted_in_types_netcdf_knows(iris, key):
     assert json.loads(attrs["settings"]) == expected
     assert json.loads(attrs["likelihood"]) == {"name": "Categorical", "num_outputs": 3}
     assert attrs["jax_version"] == jax.__version__
+    assert attrs["is_posterior"] == 0
     assert all(type(value) in (str, int) for value in attrs.values())
+
+
+def test_points_are_the_rows_of_the_split_and_classes_have_names_for_one_logit_too(iris, key):
+    tree = predict(Numbered(Categorical(3)), iris, key=key, num_draws=2)
+    np.testing.assert_array_equal(tree["observed_data/obs_id"], np.arange(len(iris.y_test)))
+    moons = load_dataset("moons", num_train=20)
+    tree = predict(Numbered(Bernoulli()), moons, key=key, num_draws=2)
+    assert tree["posterior/output"].values.tolist() == [moons.class_names[1]]
+
+
+POSTERIOR = {
+    "bayesian-ntk-ensemble": ("regression",),
+    **dict.fromkeys(("laplace", "gp", "hmc"), "*"),
+}
+"""Tasks in which each method draws from a posterior; all others never do."""
+
+
+@pytest.mark.parametrize("task", ["regression", "classification"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_tree_says_whether_its_draws_are_from_a_posterior(name, task, sine, iris, key):
+    data, likelihood = (sine, Gaussian(0.3)) if task == "regression" else (iris, Categorical(3))
+    rows = slice(0, None, max(1, len(data.x_train) // 12))
+    data = eqx.tree_at(
+        lambda d: (d.x_train, d.y_train), data, (data.x_train[rows], data.y_train[rows])
+    )
+    network = nb.dense_network(depth=1, width=8, activation="erf")
+    chains = {"num_draws": 4, "num_warmup": 4, "num_chains": 1, "num_members": 2}
+    problem = Problem(data, network, likelihood, prior_precision=3.0, **chains)
+    predictor = METHODS[name].fit(problem, key, silent)
+    tree = predict(predictor, data, key=key, num_draws=1)
+    assert tree.attrs["is_posterior"] == int(POSTERIOR.get(name, ()) in ("*", (task,)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"initial": "ntk", "perturb_targets": True}, True),
+        ({"initial": "ntk", "perturb_targets": True, "time": 5.0}, False),
+        ({"initial": "ntk"}, False),
+        ({"initial": "nngp", "perturb_targets": True}, False),
+    ],
+)
+def test_only_randomised_maximum_a_posteriori_trained_to_the_end_is_a_posterior(
+    sine, settings, expected
+):
+    model = (nb.dense_network(depth=1, width=8), Gaussian(0.3), sine.x_train[:9], sine.y_train[:9])
+    assert nb.ntk_ensemble(*model, prior_precision=1.0, **settings).is_posterior is expected
+    if "time" not in settings:
+        linearized = nb.linearized_ensemble(
+            *model, prior_precision=1.0, num_members=1, key=jax.random.key(0), **settings
+        )
+        assert linearized.is_posterior is expected
 
 
 def test_log_likelihood_of_classes_is_the_log_of_softmax_at_the_label(iris, key):
@@ -160,13 +216,35 @@ def test_a_gaussian_predictor_with_gaussian_noise_keeps_its_closed_form(sine, ke
     assert observations(tree).shape == (200, 1)
 
 
-def test_several_outputs_keep_their_dimension(sine, key):
-    data = eqx.tree_at(lambda d: d.y_test, sine, jnp.stack([sine.y_test] * 2, axis=1))
-    latent = jax.random.normal(key, (4, 200, 2))
-    tree = predictions_from_draws(Draws(latent, {}), Gaussian(0.1, 2), data, key=key)
+def test_several_outputs_keep_their_dimension(key):
+    y, latent = np.arange(10.0).reshape(5, 2), jax.random.normal(key, (4, 5, 2))
+    tree = from_draws(
+        latent, Gaussian(0.1, 2), y, key=key, method="mine", output_names=["mass", "charge"]
+    )
     assert tree["observed_data/y"].dims == ("obs_id", "output")
     assert tree["posterior_predictive/y"].dims == ("chain", "draw", "obs_id", "output")
+    assert tree["posterior/output"].values.tolist() == ["mass", "charge"]
     np.testing.assert_array_equal(pooled(tree), latent)
+
+
+@pytest.mark.parametrize("last_layer", [False, True])
+def test_outputs_that_share_uncertain_weights_are_known_to_be_correlated(key, last_layer):
+    x = jax.random.normal(key, (6, 2))
+    y = jnp.stack([jnp.sin(x[:, 0]), x[:, 1] ** 2], axis=1)
+    network = nb.dense_network(depth=1, width=4, activation="erf")
+    model = (network, Gaussian(0.1, 2), x, y)
+    params = nb.map_estimate(*model, prior_precision=1.0, key=key).params
+    predictor = nb.linearized_laplace(
+        *model,
+        prior_precision=1.0,
+        params=params,
+        subset_of_weights="last_layer" if last_layer else "all",
+    )
+    data = SimpleNamespace(
+        x_test=x, y_test=y, name="two", task="regression", target_name="y", feature_names=("a", "b")
+    )
+    tree = predict(predictor, data, key=key, num_draws=2)
+    assert tree["closed_form"].attrs["independent_outputs"] == int(last_layer)
 
 
 def test_the_same_key_gives_the_same_predictions_and_another_key_others(sine, key):
@@ -196,63 +274,6 @@ def test_probabilities_are_the_softmax_of_every_draw(iris, key):
     np.testing.assert_allclose(probabilities(tree), expected, rtol=1e-12)
 
 
-def test_predictions_survive_the_disk_bit_for_bit(iris, sine, key, tmp_path):
-    trees = [
-        predict(Numbered(Categorical(3), chains=2), iris, key=key, num_draws=6),
-        predict(Normal(Gaussian(0.3)), sine, key=key, num_draws=3),
-    ]
-    for tree in trees:
-        save_predictions(tree, tmp_path / "a.nc")
-        loaded = load_predictions(tmp_path / "a.nc")
-        assert loaded.identical(tree)
-        for group in tree.subtree:
-            for name, variable in group.data_vars.items():
-                again = loaded[f"{group.path}/{name}"]
-                assert again.dtype == variable.dtype
-                assert again.values.tobytes() == variable.values.tobytes()
-
-
-def test_saving_replaces_the_file_and_leaves_nothing_beside_it(iris, key, tmp_path):
-    first = predict(Numbered(Categorical(3)), iris, key=key, num_draws=2)
-    second = predict(Numbered(Categorical(3)), iris, key=key, num_draws=3)
-    save_predictions(first, tmp_path / "a.nc")
-    loaded = load_predictions(tmp_path / "a.nc")
-    save_predictions(second, tmp_path / "a.nc")
-    assert len(pooled(loaded)) == 2
-    assert len(pooled(load_predictions(tmp_path / "a.nc"))) == 3
-    assert [path.name for path in tmp_path.iterdir()] == ["a.nc"]
-
-
-def test_a_failed_save_keeps_the_older_file(iris, key, tmp_path):
-    tree = predict(Numbered(Categorical(3)), iris, key=key, num_draws=2)
-    save_predictions(tree, tmp_path / "a.nc")
-    unsavable = tree.copy()
-    unsavable.attrs["settings"] = {"a": 1}
-    with pytest.raises(TypeError, match="illegal data type for attribute"):
-        save_predictions(unsavable, tmp_path / "a.nc")
-    assert load_predictions(tmp_path / "a.nc").identical(tree)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.nc"]
-
-
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_a_half_written_file_is_refused_by_name(iris, key, tmp_path, share):
-    path = tmp_path / "half.nc"
-    save_predictions(predict(Numbered(Categorical(3)), iris, key=key, num_draws=50), path)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match=r"half\.nc is not a readable file of predictions"):
-        load_predictions(path)
-
-
-def test_other_and_missing_files_are_refused(iris, key, tmp_path):
-    tree = predict(Numbered(Categorical(3)), iris, key=key, num_draws=2)
-    save_predictions(tree.drop_nodes(["log_likelihood"]), tmp_path / "other.nc")
-    with pytest.raises(ValueError, match=r"other\.nc holds no predictions: log_likelihood missing"):
-        load_predictions(tmp_path / "other.nc")
-    with pytest.raises(FileNotFoundError, match=r"no file of predictions .*none\.nc"):
-        load_predictions(tmp_path / "none.nc")
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -268,19 +289,150 @@ def test_impossible_requests_are_refused(iris, key, settings, message):
         predict(predictor, iris, key=key, **settings)
 
 
-def test_draws_that_do_not_fit_or_are_not_finite_are_refused(iris, key):
-    m = len(iris.y_test)
-    with pytest.raises(ValueError, match=rf"shape \(s, {m}, 3\) for the test split of iris"):
-        predictions_from_draws(Draws(jnp.ones((2, 5, 3)), {}), Categorical(3), iris, key=key)
-    broken = jnp.ones((2, m, 3)).at[1, 0, 2].set(jnp.nan)
-    with pytest.raises(ValueError, match=r"draws.latent must be finite.*index \(1, 0, 2\)"):
-        predictions_from_draws(Draws(broken, {}), Categorical(3), iris, key=key)
-
-
 def test_an_empty_split_is_refused(iris, key):
     data = eqx.tree_at(lambda d: d.x_test, iris, iris.x_test[:0])
     with pytest.raises(ValueError, match="x_test is empty"):
         predict(Numbered(Categorical(3)), data, key=key, num_draws=2)
+
+
+LABELS = np.array([0, 2, 1, 1])
+
+
+def draws(*shape, seed=0, dtype=float):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def test_draws_of_another_tool_need_no_training_data(key):
+    latent = draws(6, 4, 3)
+    tree = from_draws(
+        latent, Categorical(3), LABELS, key=key, method="theirs", num_chains=2, x=draws(4, 2, 2),
+        obs_ids=["a", "b", "c", "d"], output_names=["cat", "dog", "cow"], dataset="pets",
+        split="train", stats={"diverging": np.zeros(6, bool)}, settings={"lr": np.float32(0.5)},
+        is_posterior=True,
+    )  # fmt: skip
+    np.testing.assert_array_equal(tree["posterior/latent"], latent.reshape(2, 3, 4, 3))
+    expected = scipy.special.log_softmax(latent, axis=-1)[:, np.arange(4), LABELS]
+    np.testing.assert_allclose(pooled(tree, "log_likelihood/y"), expected, rtol=1e-12)
+    assert tree["posterior/output"].values.tolist() == ["cat", "dog", "cow"]
+    assert tree["observed_data/obs_id"].values.tolist() == ["a", "b", "c", "d"]
+    assert tree["constant_data/x"].shape == (4, 4)
+    assert tree["sample_stats/diverging"].shape == (2, 3)
+    attrs = {"method": "theirs", "dataset": "pets", "split": "train", "num_chains": 2}
+    assert attrs | {"is_posterior": 1, "settings": '{"lr": 0.5}'} == {
+        name: tree.attrs[name] for name in (*attrs, "is_posterior", "settings")
+    }
+
+
+def test_a_chain_dimension_says_how_many_chains_there_are(key):
+    latent = draws(2, 3, 4, 3)
+    chained = from_draws(latent, Categorical(3), LABELS, key=key, method="a")
+    flat = from_draws(
+        latent.reshape(6, 4, 3), Categorical(3), LABELS, key=key, method="a", num_chains=2
+    )
+    assert chained.identical(flat)
+    assert "constant_data" not in flat.children
+
+
+def test_predict_makes_the_tree_that_its_draws_make(iris, key):
+    predictor = Numbered(Categorical(3), chains=2)
+    tree = predict(predictor, iris, key=key, num_draws=4)
+    made = predictor.draw(None, iris.x_test, num_draws=4)
+    again = from_draws(
+        made.latent, predictor.likelihood, iris.y_test, key=jax.random.split(key)[1],
+        method="numbered", x=iris.x_test, num_chains=2, output_names=iris.class_names,
+        dataset="iris", stats=made.stats, settings=predictor.settings,
+    )  # fmt: skip
+    features = {"feature": list(iris.feature_names)}
+    again["constant_data"] = again["constant_data"].to_dataset().assign_coords(features)
+    assert again.identical(tree)
+
+
+def test_half_precision_is_kept_exactly_in_single_precision(key):
+    latent = draws(5, 4, 3, dtype=np.float16)
+    tree = from_draws(latent, Categorical(3), LABELS, key=key, method="a")
+    assert tree["posterior/latent"].dtype == np.float32
+    np.testing.assert_array_equal(pooled(tree), latent)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (6, 4, 3), (2, 3, 4, 3)])
+def test_probabilities_come_back_as_the_softmax_of_their_logarithm(key, shape):
+    p = np.random.default_rng(0).dirichlet(np.ones(3), size=shape[:-1])
+    tree = from_probabilities(p, LABELS, key=key, method="forest", output_names="abc")
+    np.testing.assert_allclose(probabilities(tree), p.reshape(-1, 4, 3), rtol=1e-14)
+    expected = np.log(p.reshape(-1, 4, 3)[:, np.arange(4), LABELS])
+    np.testing.assert_allclose(pooled(tree, "log_likelihood/y"), expected, rtol=1e-12)
+    assert tree.attrs["num_chains"] == (2 if len(shape) == 4 else 1)
+    assert json.loads(tree.attrs["likelihood"])["name"] == "Categorical"
+    assert tree["posterior/output"].values.tolist() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("dtype", "logarithm"), [(np.float64, -708), (np.float32, -87)])
+def test_zeros_become_the_smallest_number_and_are_reported(key, dtype, logarithm):
+    p = np.array([[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [1, 0, 0]], dtype=dtype)
+    with pytest.warns(UserWarning, match=rf"holds 7 zeros, which become .*is {logarithm} nats"):
+        tree = from_probabilities(p, LABELS, key=key, method="certain")
+    np.testing.assert_allclose(probabilities(tree)[0], p, atol=1e-30)
+    scores = np.log(np.finfo(dtype).tiny) * np.array([0, 1, 0, 1])
+    np.testing.assert_allclose(pooled(tree, "log_likelihood/y")[0], scores, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("p", "message"),
+    [
+        ([[0.5, 0.5, 0.0]] * 3 + [[0.6, 0.6, -0.2]], "must be nonnegative, but 1 of 4 do not.*"
+         r"draw 0, point 3: \[ 0.6  0.6 -0.2\]"),
+        ([[0.5, 0.3, 0.2], [0.5, 0.5, 0.1]] * 2, "must sum to 1.*2 of 4.*draw 0, point 1"),
+        ([[0.5, np.nan, 0.5]] * 4, r"probabilities must be finite.*\(0, 0, 1\)"),
+        ([[1, 0, 0]] * 4, "probabilities must hold real numbers, but has dtype int64"),
+        ([[0.5]] * 4, r"two or more classes.*\(1, 4, 1\)"),
+        ([0.5] * 4, r"must have shape \(draws, points, classes\).*\(4,\)"),
+        (np.zeros((0, 4, 3)), r"probabilities is empty \(shape \(0, 4, 3\)\)"),
+    ],
+)  # fmt: skip
+def test_what_is_no_distribution_over_classes_is_refused(key, p, message):
+    with pytest.raises(ValueError, match=message):
+        from_probabilities(np.array(p), LABELS, key=key, method="theirs")
+
+
+GAUSSIAN = (draws(6, 4, 1), Gaussian(0.1), draws(4))
+CLASSES = (draws(6, 4, 3), Categorical(3), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "message"),
+    [
+        ((draws(6, 5, 3), *CLASSES[1:]), {}, r"latent must have shape \(s, 4, 3\).*\(6, 5, 3\)"),
+        ((draws(6, 4), *CLASSES[1:]), {}, r"shape \(draws, points, outputs\).*has \(6, 4\)"),
+        ((draws(0, 4, 3), *CLASSES[1:]), {}, "latent is empty"),
+        ((np.ones((6, 4, 3), int), *CLASSES[1:]), {}, "latent must hold real numbers.*int64"),
+        ((np.full((6, 4, 3), np.inf), *CLASSES[1:]), {}, r"latent must be finite.*\(0, 0, 0\)"),
+        ((*CLASSES[:2], LABELS.astype(float)), {}, "y must hold integer class indices.*float64"),
+        ((*CLASSES[:2], np.array([0, 1, 2, 3])), {}, "class indices 0 to 2, but holds 0 to 3"),
+        ((*CLASSES[:2], np.array([0, 1, 2, -1])), {}, "class indices 0 to 2, but holds -1 to 2"),
+        ((draws(6, 4, 1), Bernoulli(), np.array([0, 1, 2, 1])), {}, "class indices 0 to 1"),
+        ((draws(6, 4, 1), Bernoulli(), np.array([0.0, 1, 1, 1])), {}, "integer class indices"),
+        ((*CLASSES[:2], LABELS[:0]), {}, "y is empty"),
+        ((*GAUSSIAN[:2], LABELS), {}, "real values with a Gaussian likelihood"),
+        ((*GAUSSIAN[:2], np.array([0, 1, np.nan, 1])), {}, "y must be finite"),
+        (CLASSES, {"num_chains": 4}, "multiple of the 4 chains, but is 6; 4 would do"),
+        (CLASSES, {"num_chains": 0}, "num_chains must be at least 1, but is 0"),
+        ((draws(2, 3, 4, 3), *CLASSES[1:]), {"num_chains": 3}, "num_chains is 3, but.* 2 chains"),
+        (CLASSES, {"x": draws(3, 2)}, r"x must have one row for each of the 4 points.*\(3, 2\)"),
+        (CLASSES, {"obs_ids": [1, 2, 2, 3]}, "obs_ids must differ, but 2 occurs"),
+        (CLASSES, {"obs_ids": [1, 2]}, r"obs_ids must hold .* 4 points, but has shape \(2,\)"),
+        (CLASSES, {"obs_ids": draws(4)}, "obs_ids must hold a whole number or text.*float64"),
+        (CLASSES, {"output_names": ["a", "b"]}, "output_names .* 3 classes .* holds 2: a, b"),
+        (CLASSES, {"output_names": ["a", "b", "a"]}, "output_names must differ, but 'a'"),
+        (CLASSES, {"split": "ood"}, "unknown split 'ood'"),
+        (CLASSES, {"stats": {"energy": draws(5)}}, r"stats\['energy'\] .*\(6,\).*has shape \(5,\)"),
+        (CLASSES, {"closed_form": (draws(4, 3), np.ones((4, 3)))}, "is for a Gaussian likelihood"),
+        (GAUSSIAN, {"closed_form": (draws(4), np.ones((4, 1)))}, r"mean must have shape \(4, 1\)"),
+        (GAUSSIAN, {"closed_form": (draws(4, 1), -np.ones((4, 1)))}, "variance must be nonneg"),
+    ],
+)
+def test_draws_that_do_not_fit_together_are_refused(key, arguments, settings, message):
+    with pytest.raises(ValueError, match=message):
+        from_draws(*arguments, key=key, method="theirs", **settings)
 
 
 def test_class_probabilities_of_a_regression_are_refused(sine, key):
@@ -294,7 +446,7 @@ def test_one_logit_predicts_what_two_logits_of_the_same_difference_do():
     logit = jax.random.normal(jax.random.key(0), (6, len(data.x_test), 1))
     two = jnp.concatenate([-0.5 * logit, 0.5 * logit], axis=-1)
     trees = [
-        predictions_from_draws(Draws(latent, {}), likelihood, data, key=jax.random.key(1))
+        from_draws(latent, likelihood, data.y_test, key=jax.random.key(1), method="mine")
         for likelihood, latent in ((Bernoulli(), logit), (Categorical(2), two))
     ]
     np.testing.assert_allclose(*(probabilities(tree) for tree in trees), atol=1e-15)

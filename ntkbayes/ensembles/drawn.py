@@ -100,6 +100,15 @@ class DrawnEnsemble(Predictor):
         return 1 if self.law.initial == "zero" and not self.perturb_targets else None
 
     @property
+    def is_posterior(self) -> bool:
+        """Never, also with initial ``"ntk"`` and perturbed targets.
+
+        Randomised maximum a posteriori draws from the posterior only where the model is linear and
+        its noise Gaussian (`ntkbayes.ensembles.gaussian`); these likelihoods are others.
+        """
+        return False
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Method and settings."""
         return {

@@ -22,6 +22,7 @@ Lee et al. 2019, arXiv 1902.06720, eqs. 14-16 (λ = 0, σ² = 1). Calvo-Ordoñez
 the exact GP posterior (He et al. 2020, arXiv 2007.05864).
 """
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -129,6 +130,15 @@ class GaussianEnsemble(GaussianPredictor):
     def num_available(self) -> int | None:
         """One for a deterministic predictor, else unlimited."""
         return 1 if self.law.initial == "zero" and not self.perturb_targets else None
+
+    @property
+    def is_posterior(self) -> bool:
+        """Whether this is randomised maximum a posteriori, trained to the end, on Gaussian noise.
+
+        Its draws are the posterior's by Matheron's rule, which holds for Gaussian noise only.
+        """
+        randomised = self.law.initial == "ntk" and self.perturb_targets
+        return randomised and isinstance(self.likelihood, Gaussian) and math.isinf(self.time)
 
     @property
     def settings(self) -> dict[str, Any]:

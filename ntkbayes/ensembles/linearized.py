@@ -103,6 +103,16 @@ class LinearizedEnsemble(Predictor):
         return len(self.solution.residual)
 
     @property
+    def is_posterior(self) -> bool:
+        """Whether members are randomised maximum a posteriori with Gaussian noise.
+
+        Each is then an exact draw from the posterior of its own linear model. That all these models
+        are one holds for infinite width, and up to the spread of empirical kernels below it.
+        """
+        randomised = self.initial == "ntk" and self.perturb_targets
+        return randomised and isinstance(self.likelihood, Gaussian)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Method and settings."""
         return {

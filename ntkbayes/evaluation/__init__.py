@@ -1,10 +1,12 @@
 """Evaluation: from predictors to tables, figures and a report.
 
-- predictions: `predict` and `predictions_from_draws` make an ArviZ `DataTree`; `save_predictions`
-  and `load_predictions` keep it on disk; `probabilities`, `observations` and `pooled` give arrays.
+- predictions: `predict` makes an ArviZ `DataTree`, `from_draws` and `from_probabilities` make one
+  of another tool's results; `save_predictions` and `load_predictions` keep it on disk;
+  `probabilities`, `observations` and `pooled` give arrays.
 - comparison: `compare` (every metric with its standard error), `paired_differences`,
   `distance_matrix`; `METRICS` says what each is.
 - tables: `wide_table`, `markdown_table`, `latex_table`, and `write_table` for files.
+- leave_one_out: `leave_one_out`, the predictive density of training points left out of a posterior.
 - chains: `chain_diagnostics`, R-hat, ESS and MCSE of the predictions, and what the sampler says.
 - figures: `plot_reliability`, `plot_predictive_distributions`, `plot_probability_maps` (at
   `grid_points`), `plot_bands`, `plot_coverage`, `plot_distance_heatmap`, `plot_metric_forest`.
@@ -17,6 +19,8 @@ from ntkbayes.evaluation import distances, metrics, mixtures
 from ntkbayes.evaluation.catalog import METRICS, MetricInfo, headline_metrics
 from ntkbayes.evaluation.comparison import compare, distance_matrix, paired_differences
 from ntkbayes.evaluation.diagnostics import ChainDiagnostics, chain_diagnostics
+from ntkbayes.evaluation.external import from_draws, from_probabilities
+from ntkbayes.evaluation.leave_one_out import LeaveOneOut, leave_one_out
 from ntkbayes.evaluation.plots import (
     METHOD_COLORS,
     grid_points,
@@ -28,7 +32,7 @@ from ntkbayes.evaluation.plots import (
     plot_probability_maps,
     plot_reliability,
 )
-from ntkbayes.evaluation.predictions import predict, predictions_from_draws
+from ntkbayes.evaluation.predictions import predict
 from ntkbayes.evaluation.report import write_report
 from ntkbayes.evaluation.storage import (
     load_predictions,
@@ -43,14 +47,18 @@ __all__ = [
     "METHOD_COLORS",
     "METRICS",
     "ChainDiagnostics",
+    "LeaveOneOut",
     "MetricInfo",
     "chain_diagnostics",
     "compare",
     "distance_matrix",
     "distances",
+    "from_draws",
+    "from_probabilities",
     "grid_points",
     "headline_metrics",
     "latex_table",
+    "leave_one_out",
     "load_predictions",
     "markdown_table",
     "metrics",
@@ -66,7 +74,6 @@ __all__ = [
     "plot_reliability",
     "pooled",
     "predict",
-    "predictions_from_draws",
     "probabilities",
     "save_predictions",
     "wide_table",

@@ -1,6 +1,8 @@
-"""Predictions on disk, and as plain arrays; `predictions` says what the groups hold."""
+"""Predictions on disk, and as plain arrays; `schema` says what the groups hold."""
 
+import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,45 +21,64 @@ __all__ = [
     "save_predictions",
 ]
 
-_GROUPS = ("posterior_predictive", "log_likelihood", "observed_data", "constant_data")
-_UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, AttributeError)
+_GROUPS = ("posterior", "posterior_predictive", "log_likelihood", "observed_data")
+_UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, AttributeError, TypeError)
+_ROOT, _SIZES = "zarr.json", "file_sizes"
+"""The file that makes a directory a Zarr group, and the attribute that lists all others."""
 
 
 def save_predictions(tree: xr.DataTree, path: str | os.PathLike[str]) -> None:
-    """Write predictions to one netCDF file, atomically: a killed run leaves no half file.
+    """Write predictions to one netCDF file or Zarr directory; a killed run leaves no half of it.
 
     Parameters
     ----------
     tree
-        What `predict` returned.
+        What `predict`, `from_draws` or `from_probabilities` returned.
     path
-        File to write; its directory must exist. An older file is replaced.
+        File ending in ``.nc``, or directory ending in ``.zarr`` (which needs the extra ``zarr``);
+        the directory it is in must exist. Older predictions there are replaced.
+
+    Raises
+    ------
+    ValueError
+        If `path` has another ending, or is a directory without predictions.
+    ModuleNotFoundError
+        If `path` ends in ``.zarr`` and the package zarr is missing.
     """
+    path = Path(path)
+    zarr = _is_zarr(path)
+    if zarr and path.is_dir() and not (path / _ROOT).is_file():
+        raise ValueError(f"{path} is a directory of something else; choose another name.")
     with atomic_path(path) as temporary:
-        tree.to_netcdf(temporary, engine="netcdf4")
+        if zarr:
+            _write_zarr(tree, temporary)
+        else:
+            tree.to_netcdf(temporary, engine="netcdf4")
 
 
 def load_predictions(path: str | os.PathLike[str]) -> xr.DataTree:
-    """Read predictions into memory; the file is closed again.
+    """Read predictions into memory, from netCDF or Zarr; the file is closed again.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file cannot be read, for instance because it is half written, or if it holds
-        something else.
+        If the file cannot be read, for instance because it is half written, if it holds something
+        else, or if `path` ends in neither ``.nc`` nor ``.zarr``.
+    ModuleNotFoundError
+        If `path` ends in ``.zarr`` and the package zarr is missing.
     """
     path = Path(path)
-    if not path.is_file():
+    zarr = _is_zarr(path)
+    if not path.exists():
         raise FileNotFoundError(f"there is no file of predictions {path}.")
     try:
-        with xr.open_datatree(path, engine="netcdf4") as file:
-            tree = file.load().copy(deep=True)
+        tree = _read_zarr(path) if zarr else _read_netcdf(path)
     except _UNREADABLE as error:
         raise ValueError(
-            f"{path} is not a readable file of predictions ({type(error).__name__}); it may be "
-            "half written: delete it and run again."
+            f"{path} is not a readable file of predictions ({type(error).__name__}: {error}); it "
+            "may be half written: delete it and run again."
         ) from error
     missing = [name for name in _GROUPS if name not in tree.children]
     if missing:
@@ -65,7 +86,50 @@ def load_predictions(path: str | os.PathLike[str]) -> xr.DataTree:
     return tree
 
 
-def pooled(tree: xr.DataTree, variable: str = "posterior_predictive/latent") -> np.ndarray:
+def _is_zarr(path: Path) -> bool:
+    if path.suffix not in (".nc", ".zarr"):
+        raise ValueError(f"path must end in .nc (netCDF) or .zarr (Zarr), but is {str(path)!r}.")
+    if path.suffix == ".zarr" and importlib.util.find_spec("zarr") is None:
+        raise ModuleNotFoundError(
+            f"{path} needs the package zarr: pip install 'ntkbayes[zarr]', or use a name that "
+            "ends in .nc."
+        )
+    return path.suffix == ".zarr"
+
+
+def _read_netcdf(path: Path) -> xr.DataTree:
+    with xr.open_datatree(path, engine="netcdf4") as file:
+        return file.load().copy(deep=True)
+
+
+def _write_zarr(tree: xr.DataTree, path: Path) -> None:
+    """Write a Zarr group that knows its files: to Zarr, a lost one is a constant array."""
+    # Consolidated metadata are no part of Zarr's format 3; they only help over a network.
+    tree.to_zarr(path, mode="w-", consolidated=False)
+    attrs = tree.attrs | {_SIZES: dict(_file_sizes(path))}
+    xr.Dataset(attrs=attrs).to_zarr(path, mode="a", consolidated=False)
+
+
+def _read_zarr(path: Path) -> xr.DataTree:
+    with xr.open_datatree(path, engine="zarr", consolidated=False) as group:
+        tree = group.load().copy(deep=True)
+    if _SIZES not in tree.attrs:
+        raise ValueError("save_predictions has not written it")
+    sizes = dict(_file_sizes(path))
+    wrong = [name for name, size in tree.attrs.pop(_SIZES).items() if sizes.get(name) != size]
+    if wrong:
+        raise OSError(f"{len(wrong)} files are missing or cut off, such as {wrong[0]}")
+    return tree
+
+
+def _file_sizes(path: Path) -> Iterator[tuple[str, int]]:
+    """Relative name and length in bytes of every file but the root's own."""
+    for file in path.rglob("*"):
+        if file.is_file() and file != path / _ROOT:
+            yield file.relative_to(path).as_posix(), file.stat().st_size
+
+
+def pooled(tree: xr.DataTree, variable: str = "posterior/latent") -> np.ndarray:
     """Return a variable with chains and draws pooled into one leading dimension (s …).
 
     Parameters

@@ -91,6 +91,11 @@ class GPRegression(GaussianPredictor):
         return Draws(mean[None] + jnp.einsum("ij,sjc->sic", factor, noise), {})
 
     @property
+    def is_posterior(self) -> bool:
+        """Exact, or with inducing points the best approximation that these allow."""
+        return True
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Method and settings."""
         return {
@@ -167,6 +172,11 @@ class VariationalGP(GaussianPredictor):
         progress(1.0)
         latent = jnp.einsum("ij,sjc->sic", features, v) + jnp.einsum("ij,sjc->sic", factor, noise)
         return Draws(latent, {})
+
+    @property
+    def is_posterior(self) -> bool:
+        """The variational approximation."""
+        return True
 
     @property
     def settings(self) -> dict[str, Any]:

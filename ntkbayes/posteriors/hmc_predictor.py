@@ -76,6 +76,11 @@ class HMCPredictor(Predictor):
         return self.chains.num_chains
 
     @property
+    def is_posterior(self) -> bool:
+        """The Markov chains' limit is the exact posterior."""
+        return True
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Method, prior, network and length of the chains."""
         return {

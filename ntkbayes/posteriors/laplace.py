@@ -94,6 +94,11 @@ class LaplacePosterior(GaussianPredictor):
         return Draws(latent - jnp.einsum("nm,snc->smc", k_cross, weights), {})
 
     @property
+    def is_posterior(self) -> bool:
+        """Exact for a Gaussian likelihood, else the Laplace approximation."""
+        return True
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Method and settings."""
         return {

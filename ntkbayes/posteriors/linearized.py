@@ -95,6 +95,11 @@ class LinearizedLaplace(GaussianPredictor):
         return Draws(latent, {})
 
     @property
+    def is_posterior(self) -> bool:
+        """The Laplace approximation, in the tangent space at θ̂."""
+        return True
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Method and settings."""
         return {

@@ -104,7 +104,7 @@ def plot_predictive_distributions(
     first = next(iter(trees.values()))
     y, points = observations(first), _ambiguous_and_confident(draws, num_points)
     x = np.asarray(getattr(data, f"x_{first.attrs['split']}"))[points]
-    classes = [str(c) for c in np.asarray(first["posterior_predictive/output"])]
+    classes = [str(c) for c in np.asarray(first["posterior/output"])]
     figure = new_figure(1.2 + 1.35 * len(trees), 0.5 + 1.0 * len(points))
     panels = figure.subplots(len(points), 1 + len(trees), squeeze=False, sharey=False)
     pictures = np.asarray(data.images(x))

@@ -1,0 +1,216 @@
+"""Checks of predictions that were made elsewhere; each returns the checked array."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ntkbayes._checks import check_at_least, check_finite, check_not_empty
+from ntkbayes._types import AnyArray, Array, Float
+from ntkbayes.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
+
+__all__ = [
+    "check_chains",
+    "checked_ids",
+    "checked_inputs",
+    "checked_latent",
+    "checked_moments",
+    "checked_names",
+    "checked_probabilities",
+    "checked_stats",
+    "class_targets",
+    "num_classes",
+    "pool_chains",
+]
+
+TOLERANCE = 1e-3
+"""On sums of probabilities: half precision and three printed digits pass, scores do not."""
+
+
+def num_classes(likelihood: Likelihood) -> int:
+    """Return the number of classes; 0 for a regression."""
+    classes = isinstance(likelihood, Bernoulli | Categorical)
+    return max(likelihood.num_outputs, 2) if classes else 0
+
+
+def class_targets(likelihood: Likelihood, y: AnyArray) -> Float[Array, "m c"]:
+    """Return targets (m c) of class indices (m,); other than in training one class is enough."""
+    labels, c = np.asarray(y), num_classes(likelihood)
+    check_not_empty("y", labels)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"y must hold integer class indices of shape (m,), but has shape {labels.shape} and "
+            f"dtype {labels.dtype}; use y.astype(int) if they are class indices."
+        )
+    if labels.min() < 0 or labels.max() >= c:
+        raise ValueError(
+            f"y must hold class indices 0 to {c - 1}, but holds {labels.min()} to {labels.max()}."
+        )
+    targets = labels[:, None] if likelihood.num_outputs == 1 else np.eye(c)[labels]
+    return jnp.asarray(targets, dtype=jnp.result_type(float))
+
+
+def pool_chains(
+    name: str, values: AnyArray, num_chains: int, *, axes: tuple[str, str]
+) -> tuple[np.ndarray, int]:
+    """Return draws (s m c) and their number of chains, from (s m c) or (chain draw m c)."""
+    if values.ndim == 3:
+        return np.asarray(values), num_chains
+    if values.ndim != 4:
+        raise ValueError(
+            f"{name} must have shape (draws, {', '.join(axes)}), or (chains, draws, "
+            f"{', '.join(axes)}), but has {tuple(values.shape)}."
+        )
+    if num_chains not in (1, len(values)):
+        raise ValueError(
+            f"num_chains is {num_chains}, but {name} has {len(values)} chains "
+            f"(shape {tuple(values.shape)})."
+        )
+    return np.asarray(values).reshape(-1, *values.shape[2:]), len(values)
+
+
+def check_chains(num_draws: int, num_chains: int) -> None:
+    """Raise `ValueError` unless every chain has the same number of draws."""
+    check_at_least("num_chains", num_chains, 1)
+    if num_draws % num_chains:
+        raise ValueError(
+            f"num_draws must be a multiple of the {num_chains} chains, but is {num_draws}; "
+            f"{num_draws - num_draws % num_chains or num_chains} would do."
+        )
+
+
+def checked_latent(latent: AnyArray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return draws (s m c) in single or double precision, for targets of the shape (m c)."""
+    values = _real("latent", latent)
+    if values.ndim != 3 or values.shape[1:] != shape:
+        raise ValueError(
+            f"latent must have shape (s, {shape[0]}, {shape[1]}), which is (draws, points, "
+            f"outputs), but has {values.shape}."
+        )
+    check_not_empty("latent", values)
+    check_finite("latent", values)
+    return values
+
+
+def checked_probabilities(values: np.ndarray) -> np.ndarray:
+    """Return class probabilities (s m c), rows divided by their sum.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two classes, a value is not finite or negative, or the sum of a row
+        is farther from 1 than 1e-3.
+    """
+    p = _real("probabilities", values)
+    check_not_empty("probabilities", p)
+    check_finite("probabilities", p)
+    if p.shape[-1] < 2:
+        raise ValueError(
+            f"probabilities must have a column for each of two or more classes, but has shape "
+            f"{p.shape}; with p that of class 1, pass np.stack([1 - p, p], axis=-1)."
+        )
+    total = p.sum(axis=-1, dtype=float)
+    _check_rows(p, (p >= 0).all(axis=-1), "be nonnegative")
+    _check_rows(p, np.abs(total - 1) <= TOLERANCE, f"sum to 1 (to within {TOLERANCE})")
+    return (p / total[..., None]).astype(p.dtype)
+
+
+def _check_rows(p: np.ndarray, right: np.ndarray, wanted: str) -> None:
+    if not right.all():
+        draw, point = (int(i) for i in np.argwhere(~right)[0])
+        raise ValueError(
+            f"every row of probabilities must {wanted}, but {np.sum(~right)} of {right.size} do "
+            f"not; the first is that of draw {draw}, point {point}: {p[draw, point]}."
+        )
+
+
+def checked_inputs(x: AnyArray, num_points: int) -> np.ndarray:
+    """Return inputs as one row of features per point."""
+    inputs = np.asarray(x)
+    if inputs.ndim == 0 or len(inputs) != num_points:
+        raise ValueError(
+            f"x must have one row for each of the {num_points} points, but has shape "
+            f"{inputs.shape}."
+        )
+    return inputs.reshape(num_points, -1)
+
+
+def checked_stats(
+    stats: Mapping[str, AnyArray], num_draws: int, num_chains: int
+) -> dict[str, np.ndarray]:
+    """Return statistics (s,) of the draws, from (s,) or (chain draw)."""
+    shapes = ((num_draws,), (num_chains, num_draws // num_chains))
+    arrays = {name: np.asarray(values) for name, values in stats.items()}
+    for name, values in arrays.items():
+        if values.shape not in shapes:
+            raise ValueError(
+                f"stats[{name!r}] must hold one number per draw, shape {shapes[0]} or {shapes[1]}, "
+                f"but has shape {values.shape}."
+            )
+    return {name: values.reshape(-1) for name, values in arrays.items()}
+
+
+def checked_moments(
+    likelihood: Likelihood, mean: AnyArray, variance: AnyArray, shape: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """Return mean and variance (m c) of the latent function."""
+    if not isinstance(likelihood, Gaussian):
+        raise ValueError(
+            f"closed_form is for a Gaussian likelihood, but this is {type(likelihood).__name__}: "
+            "leave it out."
+        )
+    moments = {name: _real(name, v) for name, v in (("mean", mean), ("variance", variance))}
+    for name, values in moments.items():
+        if values.shape != shape:
+            raise ValueError(f"closed_form {name} must have shape {shape}, but has {values.shape}.")
+        check_finite(f"closed_form {name}", values)
+    smallest, largest = moments["variance"].min(), moments["variance"].max()
+    # A variance of zero comes out of a subtraction with rounding of either sign.
+    if smallest < -np.sqrt(np.finfo(moments["variance"].dtype).eps) * max(largest, 1):
+        raise ValueError(f"closed_form variance must be nonnegative, but holds {smallest}.")
+    return moments
+
+
+def checked_names(names: Sequence[str] | None, length: int) -> list[str]:
+    """Return names of classes or targets as text; none for None."""
+    if names is None:
+        return []
+    texts = [str(name) for name in names]
+    if len(texts) != length:
+        raise ValueError(
+            f"output_names must hold a name for each of the {length} classes or targets, but holds "
+            f"{len(texts)}: {', '.join(texts)}."
+        )
+    _check_distinct("output_names", texts)
+    return texts
+
+
+def checked_ids(ids: Sequence[Any] | AnyArray | None, num_points: int) -> np.ndarray:
+    """Return identifiers of the points, whole numbers or text; row numbers for None."""
+    if ids is None:
+        return np.arange(num_points)
+    values = np.asarray(ids)
+    if values.dtype == object and all(isinstance(value, str) for value in values.flat):
+        values = values.astype(str)  # text of a data frame
+    if values.shape != (num_points,) or values.dtype.kind not in "iuU":
+        raise ValueError(
+            f"obs_ids must hold a whole number or text for each of the {num_points} points, but "
+            f"has shape {values.shape} and dtype {values.dtype}."
+        )
+    _check_distinct("obs_ids", values.tolist())
+    return values
+
+
+def _check_distinct(name: str, values: list[Any]) -> None:
+    if len(set(values)) < len(values):
+        repeated = next(value for i, value in enumerate(values) if value in values[:i])
+        raise ValueError(f"{name} must differ, but {repeated!r} occurs more than once.")
+
+
+def _real(name: str, array: AnyArray) -> np.ndarray:
+    """Return real numbers in single or double precision; netCDF has no half precision."""
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(f"{name} must hold real numbers, but has dtype {array.dtype}.")
+    values = np.asarray(array)
+    return values.astype(np.float32) if values.dtype.itemsize < 4 else values

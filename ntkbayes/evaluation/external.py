@@ -1,0 +1,172 @@
+"""Predictions of other tools, as the same `DataTree` that `predict` makes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ntkbayes._checks import warn_caller
+from ntkbayes._types import AnyArray, Key, typed
+from ntkbayes.evaluation._given import checked_probabilities, pool_chains
+from ntkbayes.evaluation.schema import ClosedForm, Labels, prediction_tree
+from ntkbayes.likelihoods import Categorical, Likelihood
+
+__all__ = ["from_draws", "from_probabilities"]
+
+
+@typed
+def from_draws(
+    latent: AnyArray,
+    likelihood: Likelihood,
+    y: AnyArray,
+    *,
+    key: Key,
+    method: str,
+    x: AnyArray | None = None,
+    num_chains: int = 1,
+    output_names: Sequence[str] | None = None,
+    obs_ids: Sequence[Any] | AnyArray | None = None,
+    dataset: str = "unnamed",
+    split: str = "test",
+    stats: Mapping[str, AnyArray] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    closed_form: tuple[AnyArray, AnyArray] | None = None,
+    is_posterior: bool = False,
+) -> xr.DataTree:
+    """Make a `DataTree` from latent draws of another tool; no training data are needed.
+
+    Parameters
+    ----------
+    latent
+        Draws of the latent function (logits, or regression mean without noise) at m points:
+        (s m c) ordered chain by chain, or (chain draw m c).
+    likelihood
+        Turns latent functions into observations.
+    y
+        Observations at the points: integer class indices (m,), or targets (m,) or (m c).
+    key
+        Random key of the observation draws.
+    method
+        Name of the method in tables.
+    x
+        Inputs (m …), one row per point; they are only kept.
+    num_chains
+        Number of Markov chains; 1 for independent draws.
+    output_names
+        Names of the classes in the order of their indices, or of the c targets.
+    obs_ids
+        Identifiers of the points, whole numbers or text. Default: row numbers.
+    dataset, split
+        Name of the dataset; "train", "val" or "test".
+    stats
+        One number per draw each, (s,) or (chain draw): ``diverging`` and ``energy`` are known to
+        `chain_diagnostics`.
+    settings
+        Settings of the method, written into the attributes as JSON text.
+    closed_form
+        Mean and variance (m c) of the latent function, where it is Gaussian and they are known;
+        for a `Gaussian` likelihood only.
+    is_posterior
+        Whether these are draws of (an approximation to) the Bayesian posterior of a model with
+        this likelihood, as `Predictor.is_posterior` says.
+
+    Raises
+    ------
+    ValueError
+        If an array does not fit the others, is empty or not finite, `y` does not fit the
+        likelihood, names or identifiers repeat, or chains differ in length.
+
+    Examples
+    --------
+    >>> import jax, numpy as np, ntkbayes as nb
+    >>> logits = np.random.default_rng(0).normal(size=(100, 4, 3))
+    >>> tree = nb.from_draws(
+    ...     logits, nb.Categorical(3), np.array([0, 2, 1, 1]), key=jax.random.key(0), method="mine"
+    ... )
+    >>> dict(tree["posterior/latent"].sizes)
+    {'chain': 1, 'draw': 100, 'obs_id': 4, 'output': 3}
+    """
+    pooled, num_chains = pool_chains("latent", latent, num_chains, axes=("points", "outputs"))
+    labels = Labels(
+        method, settings or {}, dataset, split, num_chains, is_posterior, output_names, obs_ids
+    )
+    moments = None
+    if closed_form is not None:
+        # Of several outputs their covariances are not known here.
+        moments = ClosedForm(*closed_form, independent_outputs=likelihood.num_outputs == 1)
+    return prediction_tree(
+        pooled, likelihood, y, labels, key=key, x=x, stats=stats or {}, closed_form=moments
+    )
+
+
+@typed
+def from_probabilities(
+    probabilities: AnyArray,
+    y: AnyArray,
+    *,
+    key: Key,
+    method: str,
+    x: AnyArray | None = None,
+    num_chains: int = 1,
+    output_names: Sequence[str] | None = None,
+    obs_ids: Sequence[Any] | AnyArray | None = None,
+    dataset: str = "unnamed",
+    split: str = "test",
+    stats: Mapping[str, AnyArray] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    is_posterior: bool = False,
+) -> xr.DataTree:
+    """Make a `DataTree` from class probabilities of another tool; no training data are needed.
+
+    The latent functions are log p, of which p is the softmax. Zeros become the smallest positive
+    normal number of their type, 2.2e-308 or 1.2e-38: log p is at least −708 or −87 nats.
+
+    Parameters
+    ----------
+    probabilities
+        Of every class at m points: (m c) of one predictor, (s m c) of s draws of a predictor or
+        members of an ensemble, ordered chain by chain, or (chain draw m c). Rows are divided by
+        their sum, which must be 1 to within 1e-3.
+    y
+        Integer class indices (m,).
+    key, method, x, num_chains, obs_ids, dataset, split, stats, settings, is_posterior
+        As in `from_draws`.
+    output_names
+        Names of the classes, in the order of their indices.
+
+    Warns
+    -----
+    UserWarning
+        If there are zeros.
+
+    Raises
+    ------
+    ValueError
+        If a row is no distribution, and as in `from_draws`.
+
+    Examples
+    --------
+    >>> import jax, numpy as np, ntkbayes as nb
+    >>> p = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
+    >>> y = np.array([0, 2])
+    >>> tree = nb.from_probabilities(p, y, key=jax.random.key(0), method="random forest")
+    >>> np.exp(tree["log_likelihood/y"].values)
+    array([[[0.7, 0.8]]])
+    """
+    draws = probabilities[None] if probabilities.ndim == 2 else probabilities
+    pooled, num_chains = pool_chains("probabilities", draws, num_chains, axes=("points", "classes"))
+    p = checked_probabilities(pooled)
+    tiny = np.finfo(p.dtype).tiny
+    if (p < tiny).any():
+        warn_caller(
+            f"probabilities holds {np.sum(p < tiny)} zeros, which become {tiny:.2g}: the log "
+            f"probability of a class that is observed all the same is {np.log(tiny):.0f} nats."
+        )
+    labels = Labels(
+        method, settings or {}, dataset, split, num_chains, is_posterior, output_names, obs_ids
+    )
+    likelihood, latent = Categorical(p.shape[-1]), np.log(np.maximum(p, tiny))
+    return prediction_tree(
+        latent, likelihood, y, labels, key=key, x=x, stats=stats or {}, closed_form=None
+    )

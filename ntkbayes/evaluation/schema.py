@@ -1,0 +1,211 @@
+"""The tree of predictions: its groups, variables, dimensions, coordinates and attributes.
+
+Groups and variables (dimensions ``chain, draw, obs_id, output, feature``), as ArviZ names them:
+
+- ``posterior``: ``latent`` (chain draw obs_id output), draws of the latent function without noise
+  (logits, or regression mean). ArviZ looks for draws of what a model does not know in a group of
+  this name; whether they are draws of a posterior says the attribute ``is_posterior``;
+- ``posterior_predictive``: ``y`` (chain draw obs_id), draws of new observations: class indices,
+  or noisy targets (with an ``output`` dimension if there are several outputs);
+- ``log_likelihood``: ``y`` (chain draw obs_id), log p(y | f) in nats, summed over outputs;
+- ``observed_data``: ``y``; ``constant_data`` (where inputs are given): ``x`` (obs_id feature);
+- ``sample_stats``: one number per draw (chain draw), such as ``residual`` or ``diverging``;
+- ``closed_form`` (ours; only where the latent function is Gaussian and so is the noise): ``mean``
+  and ``variance`` (obs_id output) of the latent function, noise excluded. The group's attribute
+  ``independent_outputs`` says whether the outputs of a point are known to be uncorrelated.
+
+The coordinate ``output`` has the names of the classes (where one logit stands for two classes, of
+the class 1) or of the targets, ``obs_id`` the identifiers of the points. The root's attributes are
+text and whole numbers only, because netCDF has no others; dictionaries are JSON text.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from ntkbayes._checks import check_choice
+from ntkbayes._types import AnyArray, Array, Float, Key
+from ntkbayes.evaluation._given import (
+    check_chains,
+    checked_ids,
+    checked_inputs,
+    checked_latent,
+    checked_moments,
+    checked_names,
+    checked_stats,
+    class_targets,
+    num_classes,
+)
+from ntkbayes.likelihoods import Likelihood
+
+__all__ = ["ClosedForm", "Labels", "prediction_tree"]
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What predictions and their axes are called, and what kind of draws they are.
+
+    Parameters
+    ----------
+    method, settings, dataset, split, num_chains, is_posterior
+        Attributes of the root; draws are ordered chain by chain.
+    output_names
+        Names of the classes, or of the targets; None for numbers.
+    obs_ids
+        Identifiers of the points; None for their row numbers.
+    feature_names
+        Names of the input features; None for numbers.
+    """
+
+    method: str
+    settings: Mapping[str, Any]
+    dataset: str
+    split: str
+    num_chains: int
+    is_posterior: bool
+    output_names: Sequence[str] | None = None
+    obs_ids: Sequence[Any] | AnyArray | None = None
+    feature_names: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """Mean and variance (m c) of the latent function; whether a point's outputs are independent."""
+
+    mean: AnyArray
+    variance: AnyArray
+    independent_outputs: bool
+
+
+def prediction_tree(
+    latent: AnyArray,
+    likelihood: Likelihood,
+    y: AnyArray,
+    labels: Labels,
+    *,
+    key: Key,
+    x: AnyArray | None,
+    stats: Mapping[str, AnyArray],
+    closed_form: ClosedForm | None,
+) -> xr.DataTree:
+    """Check latent draws (s m c) and what comes with them, draw observations, lay everything out.
+
+    Raises
+    ------
+    ValueError
+        If an array does not fit the others, is empty or not finite, or `y` does not fit the
+        likelihood.
+    """
+    check_choice("split", labels.split, SPLITS)
+    targets = (
+        likelihood.targets(y) if num_classes(likelihood) == 0 else class_targets(likelihood, y)
+    )
+    values = checked_latent(latent, targets.shape)
+    check_chains(len(values), labels.num_chains)
+    y = _squeeze_single(np.asarray(y))
+    new_y = _squeeze_single(np.asarray(_sample_observations(likelihood, key, values)))
+    log_prob = np.asarray(_log_likelihood(likelihood, targets, values))
+    per_draw = {
+        "posterior": {"latent": values},
+        "posterior_predictive": {"y": new_y},
+        "log_likelihood": {"y": log_prob},
+        "sample_stats": checked_stats(stats, len(values), labels.num_chains),
+    }
+    groups = {name: _chained(group, labels.num_chains) for name, group in per_draw.items()}
+    groups["observed_data"] = {"y": (("obs_id", "output")[: y.ndim], y)}
+    num_features = 0
+    if x is not None:
+        inputs = checked_inputs(x, len(y))
+        groups["constant_data"] = {"x": (("obs_id", "feature"), inputs)}
+        num_features = inputs.shape[1]
+    if closed_form is not None:
+        moments = checked_moments(likelihood, closed_form.mean, closed_form.variance, targets.shape)
+        groups["closed_form"] = {k: (("obs_id", "output"), v) for k, v in moments.items()}
+    tree = _tree(groups, _coordinates(labels, likelihood, values.shape, num_features))
+    tree.attrs = _attributes(labels, likelihood)
+    if closed_form is not None:
+        tree["closed_form"].attrs["independent_outputs"] = int(closed_form.independent_outputs)
+    return tree
+
+
+@jax.jit
+def _sample_observations(likelihood: Likelihood, key: Key, latent: Float[Array, "s m c"]) -> Array:
+    keys = jax.random.split(key, latent.shape[:2])
+    return jax.vmap(jax.vmap(likelihood.sample))(keys, latent)
+
+
+@jax.jit
+def _log_likelihood(
+    likelihood: Likelihood, targets: Float[Array, "m c"], latent: Float[Array, "s m c"]
+) -> Float[Array, "s m"]:
+    return jax.vmap(jax.vmap(likelihood.log_prob), in_axes=(None, 0))(targets, latent)
+
+
+def _squeeze_single(values: np.ndarray) -> np.ndarray:
+    """Drop a trailing output dimension of length 1, as ArviZ expects of one observed variable."""
+    return values[..., 0] if values.ndim > 1 and values.shape[-1] == 1 else values
+
+
+def _chained(variables: Mapping[str, np.ndarray], num_chains: int) -> dict[str, Any]:
+    dims = ("chain", "draw", "obs_id", "output")
+    return {
+        name: (dims[: v.ndim + 1], v.reshape(num_chains, -1, *v.shape[1:]))
+        for name, v in variables.items()
+    }
+
+
+def _coordinates(
+    labels: Labels, likelihood: Likelihood, shape: tuple[int, ...], num_features: int
+) -> dict[str, Any]:
+    num_draws, num_points, num_outputs = shape
+    names = checked_names(labels.output_names, num_classes(likelihood) or num_outputs)
+    return {
+        "chain": np.arange(labels.num_chains),
+        "draw": np.arange(num_draws // labels.num_chains),
+        "obs_id": checked_ids(labels.obs_ids, num_points),
+        "output": names[-num_outputs:] if names else _numbered("output", num_outputs),
+        "feature": list(labels.feature_names or _numbered("feature", num_features)),
+    }
+
+
+def _numbered(name: str, length: int) -> list[str]:
+    return [f"{name}_{i}" for i in range(length)]
+
+
+def _tree(groups: Mapping[str, Any], coords: Mapping[str, Any]) -> xr.DataTree:
+    datasets = {}
+    for name, variables in groups.items():
+        used = {dim for dims, _ in variables.values() for dim in dims}
+        datasets[name] = xr.Dataset(variables, {k: v for k, v in coords.items() if k in used})
+    return xr.DataTree.from_dict(datasets)
+
+
+def _attributes(labels: Labels, likelihood: Likelihood) -> dict[str, Any]:
+    return {
+        "method": labels.method,
+        "settings": _json(labels.settings),
+        "likelihood": _json(likelihood.settings()),
+        "dataset": labels.dataset,
+        "split": labels.split,
+        "task": "classification" if num_classes(likelihood) else "regression",
+        "num_chains": labels.num_chains,
+        "is_posterior": int(labels.is_posterior),
+        **{f"{name}_version": version(name) for name in ("ntkbayes", "jax", "arviz")},
+    }
+
+
+def _json(settings: Mapping[str, Any]) -> str:
+    return json.dumps(dict(settings), sort_keys=True, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Turn what JSON does not know (NumPy and JAX numbers, arrays, objects) into what it does."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
