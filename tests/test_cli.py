@@ -329,7 +329,7 @@ def test_a_tuned_run_is_not_mixed_with_an_untuned_one(tuned):
 def test_a_choice_on_a_bound_is_a_warning_below_the_table(tuned, finished):
     out, _ = tuned
     config = preset("sine", methods=("mode",), num_draws=20, num_train=12, tune=True)
-    problem = running._problem(config)
+    problem = running.problem_of(config)
     chosen = tuning.tune(config, problem, out, lambda done: None)
     low, high = chosen.bounds["bias_scale"]
     edge = dataclasses.replace(chosen, values=chosen.values | {"bias_scale": high})
