@@ -114,9 +114,11 @@ def test_a_run_writes_everything_and_shows_every_method(tmp_path):
         "iris", methods=QUICK, num_draws=50
     )
     assert json.loads((out / "environment.json").read_text())["dtype"] == "float64"
-    assert (out / "report.html").read_text().count("data:image/png;base64,") == 3
+    assert (out / "report.html").read_text().count("data:image/png;base64,") == 6
     names = {path.stem for path in (out / "figures").glob("*.png")}
-    assert names == {"reliability", "distances", "metrics"}
+    assert names == {
+        *("reliability", "confidence", "risk_coverage", "distances", "convergence", "metrics")
+    }
     assert not list(out.rglob("*.tmp"))
     metrics = pd.read_parquet(out / "metrics.parquet")
     assert set(metrics["method"]) == {METHODS[name].title for name in QUICK}
@@ -235,7 +237,7 @@ def test_a_regression_run_draws_bands_and_coverage(tmp_path):
     assert result.exit_code == 0, result.output
     assert "standardised target units" in " ".join(result.stdout.split())
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {
-        *("bands", "coverage", "distances", "metrics")
+        *("bands", "coverage", "pit", "distances", "convergence", "metrics")
     }
 
 

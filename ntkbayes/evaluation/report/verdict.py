@@ -2,7 +2,8 @@
 
 A claim needs two standard errors, which holds for about 95 of 100 claims when nothing is there;
 several claims at once are not corrected for. Standard errors are over test points. What only the
-finite number of draws leaves open, the Monte-Carlo floor, is never called a difference.
+finite number of draws leaves open, the Monte-Carlo floor, is never called a difference, nor is
+rounding.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,9 @@ __all__ = ["verdict", "verdict_baselines"]
 DISTANCES = ("total_variation", "wasserstein_1")
 NUM_ERRORS = 2.0
 """Standard errors that a claim needs."""
+
+NEGLIGIBLE = 5e-4
+"""A difference that prints as 0.000, between methods equal up to rounding, is none."""
 
 _COLUMNS = ("method", "metric", "value", "standard_error", "monte_carlo_floor")
 
@@ -121,7 +125,7 @@ def _closeness(
     as_close = [
         method
         for method, (difference, error) in apart.items()
-        if difference <= max(NUM_ERRORS * error, np.nan_to_num(floors[method]))
+        if difference <= max(NUM_ERRORS * error, np.nan_to_num(floors[method]), NEGLIGIBLE)
     ]
     further = [method for method in others if method in apart and method not in as_close]
     if as_close:
@@ -137,8 +141,12 @@ def _alike(metrics: pd.DataFrame, distances: pd.DataFrame | None) -> list[str]:
     values = distances.to_numpy(dtype=float)
     first, second = np.triu_indices(len(values), k=1)
     closest = np.argmin(values[first, second])
-    names = [str(distances.index[pair[closest]]) for pair in (first, second)]
     distance = values[first[closest], second[closest]]
+    same = values[first[closest]] < NEGLIGIBLE
+    if distance < NEGLIGIBLE:
+        names = [str(name) for name in distances.index[same]]
+        return [f"No distance to speak of between {_list(names)}: below {NEGLIGIBLE:g}."]
+    names = [str(distances.index[pair[closest]]) for pair in (first, second)]
     return [f"The most alike of all are {_list(names)}, at a distance of {distance:.4f}."]
 
 
@@ -212,9 +220,13 @@ def _likelihood(metrics: pd.DataFrame, differences: pd.DataFrame | None) -> list
     worse = [
         f"{method} (by {difference:.3f} ± {error:.3f})"
         for method, (difference, error) in apart.items()
-        if difference > NUM_ERRORS * error
+        if difference > max(NUM_ERRORS * error, NEGLIGIBLE)
     ]
-    same = [m for m, (difference, error) in apart.items() if difference <= NUM_ERRORS * error]
+    same = [
+        method
+        for method, (difference, error) in apart.items()
+        if difference <= max(NUM_ERRORS * error, NEGLIGIBLE)
+    ]
     if worse:
         text += f" Worse on the same test points: {_list(worse)}."
     if same:
@@ -242,7 +254,8 @@ def _with_value(rows: pd.DataFrame, methods: Iterable[str]) -> list[str]:
 
 
 def _value(row: pd.Series) -> str:
-    return f"{row['value']:.3f} ± {row['standard_error']:.3f}"
+    digits = 3 if row["standard_error"] >= 0.001 else 4
+    return f"{row['value']:.{digits}f} ± {row['standard_error']:.{digits}f}"
 
 
 def _list(names: Iterable[str]) -> str:
