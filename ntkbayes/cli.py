@@ -1,4 +1,4 @@
-"""The command line: ``ntkbayes compare DATASET``, ``ntkbayes datasets``, ``ntkbayes methods``.
+"""The command line: ``ntkbayes compare DATASET``, ``report DIR``, ``datasets``, ``methods``.
 
 Bad input ends in one line on stderr and exit code 2; Ctrl-C in exit code 130, with the finished
 methods on disk. The numerical libraries are imported inside the commands, after which this module,
@@ -122,6 +122,23 @@ def _compare(
             _say_interrupted(directory)
             raise typer.Exit(130) from None
         _show(comparison)
+
+
+@app.command("report")
+def _report(
+    directory: Annotated[Path, typer.Argument(help="The --out of a finished `ntkbayes compare`.")],
+) -> None:
+    """Write figures and report of a finished comparison again, from its files."""
+    with _one_line_errors():
+        from ntkbayes.experiment import load_comparison
+        from ntkbayes.experiment.report import write_figures_and_report
+
+        _start_jax()
+        comparison = load_comparison(directory)
+        write_figures_and_report(comparison)
+        Console().print(
+            f"Report: {directory / 'report.html'}", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 @app.command("datasets")

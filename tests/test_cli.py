@@ -114,9 +114,11 @@ def test_a_run_writes_everything_and_shows_every_method(tmp_path):
         "iris", methods=QUICK, num_draws=50
     )
     assert json.loads((out / "environment.json").read_text())["dtype"] == "float64"
-    assert (out / "report.html").read_text().count("data:image/png;base64,") == 3
+    assert (out / "report.html").read_text().count("data:image/png;base64,") == 6
     names = {path.stem for path in (out / "figures").glob("*.png")}
-    assert names == {"reliability", "distances", "metrics"}
+    assert names == {
+        *("reliability", "confidence", "risk_coverage", "distances", "convergence", "metrics")
+    }
     assert not list(out.rglob("*.tmp"))
     metrics = pd.read_parquet(out / "metrics.parquet")
     assert set(metrics["method"]) == {METHODS[name].title for name in QUICK}
@@ -235,7 +237,7 @@ def test_a_regression_run_draws_bands_and_coverage(tmp_path):
     assert result.exit_code == 0, result.output
     assert "standardised target units" in " ".join(result.stdout.split())
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {
-        *("bands", "coverage", "distances", "metrics")
+        *("bands", "coverage", "pit", "distances", "convergence", "metrics")
     }
 
 
@@ -329,7 +331,7 @@ def test_a_tuned_run_is_not_mixed_with_an_untuned_one(tuned):
 def test_a_choice_on_a_bound_is_a_warning_below_the_table(tuned, finished):
     out, _ = tuned
     config = preset("sine", methods=("mode",), num_draws=20, num_train=12, tune=True)
-    problem = running._problem(config)
+    problem = running.problem_of(config)
     chosen = tuning.tune(config, problem, out, lambda done: None)
     low, high = chosen.bounds["bias_scale"]
     edge = dataclasses.replace(chosen, values=chosen.values | {"bias_scale": high})

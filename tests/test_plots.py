@@ -1,8 +1,7 @@
-"""Figures and report: what they show, not only that they are drawn."""
+"""Figures: what they show, not only that they are drawn."""
 
-import base64
-import re
 import sys
+from itertools import pairwise, product
 
 import equinox as eqx
 import jax
@@ -11,6 +10,10 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.special
+import scipy.stats
+from arviz_stats.ecdf_utils import ecdf_pit
+from sklearn.isotonic import IsotonicRegression
 
 from ntkbayes.datasets import load_dataset
 from ntkbayes.evaluation import (
@@ -29,9 +32,19 @@ from ntkbayes.evaluation import (
     plot_probability_maps,
     plot_reliability,
     probabilities,
-    wide_table,
-    write_report,
 )
+from ntkbayes.evaluation.measures import predictive_mixture
+from ntkbayes.evaluation.plots import (
+    plot_confidence_histogram,
+    plot_convergence,
+    plot_ood_scores,
+    plot_pit_ecdf,
+    plot_risk_coverage,
+    plot_severity,
+)
+from ntkbayes.evaluation.plots.pit import uniform_ecdf_band
+from ntkbayes.evaluation.plots.reliability import isotonic_fit
+from ntkbayes.evaluation.plots.style import method_looks
 from ntkbayes.likelihoods import Categorical, Gaussian
 
 NAMES = ("NTK ensemble", "HMC", "my own")
@@ -119,6 +132,82 @@ def test_reliability_shows_each_methods_bins_counts_and_ece(trees):
         assert np.sum(counts * np.abs(points[:, 1] - points[:, 0])) / len(y) == pytest.approx(ece)
 
 
+def test_the_isotonic_fit_of_reliability_is_scikit_learns():
+    generator = np.random.default_rng(0)
+    confidence = np.round(generator.uniform(0.3, 1, 200), 2)  # with ties
+    correct = generator.random(200) < confidence**2
+    levels, fit, _ = isotonic_fit(confidence, correct)
+    expected = IsotonicRegression().fit(confidence, correct).predict(levels)
+    np.testing.assert_allclose(fit, expected, atol=1e-12)
+
+
+def test_the_consistency_band_of_equal_confidences_is_that_of_a_binomial():
+    m, c = 400, 0.7
+    _, _, band = isotonic_fit(np.full(m, c), np.arange(m) < 200)
+    ends = scipy.stats.binom.ppf([0.05, 0.95], m, c) / m
+    # The error of a 5 % quantile of 500 resamples, from the normal density there.
+    error = np.sqrt(0.05 * 0.95 / 500) / 0.103 * np.sqrt(c * (1 - c) / m)
+    np.testing.assert_allclose(band[:, 0], ends, atol=5 * error)
+
+
+def test_calibrated_answers_stay_inside_the_consistency_band_and_others_leave_it():
+    generator = np.random.default_rng(1)
+    confidence = generator.uniform(0.5, 1, 1000)
+    inside = {}
+    for name, truth in {"calibrated": confidence, "too sure": confidence - 0.2}.items():
+        _, fit, (low, high) = isotonic_fit(confidence, generator.random(1000) < truth)
+        inside[name] = np.mean((low <= fit) & (fit <= high))
+    assert inside["calibrated"] > 0.7  # 90 % on average, with neighbours all alike
+    assert inside["too sure"] < 0.2
+
+
+def test_reliability_shows_the_isotonic_fit_and_its_band(trees):
+    panel = plot_reliability(trees).axes[0]
+    p, y = probabilities(trees["NTK ensemble"]).mean(axis=0), observations(trees["NTK ensemble"])
+    levels, fit, (low, high) = isotonic_fit(p.max(axis=1), p.argmax(axis=1) == y)
+    (line,) = [line for line in panel.lines if line.get_label() == "isotonic fit"]
+    np.testing.assert_allclose(line.get_xydata(), np.column_stack([levels, fit]))
+    vertices = panel.collections[0].get_paths()[0].vertices
+    assert (vertices[:, 1].min(), vertices[:, 1].max()) == pytest.approx((low.min(), high.max()))
+
+
+def test_the_confidence_histogram_counts_right_and_wrong_answers_apart(trees):
+    panels = visible(plot_confidence_histogram(trees))
+    for axes, (name, tree) in zip(panels, trees.items(), strict=True):
+        p, y = probabilities(tree).mean(axis=0), observations(tree)
+        right = p.argmax(axis=1) == y
+        assert axes.get_title() == name
+        assert texts(axes) == [f"{right.sum()} right, {(~right).sum()} wrong"]
+        for stairs, which in zip(axes.patches, (right, ~right), strict=True):
+            shares, edges, _ = stairs.get_data()
+            expected = [
+                np.mean((low < p.max(axis=1)[which]) & (p.max(axis=1)[which] <= high))
+                for low, high in pairwise(edges)
+            ]
+            np.testing.assert_allclose(shares, expected)
+
+
+def test_risk_is_the_error_rate_of_the_most_confident(trees):
+    panels = visible(plot_risk_coverage(trees))
+    for axes, tree in zip(panels, trees.values(), strict=True):
+        p, y = probabilities(tree).mean(axis=0), observations(tree)
+        confidence, wrong = p.max(axis=1), p.argmax(axis=1) != y
+        coverage, risk = axes.lines[-2].get_xydata().T
+        for k in (0, len(coverage) // 3, len(coverage) - 1):
+            answered = confidence >= np.unique(confidence)[::-1][k]
+            assert coverage[k] == pytest.approx(answered.mean())
+            assert risk[k] == pytest.approx(wrong[answered].mean())
+        assert coverage[-1] == 1
+
+
+def test_points_of_equal_confidence_are_answered_together(digits):
+    same = draw(digits, np.zeros((500, 10)), 0)
+    same["posterior_predictive/latent"] = 0 * same["posterior_predictive/latent"]
+    (axes,) = visible(plot_risk_coverage({"HMC": same}))
+    truth = np.mean(np.asarray(digits.y_test) != 0)
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[1, truth]])
+
+
 def test_predictive_distributions_show_images_bars_and_the_true_class(trees, digits):
     figure = plot_predictive_distributions(trees, digits, num_points=4)
     panels = np.array(figure.axes).reshape(4, 1 + len(trees))
@@ -190,9 +279,12 @@ def test_probability_maps_put_every_grid_point_in_its_place():
         draws, x1=x1, x2=x2, x_train=moons.x_train, y_train=moons.y_train
     )
     panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
-    probability, epistemic = np.reshape(panels, (2, 2))
+    probability, entropy, epistemic = np.reshape(panels, (3, 2))
     values = probability[1].collections[0].get_array()
     np.testing.assert_allclose(values[3, 0], 1 / (1 + np.exp(-(x1[0] + 3 * x2[3]))))
+    expected = scipy.stats.entropy([1 - values, values])
+    np.testing.assert_allclose(entropy[1].collections[0].get_array(), expected, atol=1e-12)
+    assert entropy[0].collections[0].get_clim() == (0, np.log(2))
     np.testing.assert_allclose(epistemic[1].collections[0].get_array(), 0, atol=1e-12)
     assert epistemic[0].collections[0].get_array().max() > 0.01
     limits = {axes.collections[0].get_clim() for axes in epistemic}
@@ -263,6 +355,27 @@ def test_figures_refuse_what_they_cannot_show(trees, regression_trees, digits, d
         plot_predictive_distributions(regression_trees, diabetes)
     with pytest.raises(ValueError, match=r"matrix must be square, but has shape \(1, 3\)"):
         plot_distance_heatmap(distance_matrix(trees).iloc[:1])
+    with pytest.raises(ValueError, match="need a classification task"):
+        plot_risk_coverage(regression_trees)
+    with pytest.raises(ValueError, match="the PIT needs a regression task, not classification"):
+        plot_pit_ecdf(trees)
+    with pytest.raises(ValueError, match=r"level must lie between 0 and 1, but is 1\.5"):
+        plot_pit_ecdf(regression_trees, level=1.5)
+    with pytest.raises(ValueError, match="unknown metric 'nl': did you mean nll"):
+        plot_convergence(trees, "nl")
+    with pytest.raises(ValueError, match="unknown reference 'hmc': choose from NTK ensemble, HMC"):
+        plot_convergence(trees, "total_variation", reference="hmc")
+    with pytest.raises(ValueError, match="scores is empty"):
+        plot_ood_scores({})
+    with pytest.raises(ValueError, match=r"scores\['HMC'\] out of distribution must be finite"):
+        plot_ood_scores({"HMC": (np.zeros(2), np.array([np.nan]))})
+    with pytest.raises(ValueError, match=r"table must have the columns .* lacks severity"):
+        plot_severity(compare(trees, reference=None))
+    twice = compare(trees, reference=None).assign(severity=0)
+    with pytest.raises(ValueError, match="holds a metric of a method twice at one severity"):
+        plot_severity(pd.concat([twice, twice]))
+    with pytest.raises(ValueError, match="table is empty"):
+        plot_severity(twice.iloc[:0])
     with pytest.raises(ValueError, match="long is empty"):
         plot_metric_forest(compare(trees, reference=None).iloc[:0])
     x = np.linspace(0, 1, 3)
@@ -275,34 +388,130 @@ def test_figures_refuse_what_they_cannot_show(trees, regression_trees, digits, d
         plot_reliability(trees | {"other": other})
 
 
-def test_the_report_is_one_file_with_everything_inside(trees, tmp_path):
-    long = compare(trees, reference="HMC")
-    write_report(
-        tmp_path / "report.html",
-        title="digits <&>",
-        table=wide_table(long),
-        figures={"How reliable": plot_reliability(trees), "Metrics": plot_metric_forest(long)},
-        notes=["R-hat is <b>fine</b>"],
-        settings={"num_train": 50},
+def test_the_ecdf_band_is_arvizs():
+    """ArviZ evaluates at all m − 1 places, we at 100 at most: the same for m ≤ 100."""
+    places, low, high = uniform_ecdf_band(80, 0.95)
+    expected = ecdf_pit(np.linspace(0, 1, 80), 0.95, 1000)
+    np.testing.assert_allclose(places, expected[0], atol=1e-12)
+    # Both simulate 1,000 samples: the tail probability is that uncertain, a count at most.
+    np.testing.assert_allclose(low, expected[2] - places, atol=1.01 / 80)
+    np.testing.assert_allclose(high, expected[3] - places, atol=1.01 / 80)
+
+
+@pytest.mark.parametrize("num_points", [20, 1000])
+def test_the_ecdf_band_holds_uniform_samples_as_a_whole(num_points):
+    places, low, high = uniform_ecdf_band(num_points, 0.9)
+    samples = np.random.default_rng(3).uniform(size=(1000, num_points, 1))
+    ecdf = np.stack([np.mean(sample <= places, axis=0) for sample in samples])
+    slack = 1e-9
+    inside = ((ecdf - places >= low - slack) & (ecdf - places <= high + slack)).all(axis=1).mean()
+    # Counts are whole, so that the band may hold more; its own simulation has the same error.
+    assert inside > 0.9 - 5 * np.sqrt(2 * 0.9 * 0.1 / 1000)
+    assert inside < 0.97
+
+
+def test_the_pit_figure_shows_the_transforms_minus_the_uniform(regression_trees):
+    panels = visible(plot_pit_ecdf(regression_trees))
+    for axes, tree in zip(panels, regression_trees.values(), strict=True):
+        means, variance = predictive_mixture(tree)
+        y = observations(tree)
+        scale = np.sqrt(variance)
+        pit = [
+            np.mean(scipy.stats.norm.cdf(y[i, 0], means[:, i, 0], scale[i, 0]))
+            for i in range(len(y))
+        ]
+        x, difference = axes.lines[-1].get_xydata().T
+        assert (x[0], x[-1], difference[0]) == (0, 1, 0)
+        assert difference[-1] == pytest.approx(0)
+            for k in (1, 40, 80):  # the k-th transform from below: k/m after the jump
+            place = np.sort(pit)[k - 1]
+            after = difference[np.flatnonzero(np.isclose(x, place))[-1]]
+            assert after == pytest.approx(k / len(pit) - place)
+
+
+def test_convergence_ends_at_the_metric_of_all_draws_and_begins_at_that_of_one(trees):
+    table = compare(trees, reference=None).set_index(["method", "metric"])["value"]
+    for metric in ("nll", "brier"):
+        for axes in visible(plot_convergence(trees, metric)):
+            sizes, values = axes.lines[-1].get_xydata().T
+            np.testing.assert_array_equal(sizes, [1, 2, 4, 8, 16, 20])
+            assert values[-1] == pytest.approx(table[axes.get_title(), metric])
+    one = {"NTK ensemble": trees["NTK ensemble"]}
+    (first,) = visible(plot_convergence(one, "nll", num_orders=100))
+    log_likelihood = np.asarray(trees["NTK ensemble"]["log_likelihood/y"])[0]
+    singles = -log_likelihood.mean(axis=1)
+    error = singles.std() / np.sqrt(100)
+    assert first.lines[-1].get_ydata()[0] == pytest.approx(singles.mean(), abs=5 * error)
+
+
+def test_the_convergence_band_is_that_of_independent_draws(digits):
+    """Where the log likelihoods are all but equal, the NLL is a mean, of error σ/√k."""
+    y, orders = np.asarray(digits.y_test), 200
+    tree = draw(digits, np.eye(10)[y], 0)
+    shifts = 1e-4 * np.random.default_rng(0).normal(size=20)
+    tree["log_likelihood/y"] = 0 * tree["log_likelihood/y"] - 1 + shifts[None, :, None]
+    (axes,) = visible(plot_convergence({"HMC": tree}, "nll", num_orders=orders))
+    vertices = axes.collections[0].get_paths()[0].vertices
+    for k in (1, 2, 4, 8):
+        heights = vertices[np.isclose(vertices[:, 0], k), 1]
+        expected = 4 * shifts.std(ddof=1) / np.sqrt(k)
+        assert np.ptp(heights) == pytest.approx(expected, rel=5 / np.sqrt(2 * orders))
+    assert vertices[:, 0].max() == 8
+
+
+def test_a_single_draw_is_a_level_line_and_a_reference_has_no_curve(digits, trees):
+    one = trees["HMC"].isel(draw=[0])
+    figure = plot_convergence(
+        {"Mode": one, "NTK ensemble": trees["NTK ensemble"], "HMC": trees["HMC"]},
+        "total_variation",
+        reference="HMC",
     )
-    html = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "<h1>digits &lt;&amp;&gt;</h1>" in html
-    assert "R-hat is &lt;b&gt;fine&lt;/b&gt;" in html
-    images = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
-    assert len(images) == 2
-    assert all(base64.b64decode(image).startswith(b"\x89PNG") for image in images)
-    assert "<figcaption>How reliable</figcaption>" in html
-    for text in wide_table(long).to_numpy().ravel():
-        assert f"<td>{text}</td>" in html
-    assert "<td>50</td>" in html
-    assert not re.search(r'(src|href)="(?!data:)', html)
-    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    mode, ntk = visible(figure)
+    assert [axes.get_title() for axes in (mode, ntk)] == ["Mode", "NTK ensemble"]
+    assert len(set(mode.lines[-1].get_ydata())) == 1
+    expected = compare(trees, reference="HMC").set_index(["method", "metric"])["value"]
+    assert ntk.lines[-1].get_ydata()[-1] == pytest.approx(
+        expected["NTK ensemble", "total_variation"]
+    )
 
 
-def test_a_report_needs_a_table_only(tmp_path):
-    table = pd.DataFrame({"nll": ["1.000 ± 0.100"]}, index=["HMC"])
-    write_report(tmp_path / "report.html", title="small", table=table)
-    html = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "<th>NLL</th>" in html
-    assert "<h2>Figures</h2>" not in html
-    assert "floor" not in html
+def test_ood_scores_show_both_histograms_and_the_auroc():
+    generator = np.random.default_rng(0)
+    scores = {
+        name: (generator.normal(size=40).round(1), generator.normal(1, size=30).round(1))
+        for name in NAMES
+    }
+    panels = visible(plot_ood_scores(scores, label="energy"))
+    for axes, (inside, outside) in zip(panels, scores.values(), strict=True):
+        wins = np.mean([(o > i) + 0.5 * (o == i) for i, o in product(inside, outside)])
+        assert texts(axes) == [f"AUROC {wins:.3f}"]
+        for stairs, values in zip(axes.patches, (inside, outside), strict=True):
+            shares, edges, _ = stairs.get_data()
+            assert shares.sum() == pytest.approx(1)
+            assert np.sum(shares * (edges[:-1] + edges[1:]) / 2) == pytest.approx(
+                values.mean(), abs=np.diff(edges)[0]
+            )
+        assert axes.get_xlabel() == "energy"
+
+
+def test_severity_curves_show_values_with_two_standard_errors(trees):
+    long = compare(trees, reference=None)
+    table = pd.concat([long.assign(severity=s, value=long["value"] + s) for s in (3, 0, 1)])
+    panels = {axes.get_title(): axes for axes in visible(plot_severity(table))}
+    assert set(panels) >= {"NLL", "accuracy"}
+    looks = method_looks(NAMES)
+    for name, bars in zip(NAMES, panels["NLL"].containers, strict=True):
+        (row,) = long[(long["method"] == name) & (long["metric"] == "nll")].itertuples()
+        line, _, (segments,) = bars
+        x, y = line.get_xydata().T
+        np.testing.assert_allclose(y, row.value + np.array([0, 1, 3]))
+        assert np.abs(x - [0, 1, 3]).max() < 0.5
+        assert line.get_marker() == looks[name]["marker"]
+        lengths = np.ptp([segment[:, 1] for segment in segments.get_segments()], axis=1)
+        np.testing.assert_allclose(lengths, 4 * row.standard_error)
+
+
+def test_methods_differ_in_marker_and_dashes_as_well_as_in_color():
+    looks = method_looks([*METHOD_COLORS, "my own", "another"])
+    assert len({look["marker"] for look in looks.values()}) == len(looks)
+    assert len({(str(look["linestyle"]), look["color"]) for look in looks.values()}) == len(looks)

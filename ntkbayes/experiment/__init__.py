@@ -8,6 +8,14 @@ atomically. What can be read and was made with the same settings is not computed
 
 from ntkbayes.experiment.comparison import Comparison
 from ntkbayes.experiment.config import ComparisonConfig, preset
+from ntkbayes.experiment.loading import load_comparison
 from ntkbayes.experiment.running import OnProgress, run_comparison
 
-__all__ = ["Comparison", "ComparisonConfig", "OnProgress", "preset", "run_comparison"]
+__all__ = [
+    "Comparison",
+    "ComparisonConfig",
+    "OnProgress",
+    "load_comparison",
+    "preset",
+    "run_comparison",
+]

@@ -3,12 +3,14 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from ntkbayes._files import atomic_path
 from ntkbayes.datasets import DATASETS, Dataset
 from ntkbayes.evaluation import (
     distance_matrix,
+    paired_differences,
     plot_bands,
     plot_coverage,
     plot_distance_heatmap,
@@ -20,17 +22,27 @@ from ntkbayes.evaluation import (
     wide_table,
     write_report,
 )
+from ntkbayes.evaluation.plots import (
+    plot_confidence_histogram,
+    plot_convergence,
+    plot_pit_ecdf,
+    plot_risk_coverage,
+)
+from ntkbayes.evaluation.report import verdict, verdict_baselines
 from ntkbayes.experiment.comparison import Comparison
+from ntkbayes.experiment.description import facts, methods_table, reproduce, versions
 from ntkbayes.experiment.grid import grid_axes, is_plane
 from ntkbayes.hyperparameters import plot_optimization_trace
-from ntkbayes.methods import METHODS
+from ntkbayes.methods import METHODS, REFERENCE
 
 __all__ = ["write_figures_and_report"]
 
 
 def write_figures_and_report(comparison: Comparison) -> None:
     """Write ``figures/*.png`` and ``report.html`` into the comparison's directory."""
-    figures = _figures(comparison)
+    sound = _sound(comparison)
+    distances = distance_matrix(sound) if len(sound) > 1 else None
+    figures = _figures(comparison, distances)
     for name, (_, figure) in figures.items():
         with atomic_path(comparison.out / "figures" / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png")
@@ -38,9 +50,48 @@ def write_figures_and_report(comparison: Comparison) -> None:
         comparison.out / "report.html",
         title=f"{comparison.config.dataset}: {DATASETS[comparison.config.dataset].description}",
         table=wide_table(comparison.metrics),
+        verdict=_verdict(comparison, distances),
+        facts=facts(comparison),
+        methods=methods_table(comparison),
         figures=dict(figures.values()),
         notes=comparison.remarks,
         settings=comparison.config.settings() | _selected(comparison),
+        versions=versions(comparison.out),
+        reproduce=reproduce(comparison),
+    )
+
+
+def _sound(comparison: Comparison) -> dict[str, xr.DataTree]:
+    """Return the predictions of all methods but those whose Markov chains are not reliable."""
+    found = comparison.diagnostics
+    return {
+        title: tree
+        for title, tree in comparison.predictions.items()
+        if title not in found or found[title].reliable
+    }
+
+
+def _verdict(comparison: Comparison, distances: pd.DataFrame | None) -> list[str]:
+    reference: str | None = METHODS[REFERENCE].title
+    if reference not in comparison.predictions:
+        reference = None
+    measured = comparison.metrics["monte_carlo_floor"].notna().any()
+    differences = [
+        paired_differences(
+            comparison.predictions,
+            baseline=baseline,
+            reference=reference if measured else None,
+            require_reliable=False,
+        )
+        for baseline in verdict_baselines(comparison.metrics)
+    ]
+    return verdict(
+        comparison.metrics,
+        num_points=len(comparison.data.x_test),
+        reference=reference,
+        diagnostics=comparison.diagnostics,
+        differences=pd.concat(differences),
+        distances=distances,
     )
 
 
@@ -50,34 +101,70 @@ def _selected(comparison: Comparison) -> dict[str, float]:
     return {f"{name} (chosen)": value for name, value in values.items()}
 
 
-def _figures(comparison: Comparison) -> dict[str, tuple[str, Any]]:
+def _figures(comparison: Comparison, distances: pd.DataFrame | None) -> dict[str, tuple[str, Any]]:
     """File name → caption and figure."""
     trees, data = comparison.predictions, comparison.data
     figures: dict[str, tuple[str, Any]] = {}
-    if is_plane(data):
-        figures["maps"] = ("Mean probability and mutual information", _maps(trees, data))
-    if data.image_shape is not None:
-        figure = plot_predictive_distributions(trees, data)
-        figures["predictive_distributions"] = ("Predictive distributions of test images", figure)
     if data.task == "classification":
-        figures["reliability"] = ("Reliability of the top label", plot_reliability(trees))
-        distance = "total variation (mean over test points)"
+        figures |= _classification_figures(trees, data)
+        unit = "total variation (mean over test points)"
     else:
-        if data.num_features == 1:
-            figures["bands"] = ("The latent function and its bands", _bands(trees, data))
-        figures["coverage"] = ("Coverage of central intervals", plot_coverage(trees))
-        distance = "Wasserstein-1 (standardised target units)"
-    found = comparison.diagnostics
-    sound = {
-        title: tree for title, tree in trees.items() if title not in found or found[title].reliable
-    }
-    if len(sound) > 1:
-        heatmap = plot_distance_heatmap(distance_matrix(sound), label=distance)
+        figures |= _regression_figures(trees, data)
+        unit = "Wasserstein-1 (standardised target units)"
+    if distances is not None:
+        heatmap = plot_distance_heatmap(distances, label=unit)
         figures["distances"] = ("Distances between the methods", heatmap)
+    if any(len(pooled(tree)) > 1 for tree in trees.values()):
+        figures["convergence"] = (
+            "NLL against the number of draws it is computed from: mean over random orders of the "
+            "draws, with ± 2 standard deviations",
+            plot_convergence(trees, "nll"),
+        )
     figures["metrics"] = ("Every metric", plot_metric_forest(comparison.metrics))
     if comparison.selection is not None:
         figure = plot_optimization_trace(comparison.selection)
         figures["hyperparameters"] = ("How the hyperparameters were chosen", figure)
+    return figures
+
+
+def _classification_figures(
+    trees: dict[str, xr.DataTree], data: Dataset
+) -> dict[str, tuple[str, Any]]:
+    figures: dict[str, tuple[str, Any]] = {}
+    if is_plane(data):
+        figures["maps"] = (
+            "Mean probability, its entropy (total uncertainty) and mutual information (the "
+            "epistemic part)",
+            _maps(trees, data),
+        )
+    if data.image_shape is not None:
+        figure = plot_predictive_distributions(trees, data)
+        figures["predictive_distributions"] = ("Predictive distributions of test images", figure)
+    figures["reliability"] = (
+        "Reliability of the top label: bins, and an isotonic fit with its 90 % consistency band",
+        plot_reliability(trees),
+    )
+    figures["confidence"] = (
+        "Confidence where the label is right, and where it is wrong",
+        plot_confidence_histogram(trees),
+    )
+    figures["risk_coverage"] = (
+        "Error rate if only the most confident points are answered",
+        plot_risk_coverage(trees),
+    )
+    return figures
+
+
+def _regression_figures(trees: dict[str, xr.DataTree], data: Dataset) -> dict[str, tuple[str, Any]]:
+    figures: dict[str, tuple[str, Any]] = {}
+    if data.num_features == 1:
+        figures["bands"] = ("The latent function and its bands", _bands(trees, data))
+    figures["coverage"] = ("Coverage of central intervals", plot_coverage(trees))
+    figures["pit"] = (
+        "Probability integral transforms: distribution function minus the uniform one, which "
+        "calibrated predictions keep inside the band",
+        plot_pit_ecdf(trees),
+    )
     return figures
 
 

@@ -44,7 +44,7 @@ from ntkbayes.methods import METHODS, REFERENCE, Method, Problem
 from ntkbayes.networks import dense_network
 from ntkbayes.predictors import Predictor
 
-__all__ = ["OnProgress", "run_comparison"]
+__all__ = ["OnProgress", "problem_of", "run_comparison"]
 
 OnProgress = Callable[[str, float], None]
 """Called with what is being done, and the finished fraction of the whole run."""
@@ -79,7 +79,7 @@ def run_comparison(
     directory = Path(out)
     check_directory(directory)
     check_same_settings(directory, config)
-    problem = _problem(config)
+    problem = problem_of(config)
     make_directories(directory)
     write_text(directory / "config.toml", tomli_w.dumps(config.settings()))
     write_text(directory / "environment.json", json.dumps(environment(), indent=2) + "\n")
@@ -111,7 +111,8 @@ def run_comparison(
     return comparison
 
 
-def _problem(config: ComparisonConfig) -> Problem:
+def problem_of(config: ComparisonConfig) -> Problem:
+    """Make data, network and likelihood of a comparison, before any tuning."""
     data = load_dataset(config.dataset, seed=config.seed, num_train=config.num_train)
     network = dense_network(
         depth=config.depth,

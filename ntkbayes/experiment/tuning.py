@@ -24,7 +24,7 @@ from ntkbayes.hyperparameters.objectives import Model
 from ntkbayes.likelihoods import Gaussian
 from ntkbayes.methods import Problem
 
-__all__ = ["TUNING_FILE", "tune", "tuned_problem", "tuning_remarks"]
+__all__ = ["TUNING_FILE", "read_selection", "tune", "tuned_problem", "tuning_remarks"]
 
 TUNING_FILE = "hyperparameters.json"
 MAX_POINTS = 500
@@ -37,7 +37,7 @@ def tune(
 ) -> HyperparameterSelection:
     """Return what an earlier run with the same settings selected, or select and write it."""
     path, settings = directory / TUNING_FILE, fingerprint(config)
-    kept = _read(path, problem, settings)
+    kept = read_selection(config, problem, directory)
     if kept is not None:
         return kept
     names = ["prior_precision", "bias_scale"]
@@ -102,11 +102,13 @@ def _columns(frame: pd.DataFrame) -> dict[str, list]:
     }
 
 
-def _read(path: Path, problem: Problem, settings: str) -> HyperparameterSelection | None:
+def read_selection(
+    config: ComparisonConfig, problem: Problem, directory: Path
+) -> HyperparameterSelection | None:
     """Return the selection in a complete file of the same settings, else None."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["settings"] != settings:
+        content = json.loads((directory / TUNING_FILE).read_text(encoding="utf-8"))
+        if content["settings"] != fingerprint(config):
             return None
         return _selection(content, problem)
     except (OSError, ValueError, KeyError, TypeError):

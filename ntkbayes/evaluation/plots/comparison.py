@@ -8,7 +8,7 @@ from ntkbayes.evaluation.plots.style import (
     finish_panels,
     grid_shape,
     label as in_words,
-    method_colors,
+    method_looks,
     new_figure,
     styled,
 )
@@ -76,15 +76,15 @@ def plot_metric_forest(long: pd.DataFrame) -> NotebookFigure:
     if long.empty:
         raise ValueError("long is empty: there is no metric to show.")
     methods, names = list(long["method"].unique()), list(long["metric"].unique())
-    colors, (rows, columns) = method_colors(methods), grid_shape(len(names))
+    looks, (rows, columns) = method_looks(methods), grid_shape(len(names))
     figure = new_figure(1.5 + 2.0 * columns, 0.4 + rows * (0.75 + 0.21 * len(methods)))
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for axes, name in zip(panels, names, strict=False):
         part = long[long["metric"] == name]
         series = (part[k] for k in ("method", "value", "standard_error", FLOOR))
         for method, value, error, floor in zip(*series, strict=True):
-            y, color = methods.index(method), colors[method]
-            axes.errorbar(value, y, xerr=2 * error, fmt="o", ms=4, color=color)
+            y, look = methods.index(method), looks[method] | {"linestyle": "none"}
+            axes.errorbar(value, y, xerr=2 * error, ms=4.5, elinewidth=1.3, **look)
             if np.isfinite(floor):
                 axes.plot(floor, y, "|", ms=9, mew=1.5, color="0.45")
         if name.startswith("coverage_"):

@@ -4,7 +4,6 @@ import numpy as np
 import scipy.special
 import scipy.stats
 import xarray as xr
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -16,8 +15,10 @@ from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
     finish_panels,
     grid_shape,
+    legend_below,
     method_colors,
     new_figure,
+    plot_others,
     styled,
 )
 from ntkbayes.evaluation.predictive import predictive_mixture
@@ -80,7 +81,7 @@ def plot_bands(
         "50 % band": Patch(fc="0.3", alpha=1 - (1 - OUTER) * (1 - INNER)),  # it lies on the other
         "mean": Line2D([], [], color="0.3"),
     }
-    _legend_below(figure, panels[0], grey)
+    legend_below(figure, panels[0], grey)
     return figure
 
 
@@ -109,7 +110,10 @@ def plot_coverage(trees: dict[str, xr.DataTree]) -> NotebookFigure:
     y, colors = observations(first), method_colors(trees)
     levels, weights = np.linspace(0.05, 0.95, 19), metrics.uniform_weights(len(y))
     shares = {
-        name: [float(metrics.coverage(central_level, float(k), weights)) for k in levels]
+        name: (
+            levels,
+            [float(metrics.coverage(central_level, float(k), weights)) for k in levels],
+        )
         for name, tree in trees.items()
         for central_level in [mixtures.central_level(*predictive_mixture(tree), y)]
     }
@@ -118,29 +122,16 @@ def plot_coverage(trees: dict[str, xr.DataTree]) -> NotebookFigure:
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     fine = np.linspace(0, 1, 201)
     band = scipy.stats.binom.ppf([[0.025], [0.975]], y.size, fine) / y.size
-    for axes, (name, share) in zip(panels, shares.items(), strict=False):
+    for axes, (name, curve) in zip(panels, shares.items(), strict=False):
         axes.fill_between(fine, *band, color="0.92", lw=0, label="expected by chance (95 %)")
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
-        others = [other for other in shares if other != name]
-        for other in others:
-            label = "the other methods" if other == others[0] else None
-            axes.plot(levels, shares[other], color="0.75", lw=0.8, label=label)
-        axes.plot(levels, share, "o-", ms=2.5, lw=1.2, color=colors[name])
+        plot_others(axes, name, shares)
+        axes.plot(*curve, "o-", ms=2.5, lw=1.2, color=colors[name])
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title=name)
     finish_panels(panels, len(trees), columns, xlabel="nominal level")
     figure.supylabel("share of test points inside", fontsize=9)
-    _legend_below(figure, panels[0])
+    legend_below(figure, panels[0])
     return figure
-
-
-def _legend_below(
-    figure: NotebookFigure, axes: Axes, neutral: dict[str, Artist] | None = None
-) -> None:
-    """Explain one panel for all; `neutral` replaces handles that have the panel's own color."""
-    handles, labels = axes.get_legend_handles_labels()
-    shown = dict(zip(labels, handles, strict=True)) | (neutral or {})
-    ncols = min(len(shown), max(1, int(figure.get_figwidth() / 1.6)))  # an entry needs 1.6 inches
-    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=ncols)
 
 
 def _exact_outline(axes: Axes, x: np.ndarray, mean: AnyArray, variance: AnyArray) -> None:

@@ -1,23 +1,30 @@
 """The one look of all figures: fonts, colours per method, and figures without global state."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from io import BytesIO
 from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 __all__ = [
     "METHOD_COLORS",
     "NotebookFigure",
+    "check_columns",
     "finish_panels",
     "grid_shape",
     "label",
+    "legend_below",
     "method_colors",
+    "method_looks",
     "new_figure",
+    "plot_others",
     "png",
     "styled",
     "two_lines",
@@ -36,6 +43,25 @@ METHOD_COLORS = {
 
 _OTHER_COLORS = ("#CC79A7", "#882255", "#44AA99", "#332288", "#999933")
 
+_SHAPES = {
+    "NTK ensemble": ("o", "-"),
+    "Bayesian NTK ensemble": ("s", (0, (6, 2))),
+    "Laplace": ("^", (0, (4, 1.5, 1, 1.5))),
+    "GP": ("D", (0, (1.2, 1.2))),
+    "HMC": ("*", "-"),
+    "Mode": ("X", (0, (3, 1.5))),
+    "Deep ensemble": ("v", (0, (6, 1.5, 1, 1.5, 1, 1.5))),
+}
+"""Marker and dashes of each method: what tells them apart where there is no colour."""
+
+_OTHER_SHAPES = (
+    ("P", (0, (8, 2, 2, 2))),
+    ("<", (0, (2, 1))),
+    (">", (0, (5, 1, 2, 1))),
+    ("p", (0, (10, 2))),
+    ("h", (0, (1, 2.5))),
+)
+
 _LABELS = {
     "nll": "NLL",
     "ece": "ECE",
@@ -45,6 +71,9 @@ _LABELS = {
     "wasserstein_1": "Wasserstein-1",
     "wasserstein_1_floor": "Wasserstein-1 floor",
 }
+
+Curve = tuple[Any, ...]
+"""x and y of a line, and whatever else a figure keeps with them."""
 
 RC: Any = {
     "font.family": "sans-serif",
@@ -106,6 +135,30 @@ def method_colors(methods: Iterable[str]) -> dict[str, str]:
     return {m: METHOD_COLORS.get(m) or others[m] for m in methods}
 
 
+def method_looks(methods: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Colour, marker and dashes of each method, as arguments of a plotted line."""
+    colors = method_colors(methods)
+    unknown = [m for m in colors if m not in _SHAPES]
+    others = {m: _OTHER_SHAPES[i % len(_OTHER_SHAPES)] for i, m in enumerate(unknown)}
+    shapes = {m: _SHAPES.get(m) or others[m] for m in colors}
+    return {
+        m: {"color": color, "marker": shapes[m][0], "linestyle": shapes[m][1]}
+        for m, color in colors.items()
+    }
+
+
+def check_columns(name: str, table: pd.DataFrame, columns: Iterable[str]) -> None:
+    """Raise `ValueError` if a table is empty or lacks a column."""
+    columns = list(columns)
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise ValueError(
+            f"{name} must have the columns {', '.join(columns)}, but lacks {', '.join(missing)}."
+        )
+    if table.empty:
+        raise ValueError(f"{name} is empty: there is nothing to show.")
+
+
 def grid_shape(count: int, max_columns: int = 4) -> tuple[int, int]:
     """Rows and columns for `count` panels, as even as possible."""
     rows = -(-count // max_columns)
@@ -129,3 +182,21 @@ def finish_panels(panels: np.ndarray, count: int, columns: int, *, xlabel: str =
         if count - columns <= i < count:
             axes.tick_params(labelbottom=True)
             axes.set_xlabel(xlabel)
+
+
+def plot_others(axes: Axes, name: str, curves: Mapping[str, Curve]) -> None:
+    """Draw the curves of all methods but one in grey, for comparison in a panel of its own."""
+    others = [other for other in curves if other != name]
+    for other in others:
+        label = "the other methods" if other == others[0] else None
+        axes.plot(*curves[other][:2], color="0.75", lw=0.8, zorder=1, label=label)
+
+
+def legend_below(
+    figure: NotebookFigure, axes: Axes, neutral: dict[str, Artist] | None = None
+) -> None:
+    """Explain one panel for all; `neutral` replaces handles that have the panel's own color."""
+    handles, labels = axes.get_legend_handles_labels()
+    shown = dict(zip(labels, handles, strict=True)) | (neutral or {})
+    ncols = min(len(shown), max(1, int(figure.get_figwidth() / 1.6)))  # an entry needs 1.6 inches
+    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=ncols)

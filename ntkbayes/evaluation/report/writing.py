@@ -1,4 +1,4 @@
-"""One self-contained HTML file: table, figures, warnings and settings of a comparison."""
+"""One self-contained HTML file: verdict, tables, figures, settings and versions of a comparison."""
 
 import base64
 import os
@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ntkbayes._files import atomic_path
@@ -15,17 +16,47 @@ from ntkbayes.evaluation.plots.style import label, png
 
 __all__ = ["write_report"]
 
+HEADLINE = (
+    "accuracy",
+    "rmse",
+    "nll",
+    "brier",
+    "crps",
+    "ece",
+    "coverage_90",
+    "width_90",
+    "agreement",
+    *(name + end for name in ("total_variation", "wasserstein_1") for end in ("", "_floor")),
+)
+"""The metrics that stand open in the report; with their errors they fit a page side by side."""
+
+_BETTER = {
+    **dict.fromkeys(("accuracy", "agreement"), ("↑", "higher is better")),
+    **dict.fromkeys(
+        ("rmse", "nll", "brier", "crps", "ece", "total_variation", "wasserstein_1"),
+        ("↓", "lower is better"),
+    ),
+}
+
 
 def write_report(
     path: str | os.PathLike[str],
     *,
     title: str,
     table: pd.DataFrame,
+    verdict: Sequence[str] = (),
+    facts: Mapping[str, Any] | None = None,
+    methods: pd.DataFrame | None = None,
     figures: Mapping[str, Figure] | None = None,
     notes: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
+    versions: Mapping[str, Any] | None = None,
+    reproduce: Mapping[str, str] | None = None,
 ) -> None:
     """Write a report that needs no other file and no network, atomically.
+
+    It forbids itself to load anything (content security policy), sorts its tables by a click or
+    the keyboard where scripts may run, follows the reader's dark or light setting, and prints.
 
     Parameters
     ----------
@@ -34,32 +65,58 @@ def write_report(
     title
         Heading.
     table
-        Texts, method × metric, from `wide_table`.
+        Texts, method × metric, from `wide_table`. The metrics of `HEADLINE` are shown with methods
+        as rows, all of them folded away with metrics as rows.
+    verdict
+        Sentences, from `verdict`.
+    facts
+        Name → value of what was run: dataset, sizes, model.
+    methods
+        Texts with one row per method, such as its description, draws and seconds.
     figures
         Caption → figure, embedded as PNG in this order.
     notes
-        Warnings and remarks above the table, such as a `ChainDiagnostics.verdict`.
-    settings
+        Warnings and remarks, such as a `ChainDiagnostics.verdict`; those that begin with
+        "WARNING" stand out.
+    settings, versions
         Name → value, folded away at the end.
+    reproduce
+        What is to be done → commands that do it.
     """
-    embedded = [
-        {
-            "caption": caption,
-            "png": base64.b64encode(png(figure)).decode(),
-            "width": round(96 * figure.get_figwidth()),  # CSS pixels per inch
-        }
-        for caption, figure in (figures or {}).items()
-    ]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = files(__package__).joinpath("report.html").read_text(encoding="utf-8")
-    html = environment.from_string(template).render(
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    names = [str(name) for name in table.columns]
+    headline = [name for name in names if name in HEADLINE] or names
+    html = environment.from_string(_resource("report.html")).render(
         title=title,
-        columns=[label(str(name)) for name in table.columns],
-        rows=list(zip(table.index, table.to_numpy().tolist(), strict=True)),
-        has_floor=any(str(name).endswith("_floor") for name in table.columns),
-        figures=embedded,
-        notes=notes,
-        settings=list((settings or {}).items()),
+        style=Markup(_resource("report.css")),  # a file of ours
+        script=Markup(_resource("report.js")),
+        verdict=verdict,
+        warnings=[text for text in notes if text.startswith("WARNING")],
+        remarks=[text for text in notes if not text.startswith("WARNING")],
+        facts=dict(facts or {}),
+        methods=methods,
+        headline=[(label(name), *_BETTER.get(name, ("", ""))) for name in headline],
+        rows=list(zip(table.index, table[headline].to_numpy().tolist(), strict=True)),
+        complete=len(headline) < len(names),
+        all_rows=[(label(name), list(table[name])) for name in names],
+        has_floor=any(name.endswith("_floor") for name in names),
+        figures=[_embedded(*item) for item in (figures or {}).items()],
+        folded={"Settings": dict(settings or {}), "Versions and machine": dict(versions or {})},
+        reproduce=dict(reproduce or {}),
     )
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
+
+
+def _embedded(caption: str, figure: Figure) -> dict[str, Any]:
+    return {
+        "caption": caption,
+        "png": base64.b64encode(png(figure)).decode(),
+        "width": round(96 * figure.get_figwidth()),  # CSS pixels per inch
+    }
+
+
+def _resource(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")

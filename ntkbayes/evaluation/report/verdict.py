@@ -1,0 +1,263 @@
+"""What the numbers of a comparison say, in plain sentences.
+
+A claim needs two standard errors, which holds for about 95 of 100 claims when nothing is there;
+several claims at once are not corrected for. Standard errors are over test points. What only the
+finite number of draws leaves open, the Monte-Carlo floor, is never called a difference, nor is
+rounding.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from ntkbayes._checks import check_at_least
+from ntkbayes.evaluation.diagnostics import ChainDiagnostics
+from ntkbayes.evaluation.plots.style import check_columns, label
+
+__all__ = ["verdict", "verdict_baselines"]
+
+DISTANCES = ("total_variation", "wasserstein_1")
+NUM_ERRORS = 2.0
+"""Standard errors that a claim needs."""
+
+NEGLIGIBLE = 5e-4
+"""A difference that prints as 0.000, between methods equal up to rounding, is none."""
+
+_COLUMNS = ("method", "metric", "value", "standard_error", "monte_carlo_floor")
+
+
+def verdict(
+    metrics: pd.DataFrame,
+    *,
+    num_points: int,
+    reference: str | None = None,
+    diagnostics: Mapping[str, ChainDiagnostics] | None = None,
+    differences: pd.DataFrame | None = None,
+    distances: pd.DataFrame | None = None,
+) -> list[str]:
+    """Say in sentences what a comparison has shown; what it cannot say it leaves out.
+
+    Parameters
+    ----------
+    metrics
+        Long form, from `compare`, of one dataset and split. Used are the distances, ``nll``, the
+        coverages, and ``confidence_gap``: mean confidence minus accuracy.
+    num_points
+        Number of test points.
+    reference
+        Method that the others are judged by; None if there is none.
+    diagnostics
+        Method → diagnosis of its Markov chains.
+    differences
+        From `paired_differences`, with at least the baselines of `verdict_baselines`. Without it
+        nothing is called better or worse.
+    distances
+        From `distance_matrix`; used where there are no distances from a reference.
+
+    Raises
+    ------
+    ValueError
+        If a table lacks a column, or there are no metrics or no test points.
+    """
+    check_at_least("num_points", num_points, 1)
+    check_columns("metrics", metrics, _COLUMNS)
+    if differences is not None and len(differences):
+        wanted = ("method", "baseline", "metric", "difference", "standard_error")
+        check_columns("differences", differences, wanted)
+    return [
+        *_reference(reference, diagnostics or {}),
+        *_closeness(metrics, reference, differences),
+        *_alike(metrics, distances),
+        *_confidence(metrics, num_points),
+        *_coverage(metrics, num_points),
+        *_likelihood(metrics, differences),
+    ]
+
+
+def verdict_baselines(metrics: pd.DataFrame) -> list[str]:
+    """Methods whose paired differences `verdict` asks for: of lowest NLL, and of least distance."""
+    best = [
+        rows.loc[rows["value"].idxmin(), "method"]
+        for name in ("nll", *DISTANCES)
+        if len(rows := metrics[metrics["metric"] == name])
+    ]
+    return list(dict.fromkeys(best))
+
+
+def _reference(reference: str | None, diagnostics: Mapping[str, ChainDiagnostics]) -> list[str]:
+    if reference is None:
+        return ["No method serves as a reference, so no distance from the posterior is given."]
+    if reference not in diagnostics:
+        return []
+    found = diagnostics[reference]
+    numbers = f"largest R-hat {found.max_rhat:.3f}, smallest ESS {found.min_ess:.0f}"
+    if found.reliable:
+        return [f"{reference} is reliable as a reference: {numbers}."]
+    return [
+        f"{reference} is not reliable as a reference ({numbers}), so nothing is said about how "
+        "close the other methods are to it."
+    ]
+
+
+def _closeness(
+    metrics: pd.DataFrame, reference: str | None, differences: pd.DataFrame | None
+) -> list[str]:
+    """Which method is closest to the reference, and which are as close for all one can tell."""
+    rows = metrics[metrics["metric"].isin(DISTANCES)].sort_values("value", kind="stable")
+    if rows.empty or reference is None:
+        return []
+    name, best = label(rows["metric"].iloc[0]), rows.iloc[0]
+    floors = dict(zip(rows["method"], rows["monte_carlo_floor"], strict=True))
+    lower = rows["value"] - NUM_ERRORS * rows["standard_error"]
+    at_floor = list(rows["method"][lower <= rows["monte_carlo_floor"]])
+    texts = [f"Closest to {reference} is {best['method']}: {name} {_value(best)}."]
+    if at_floor:
+        verb = "is" if len(at_floor) == 1 else "are"
+        texts.append(
+            f"{_list(at_floor)} {verb} at the Monte-Carlo floor: with these draws, no further "
+            f"from {reference} than two sets of draws of one and the same distribution."
+        )
+    others = list(rows["method"])[1:]
+    if differences is None or not others:
+        return texts
+    apart = _differences(differences, best["method"], rows["metric"].iloc[0])
+    as_close = [
+        method
+        for method, (difference, error) in apart.items()
+        if difference <= max(NUM_ERRORS * error, np.nan_to_num(floors[method]), NEGLIGIBLE)
+    ]
+    further = [method for method in others if method in apart and method not in as_close]
+    if as_close:
+        texts.append(f"As close as that, for all one can tell: {_list(as_close)}.")
+    if further:
+        texts.append(f"Further away: {_list(_with_value(rows, further))}.")
+    return texts
+
+
+def _alike(metrics: pd.DataFrame, distances: pd.DataFrame | None) -> list[str]:
+    if distances is None or len(distances) < 3 or metrics["metric"].isin(DISTANCES).any():
+        return []
+    values = distances.to_numpy(dtype=float)
+    first, second = np.triu_indices(len(values), k=1)
+    closest = np.argmin(values[first, second])
+    distance = values[first[closest], second[closest]]
+    same = values[first[closest]] < NEGLIGIBLE
+    if distance < NEGLIGIBLE:
+        names = [str(name) for name in distances.index[same]]
+        return [f"No distance to speak of between {_list(names)}: below {NEGLIGIBLE:g}."]
+    names = [str(distances.index[pair[closest]]) for pair in (first, second)]
+    return [f"The most alike of all are {_list(names)}, at a distance of {distance:.4f}."]
+
+
+def _confidence(metrics: pd.DataFrame, num_points: int) -> list[str]:
+    """Sign of mean confidence minus accuracy, for classes.
+
+    The bootstrap is blind where every answer is right, so the standard error is no less than that
+    of calibrated answers of the same mean confidence c: √(c (1 − c) / m).
+    """
+    gaps = metrics[metrics["metric"] == "confidence_gap"].set_index("method")
+    accuracy = metrics[metrics["metric"] == "accuracy"].set_index("method")["value"]
+    over, under, neither = [], [], []
+    for method, gap, error in zip(gaps.index, gaps["value"], gaps["standard_error"], strict=True):
+        confidence = np.clip(accuracy.get(method, np.nan) + gap, 0, 1)
+        least = np.sqrt(confidence * (1 - confidence) / num_points)
+        error = float(np.fmax(error, least))
+        named = f"{method} (by {abs(gap):.3f} ± {error:.3f})"
+        if abs(gap) <= NUM_ERRORS * error:
+            neither.append(method)
+        else:
+            (over if gap > 0 else under).append(named)
+    texts = [
+        f"{kind}, by mean confidence minus accuracy: {_list(found)}."
+        for kind, found in (("Over-confident", over), ("Under-confident", under))
+        if found
+    ]
+    if neither:
+        texts.append(f"Mean confidence agrees with accuracy for {_list(neither)}.")
+    return texts
+
+
+def _coverage(metrics: pd.DataFrame, num_points: int) -> list[str]:
+    """Coverage against its nominal level, with the larger of two standard errors.
+
+    The bootstrap's, and √(q (1 − q) / m), which it would be if the level q were met.
+    """
+    rows = metrics[metrics["metric"].str.match(r"coverage_\d+$")]
+    narrow, wide, both, neither = [], [], [], []
+    for method, part in rows.groupby("method", sort=False):
+        level = part["metric"].str.removeprefix("coverage_").astype(int).to_numpy() / 100
+        error = np.maximum(part["standard_error"], np.sqrt(level * (1 - level) / num_points))
+        score = ((part["value"] - level) / error).to_numpy()
+        worst = int(np.argmax(np.abs(score)))
+        named = f"{method} ({level[worst]:.0%} interval: {part['value'].iloc[worst]:.0%})"
+        low, high = (score < -NUM_ERRORS).any(), (score > NUM_ERRORS).any()
+        if low and high:
+            both.append(named)
+        elif low or high:
+            (narrow if low else wide).append(named)
+        else:
+            neither.append(str(method))
+    texts = {
+        "Over-confident, intervals hold too few observations": narrow,
+        "Under-confident, intervals hold too many observations": wide,
+        "Too few observations at one level and too many at another": both,
+        "Coverage agrees with the nominal levels": neither,
+    }
+    return [f"{text}: {_list(found)}." for text, found in texts.items() if found]
+
+
+def _likelihood(metrics: pd.DataFrame, differences: pd.DataFrame | None) -> list[str]:
+    """Who has the lowest NLL, and from whom that is a significant difference."""
+    rows = metrics[metrics["metric"] == "nll"]
+    if len(rows) < 2:
+        return []
+    best = rows.loc[rows["value"].idxmin()]
+    text = f"Lowest NLL: {best['method']}, {_value(best)} nats."
+    apart = {} if differences is None else _differences(differences, best["method"], "nll")
+    if not apart:
+        return [text]
+    worse = [
+        f"{method} (by {difference:.3f} ± {error:.3f})"
+        for method, (difference, error) in apart.items()
+        if difference > max(NUM_ERRORS * error, NEGLIGIBLE)
+    ]
+    same = [
+        method
+        for method, (difference, error) in apart.items()
+        if difference <= max(NUM_ERRORS * error, NEGLIGIBLE)
+    ]
+    if worse:
+        text += f" Worse on the same test points: {_list(worse)}."
+    if same:
+        text += f" No significant difference from it: {_list(same)}."
+    return [text]
+
+
+def _differences(
+    differences: pd.DataFrame, baseline: str, metric: str
+) -> dict[str, tuple[float, float]]:
+    """Return method → difference from the baseline and its standard error, smallest first."""
+    chosen = (differences["baseline"] == baseline) & (differences["metric"] == metric)
+    part = differences[chosen].sort_values("difference", kind="stable")
+    return {
+        method: (float(value), float(error))
+        for method, value, error in zip(
+            part["method"], part["difference"], part["standard_error"], strict=True
+        )
+    }
+
+
+def _with_value(rows: pd.DataFrame, methods: Iterable[str]) -> list[str]:
+    values = rows.set_index("method")["value"]
+    return [f"{method} ({values[method]:.3f})" for method in methods]
+
+
+def _value(row: pd.Series) -> str:
+    digits = 3 if row["standard_error"] >= 0.001 else 4
+    return f"{row['value']:.{digits}f} ± {row['standard_error']:.{digits}f}"
+
+
+def _list(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last

@@ -1,0 +1,426 @@
+"""The report: what it says of the numbers, and how it behaves in a browser."""
+
+import base64
+import html
+import json
+import re
+import shutil
+import subprocess
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from typer.testing import CliRunner
+
+from ntkbayes import cli
+from ntkbayes.evaluation import wide_table
+from ntkbayes.evaluation.report import verdict, verdict_baselines, write_report
+from ntkbayes.experiment import load_comparison, preset, run_comparison, running
+from ntkbayes.experiment.description import reproduce
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+METHODS = (
+    *("NTK ensemble", "Bayesian NTK ensemble", "Laplace", "GP", "HMC", "Mode", "Deep ensemble"),
+)
+NLL = (0.31, 0.29, 0.33, 1.05, 0.28, 0.30, 0.295)
+
+
+def long_table(**metrics):
+    """Rows from name = {method: (value, standard error) or (value, error, floor)}."""
+    rows = [
+        (method, name, *numbers, *((np.nan,) if len(numbers) == 2 else ()))
+        for name, values in metrics.items()
+        for method, numbers in values.items()
+    ]
+    columns = ["method", "metric", "value", "standard_error", "monte_carlo_floor"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def difference_table(metric, baseline, **values):
+    rows = [(m, baseline, metric, *numbers) for m, numbers in values.items()]
+    return pd.DataFrame(
+        rows, columns=["method", "baseline", "metric", "difference", "standard_error"]
+    )
+
+
+def test_the_verdict_names_the_closest_and_who_cannot_be_told_from_it():
+    metrics = long_table(
+        total_variation={
+            "Laplace": (0.060, 0.001, 0.010),
+            "GP": (0.011, 0.001, 0.010),
+            "VI": (0.015, 0.001, 0.010),
+            "Mode": (0.040, 0.020, 0.001),
+        }
+    )
+    apart = {"Laplace": (0.049, 0.001), "VI": (0.004, 0.0005), "Mode": (0.029, 0.02)}
+    differences = difference_table("total_variation", "GP", **apart)
+    found = verdict(metrics, num_points=100, reference="HMC", differences=differences)
+    assert found == [
+        "Closest to HMC is GP: total variation 0.011 ± 0.001.",
+        "GP and Mode are at the Monte-Carlo floor: with these draws, no further from HMC than two "
+        "sets of draws of one and the same distribution.",
+        "As close as that, for all one can tell: VI and Mode.",  # the floor, the standard error
+        "Further away: Laplace (0.060).",
+    ]
+    alone = verdict(metrics, num_points=100, reference="HMC")
+    assert alone == found[:2]
+
+
+def test_the_verdict_calls_a_difference_of_nll_only_beyond_two_errors():
+    metrics = long_table(nll={"A": (0.30, 0.05), "B": (0.31, 0.05), "C": (0.32, 0.05)})
+    differences = difference_table("nll", "A", B=(0.01, 0.0049), C=(0.02, 0.011))
+    *_, found = verdict(metrics, num_points=100, differences=differences)
+    assert found == (
+        "Lowest NLL: A, 0.300 ± 0.050 nats. Worse on the same test points: B (by 0.010 ± 0.005). "
+        "No significant difference from it: C."
+    )
+    *_, found = verdict(metrics, num_points=100)
+    assert found == "Lowest NLL: A, 0.300 ± 0.050 nats."
+
+
+def test_the_verdict_tells_over_from_under_confidence_by_the_sign_of_the_gap():
+    gap = {"A": (0.05, 0.02), "B": (-0.05, 0.02), "C": (0.03, 0.02), "D": (0.01, 0.004)}
+    metrics = long_table(confidence_gap=gap, accuracy={m: (0.7, 0.005) for m in gap})
+    assert verdict(metrics, num_points=10_000)[1:] == [
+        "Over-confident, by mean confidence minus accuracy: A (by 0.050 ± 0.020) and D (by 0.010 "
+        "± 0.005).",  # D: √(0.71 · 0.29 / 10,000) = 0.0045
+        "Under-confident, by mean confidence minus accuracy: B (by 0.050 ± 0.020).",
+        "Mean confidence agrees with accuracy for C.",
+    ]
+    assert (
+        verdict(metrics, num_points=1000)[-1] == "Mean confidence agrees with accuracy for C and D."
+    )
+
+
+def test_all_right_on_few_points_is_no_sign_of_too_little_confidence():
+    """Calibrated answers of confidence 0.95 are all right on 30 points one time in five."""
+    metrics = long_table(confidence_gap={"A": (-0.05, 0.005)}, accuracy={"A": (1.0, 0.0)})
+    assert "Mean confidence agrees" in verdict(metrics, num_points=30)[-1]
+    assert "Under-confident" in verdict(metrics, num_points=3000)[-1]
+
+
+def test_the_verdict_judges_coverage_against_its_level():
+    metrics = long_table(
+        coverage_50={"A": (0.40, 0.03), "B": (0.70, 0.03), "C": (0.52, 0.03), "D": (0.65, 0.03)},
+        coverage_95={"A": (0.80, 0.03), "B": (1.00, 0.00), "C": (0.94, 0.03), "D": (0.80, 0.03)},
+    )
+    assert verdict(metrics, num_points=300)[1:] == [
+        "Over-confident, intervals hold too few observations: A (95% interval: 80%).",
+        "Under-confident, intervals hold too many observations: B (50% interval: 70%).",
+        "Too few observations at one level and too many at another: D (50% interval: 65%).",
+        "Coverage agrees with the nominal levels: C.",
+    ]
+    full = long_table(coverage_95={"A": (1.0, 0.0)})  # 20 of 20 hold with probability 0.36
+    assert "agrees" in verdict(full, num_points=20)[-1]
+
+
+@pytest.mark.parametrize("reliable", [True, False])
+def test_the_verdict_says_whether_the_reference_is_reliable(reliable):
+    metrics = long_table(nll={"HMC": (0.3, 0.1)})
+    found = SimpleNamespace(max_rhat=1.004, min_ess=512.3, reliable=reliable)
+    (text,) = verdict(metrics, num_points=9, reference="HMC", diagnostics={"HMC": found})
+    start = "HMC is reliable" if reliable else "HMC is not reliable"
+    assert text.startswith(start)
+    assert "largest R-hat 1.004, smallest ESS 512" in text
+
+
+def test_without_a_reference_the_verdict_names_the_most_alike():
+    names = ["A", "B", "C"]
+    distances = pd.DataFrame([[0, 0.3, 0.2], [0.3, 0, 0.1], [0.2, 0.1, 0]], names, names)
+    metrics = long_table(nll={"A": (0.3, 0.1)})
+    assert verdict(metrics, num_points=9, distances=distances) == [
+        "No method serves as a reference, so no distance from the posterior is given.",
+        "The most alike of all are B and C, at a distance of 0.1000.",
+    ]
+
+
+def test_rounding_is_no_difference():
+    """Methods that agree exactly differ by some 1e-9, always with the same sign."""
+    names = ["A", "B", "C"]
+    distances = pd.DataFrame([[0, 1e-9, 0.2], [1e-9, 0, 0.2], [0.2, 0.2, 0]], names, names)
+    metrics = long_table(nll={"A": (0.3, 0.05), "B": (0.3, 0.05)})
+    differences = difference_table("nll", "A", B=(1e-9, 1e-10))
+    assert verdict(metrics, num_points=9, distances=distances, differences=differences)[1:] == [
+        "No distance to speak of between A and B: below 0.0005.",
+        "Lowest NLL: A, 0.300 ± 0.050 nats. No significant difference from it: B.",
+    ]
+
+
+def test_baselines_are_the_best_and_the_closest():
+    metrics = long_table(
+        nll={"A": (0.3, 0.1), "B": (0.2, 0.1)}, wasserstein_1={"A": (0.1, 0.1), "B": (0.2, 0.1)}
+    )
+    assert verdict_baselines(metrics) == ["B", "A"]
+
+
+def test_the_verdict_refuses_tables_it_cannot_read():
+    metrics = long_table(nll={"A": (0.3, 0.1)})
+    with pytest.raises(
+        ValueError, match=r"metrics must have the columns .*lacks monte_carlo_floor"
+    ):
+        verdict(metrics.drop(columns="monte_carlo_floor"), num_points=9)
+    with pytest.raises(ValueError, match="metrics is empty"):
+        verdict(metrics.iloc[:0], num_points=9)
+    with pytest.raises(ValueError, match="num_points must be at least 1, but is 0"):
+        verdict(metrics, num_points=0)
+    with pytest.raises(ValueError, match=r"differences must have the columns .*lacks baseline"):
+        verdict(metrics, num_points=9, differences=pd.DataFrame({"method": ["A"]}))
+
+
+def write_example(path, **changes):
+    """Seven methods, all the metrics of a classification, and a wide figure."""
+    names = ("accuracy", "nll", "brier", "ece", "predictive_entropy", "mutual_information")
+    metrics = {n: dict(zip(METHODS, [(v, 0.01) for v in NLL], strict=True)) for n in names}
+    metrics["agreement"] = {m: (0.98, 0.004) for m in METHODS if m != "HMC"}
+    metrics["total_variation"] = {m: (0.02, 0.004, 0.01) for m in METHODS if m != "HMC"}
+    figure = Figure(figsize=(11, 3))
+    figure.add_subplot().plot([0, 1])
+    content = {
+        "title": "digits <&>",
+        "table": wide_table(long_table(**metrics)),
+        "verdict": ["A <b>claim</b>"],
+        "facts": {"dataset": "digits"},
+        "methods": pd.DataFrame({"what it is": ["a long description " * 5] * 7}, index=METHODS),
+        "figures": {"How reliable": figure, "Again": figure},
+        "notes": ["R-hat is <b>fine</b>", "WARNING: but"],
+        "settings": {"num_train": 50, "long": "x" * 300},
+        "versions": {"jax": "0.10"},
+        "reproduce": {"In Python:": "run(" + "x" * 300 + ")"},
+    }
+    write_report(path, **content | changes)
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_report_is_one_file_with_everything_inside(tmp_path):
+    text = write_example(tmp_path / "report.html")
+    assert "<h1>digits &lt;&amp;&gt;</h1>" in text
+    assert "<li>A &lt;b&gt;claim&lt;/b&gt;</li>" in text
+    assert "<li>R-hat is &lt;b&gt;fine&lt;/b&gt;</li>" in text
+    assert '<p class="note">WARNING: but</p>' in text
+    images = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
+    assert len(images) == 2
+    assert all(base64.b64decode(image).startswith(b"\x89PNG") for image in images)
+    assert "<figcaption>How reliable</figcaption>" in text
+    assert text.count("<td>0.330 ± 0.010</td>") == 10  # four headline metrics, and all six again
+    assert '<tr><th scope="row">num_train</th><td>50</td></tr>' in text
+    assert not re.search(r'(src|href|action)="(?!data:)|url\(|@import|https?://', text)
+    assert "default-src 'none'" in text  # the browser would refuse what slipped in
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_report_needs_a_table_only(tmp_path):
+    table = pd.DataFrame({"nll": ["1.000 ± 0.100"]}, index=["HMC"])
+    write_report(tmp_path / "report.html", title="small", table=table)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert '<th scope="col">NLL&nbsp;<span' in text
+    for absent in ("Figures</h2>", "Verdict", "floor", "<details>", "What was run", "reproduce"):
+        assert absent not in text
+
+
+def browse(path, script, *, width=1100, dark=False):
+    """Run a script in the page, at a width of the window; what it evaluates to.
+
+    The page stands in a frame of that width: the window of Chromium is never narrower than 500.
+    """
+    page, outer = path.with_name("page.html"), path.with_name("outer.html")
+    reader = f"<script>parent.postMessage((() => {{ {script} }})(), '*');</script></body>"
+    page.write_text(path.read_text("utf-8").replace("</body>", reader), encoding="utf-8")
+    outer.write_text(
+        "<!doctype html><title></title><script>addEventListener('message', (event) => {"
+        "document.title = JSON.stringify(event.data); });</script>"
+        f"<iframe src='page.html' style='border: 0; width: {width}px; height: 900px'></iframe>"
+    )
+    command = [
+        CHROMIUM,
+        *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
+        *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
+        f"--user-data-dir={path.with_name('browser')}",
+        f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+        *("--virtual-time-budget=5000", "--dump-dom"),
+        outer.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
+    return json.loads(html.unescape(re.search(r"<title>(.*?)</title>", done.stdout)[1]))
+
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_example(path)
+    return path
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [360, 1100])
+def test_nothing_is_wider_than_the_window(page, width):
+    found = browse(
+        page,
+        """
+        for (const part of document.querySelectorAll("details")) part.open = true;
+        const tables = [...document.querySelectorAll(".scroll")];
+        const first = tables[1].querySelector("tbody th");
+        tables[1].scrollLeft = 10000;
+        return {
+          window: innerWidth, document: document.documentElement.scrollWidth,
+          scrolling: tables.map(t => t.scrollWidth > t.clientWidth),
+          offset: first.getBoundingClientRect().left - tables[1].getBoundingClientRect().left,
+          images: [...document.images].map(i => i.complete && i.naturalWidth),
+        };
+        """,
+        width=width,
+    )
+    assert found["window"] == width
+    assert found["document"] <= width
+    assert found["scrolling"][1:] == [width < 700] * 2
+    assert abs(found["offset"]) <= 1  # the names stay while the numbers scroll
+    assert found["images"] == [1100, 1100]
+
+
+@needs_browser
+def test_a_click_on_a_heading_sorts_and_says_so(page):
+    found = browse(
+        page,
+        """
+        const table = document.querySelectorAll("table.sortable")[1];
+        const heads = [...table.tHead.rows[0].cells];
+        const column = heads.findIndex(h => h.textContent.startsWith("NLL"));
+        const state = () => [
+          [...table.tBodies[0].rows].map(r => r.cells[0].textContent),
+          heads.map(h => h.getAttribute("aria-sort")),
+        ];
+        const button = heads[column].querySelector("button");
+        button.focus();
+        const states = [state()];
+        for (const head of [column, column, 0, heads.length - 1]) {
+          heads[head].querySelector("button").click();
+          states.push(state());
+        }
+        return {
+          states, column, focused: document.activeElement === button || button.tabIndex === 0
+        };
+        """,
+    )
+    before, up, down, names, distances = (order for order, _ in found["states"])
+    ascending = [METHODS[i] for i in np.argsort(NLL)]
+    assert before == list(METHODS)
+    assert up == ascending  # by number: 1.05 comes last
+    assert down == ascending[::-1]
+    assert names == sorted(METHODS)
+    assert distances[-1] == "HMC"  # it has no distance from itself
+    marks = [[mark for mark in marks if mark] for _, marks in found["states"]]
+    assert marks == [[], ["ascending"], ["descending"], ["ascending"], ["ascending"]]
+    assert found["states"][1][1][found["column"]] == "ascending"
+    assert found["focused"]
+
+
+@needs_browser
+def test_the_page_is_dark_where_the_reader_wants_it(page):
+    script = "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number);"
+    assert max(browse(page, script, dark=True)) < 64
+    assert min(browse(page, script, dark=False)) == 255
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of two quick methods on iris."""
+    out = tmp_path_factory.mktemp("runs") / "iris"
+    return run_comparison(preset("iris", methods=("laplace", "mode"), num_draws=20), out)
+
+
+@pytest.fixture
+def copy(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "_start_jax", lambda: None)
+    monkeypatch.setattr(running, "_compute", lambda *a: pytest.fail("computed"))
+    return shutil.copytree(finished.out, tmp_path / "copy")
+
+
+def test_a_finished_comparison_is_read_back_as_it_was(finished, copy):
+    again = load_comparison(copy)
+    assert again.config == finished.config
+    pd.testing.assert_frame_equal(again.metrics, finished.metrics, check_dtype=False)
+    assert again.predictions.keys() == finished.predictions.keys()
+    for title, tree in finished.predictions.items():
+        assert again.predictions[title].equals(tree)
+    assert again.remarks == finished.remarks
+
+
+def test_the_report_is_written_again_from_the_files_alone(copy):
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    for path in (*copy.glob("figures/*"), copy / "report.html"):
+        path.unlink()
+    result = CliRunner().invoke(cli.app, ["report", str(copy)])
+    assert result.exit_code == 0, result.output
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        (".", "there is no directory"),
+        ("config.toml", "holds no run of `ntkbayes compare`"),
+        ("environment.json", "is not complete: environment.json missing or unreadable"),
+        ("predictions/laplace.nc", "is not complete: predictions/laplace.nc missing"),
+        ("metrics.parquet", "is not complete: metrics.parquet missing"),
+    ],
+)
+def test_what_is_no_complete_run_is_refused_in_one_line(copy, missing, words):
+    path = copy / missing
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    assert words in refusal(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("config.toml", "does not hold the settings of a comparison"),
+        ("environment.json", "is not complete: environment.json missing or unreadable"),
+        ("predictions/mode.nc", "may be half written"),
+        ("metrics.parquet", "is not a readable table of metrics"),
+    ],
+)
+def test_a_half_written_file_is_refused_in_one_line(copy, name, words):
+    path = copy / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    assert words in refusal(copy)
+
+
+def test_files_of_other_settings_are_refused_in_one_line(copy):
+    path = copy / "config.toml"
+    text = path.read_text()
+    path.write_text(text.replace("seed = 0", "seed = 1"))
+    assert "was made with other settings than config.toml names" in refusal(copy)
+    path.write_text(text)
+    table = pd.read_parquet(copy / "metrics.parquet")
+    table[table["method"] == "Mode"].to_parquet(copy / "metrics.parquet")
+    assert "is not complete: metrics.parquet for Laplace missing" in refusal(copy)
+
+
+def refusal(directory):
+    result = CliRunner().invoke(cli.app, ["report", str(directory)])
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.strip().splitlines()) == 1
+    return result.stderr
+
+
+def test_the_report_says_how_to_run_it_again(finished):
+    ways = reproduce(finished)
+    assert ways["On the command line:"] == (
+        "ntkbayes compare iris --methods laplace,mode --num-draws 20 --out DIRECTORY"
+    )
+    script = ways["In Python:"].replace("run_comparison(config", "results.append((config")
+    script = script.replace('"DIRECTORY")', '"DIRECTORY"))')
+    results = []
+    exec(script, {"results": results})
+    ((config, _),) = results
+    assert config.settings() == finished.config.settings()
+    deeper = preset("iris", methods=("mode",), depth=3)
+    assert next(iter(reproduce(SimpleNamespace(config=deeper)))) == "In Python:"
