@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.special
+from models import LINEAR
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -210,11 +211,8 @@ def test_a_regression_is_refused_with_what_to_do_instead(key):
 
 def test_a_single_trained_network_is_a_deep_ensemble_of_one_and_has_one_draw(key):
     data = nb.load_dataset("moons", num_train=30)
-    train, settings = (
-        (data.x_train, data.y_train),
-        dict(prior_precision=1, num_members=1, tolerance=0.5),
-    )
-    single = nb.deep_ensemble(NETWORK, nb.Bernoulli(), *train, key=key, **settings)
+    train, settings = (data.x_train, data.y_train), dict(prior_precision=1, tolerance=0.5)
+    single = nb.deep_ensemble(LINEAR, nb.Bernoulli(), *train, key=key, num_members=1, **settings)
     scaled = nb.temperature_scaled(single, data, key=key)
     plain, tree = (nb.predict(p, data, key=key) for p in (single, scaled))
     assert pooled(tree).shape == (1, 300, 1)
