@@ -253,9 +253,11 @@ def _show(comparison: Comparison) -> None:
 
 def _tables(comparison: Comparison, width: int) -> list[Table]:
     """As few tables as the width allows, methods × metrics, the error below its value."""
-    from ntkbayes.evaluation import wide_table
+    from ntkbayes.evaluation import headline_metrics, wide_table
 
-    wide = wide_table(comparison.metrics)
+    there = set(comparison.metrics["metric"])
+    headlines = [name for name in headline_metrics(comparison.data.task) if name in there]
+    wide = wide_table(comparison.metrics, metrics=headlines)
     methods = [str(method) for method in wide.index]
     cells = {
         str(name): [str(text).replace(" ± ", "\n±") for text in wide[name]]
@@ -297,9 +299,9 @@ def _table(methods: list[str], cells: dict[str, list[str]], padding: int) -> Tab
 
 
 def _heading(metric: str) -> str:
-    from ntkbayes.evaluation.plots.style import label
+    from ntkbayes.evaluation.catalog import metric_title
 
-    return _HEADINGS.get(metric) or label(metric)
+    return _HEADINGS.get(metric) or metric_title(metric)
 
 
 def _widest(texts: list[str]) -> int:

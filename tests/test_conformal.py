@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import ntkbayes as nb
-from ntkbayes.evaluation import predictions_from_draws
 from ntkbayes.evaluation.conformal import (
     _aps_scores,
     _threshold,
@@ -15,34 +14,15 @@ from ntkbayes.evaluation.conformal import (
     conformal_sets,
 )
 from ntkbayes.evaluation.conformal_table import conformal_table
-from ntkbayes.predictors import Draws
 
 NUM_VAL, NUM_TEST, C = 60, 12, 4
 
 
 def predictions(latent, y, likelihood, split, *, name="made", method="mine", draws=None):
     """A tree of given latent values (m c), as one draw, or of `draws` (s m c)."""
-    classes = not isinstance(likelihood, nb.Gaussian)
-    x = np.zeros((len(y), 1))
-    start = (np.zeros((2, 1)), np.array([0, 1] if classes else [0.0, 1.0]))
-    data = nb.Dataset(
-        x_train=start[0],
-        y_train=start[1],
-        **{f"x_{s}": x if s == split else start[0] for s in ("val", "test")},
-        **{f"y_{s}": y if s == split else start[1] for s in ("val", "test")},
-        x_mean=np.zeros(1),
-        x_scale=np.ones(1),
-        name=name,
-        task="classification" if classes else "regression",
-        class_names=tuple("abcd"[: max(likelihood.num_outputs, 2)]) if classes else (),
-        feature_names=("x",),
-        target_name="y",
-    )
-    latent = jax.numpy.asarray(latent)[None] if draws is None else jax.numpy.asarray(draws)
+    latent = np.asarray(latent)[None] if draws is None else np.asarray(draws)
     key = jax.random.key(0)
-    return predictions_from_draws(
-        Draws(latent, {}), likelihood, data, key=key, split=split, method=method
-    )
+    return nb.from_draws(latent, likelihood, y, key=key, dataset=name, split=split, method=method)
 
 
 def known_classes(generator, size):

@@ -423,7 +423,7 @@ def test_the_pit_figure_shows_the_transforms_minus_the_uniform(regression_trees)
         x, difference = axes.lines[-1].get_xydata().T
         assert (x[0], x[-1], difference[0]) == (0, 1, 0)
         assert difference[-1] == pytest.approx(0)
-            for k in (1, 40, 80):  # the k-th transform from below: k/m after the jump
+        for k in (1, 40, 80):  # the k-th transform from below: k/m after the jump
             place = np.sort(pit)[k - 1]
             after = difference[np.flatnonzero(np.isclose(x, place))[-1]]
             assert after == pytest.approx(k / len(pit) - place)

@@ -6,7 +6,7 @@ best method in bold. The formulas are in `metrics` and `distances`.
 
 import equinox as eqx
 
-__all__ = ["METRICS", "MetricInfo", "headline_metrics", "metric_info"]
+__all__ = ["METRICS", "MetricInfo", "headline_metrics", "metric_info", "metric_title"]
 
 LEVELS = (50, 90, 95)
 """Central intervals of a regression, in percent."""
@@ -113,9 +113,16 @@ _REGRESSION_DISTANCES = {
     "wasserstein_2": MetricInfo("Wasserstein-2", "to the reference, marginals, target units"),
 }
 
+_DETECTION = {
+    "auroc": MetricInfo("AUROC", "chance that an unseen input scores above a test point", "higher"),
+    "aupr": MetricInfo("AUPR", "average precision, unseen inputs positive", "higher"),
+    "fpr95": MetricInfo("FPR at 95 % TPR", "share of test points rejected with 95 % of the unseen"),
+}
+
 METRICS = {
     "classification": _EXACT | _CALIBRATION | _UNCERTAINTY | _CLASS_DISTANCES,
     "regression": _REGRESSION | _REGRESSION_DISTANCES,
+    "detection": _DETECTION,
 }
 """Task → name → `MetricInfo`, in the order of the tables; distances from the reference last."""
 
@@ -126,6 +133,12 @@ def metric_info(name: str) -> MetricInfo:
         if name in known:
             return known[name]
     return MetricInfo(name.replace("_", " "), "", None)
+
+
+def metric_title(column: str) -> str:
+    """Turn a column of `wide_table` into words: "nll" → "NLL", "coverage_50" → "coverage 50 %"."""
+    metric = column.removesuffix("_floor")
+    return metric_info(metric).title + (" floor" if metric != column else "")
 
 
 def headline_metrics(task: str) -> list[str]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ntkbayes._checks import check_choice
 from ntkbayes._files import atomic_path
-from ntkbayes.evaluation.catalog import metric_info
+from ntkbayes.evaluation.catalog import metric_title
 
 __all__ = ["latex_table", "markdown_table", "wide_table", "write_table"]
 
@@ -144,12 +144,7 @@ def _marked(
                 table.loc[method, metric] = best.format(table.loc[method, metric])
             elif gap <= INDISTINGUISHABLE * error:
                 table.loc[method, metric] = as_good.format(table.loc[method, metric])
-    return table.rename(columns=_title)
-
-
-def _title(column: str) -> str:
-    metric = column.removesuffix("_floor")
-    return metric_info(metric).title + (" floor" if metric != column else "")
+    return table.rename(columns=metric_title)
 
 
 def _by_metric(long: pd.DataFrame, metrics: Sequence[str] | None) -> list[tuple[str, pd.DataFrame]]:

@@ -2,8 +2,9 @@
 
 A run is a directory: ``config.toml`` (what was asked), ``environment.json`` (what it ran on),
 ``hyperparameters.json`` (if they are tuned), ``predictions/<method>.nc`` (one DataTree per
-method), ``metrics.parquet`` (long form), ``figures/`` and ``report.html``. Every file is written
-atomically. What can be read and was made with the same settings is not computed again.
+method), ``metrics.parquet`` (long form), ``table.md`` and ``table.tex`` (the most important
+metrics), ``figures/`` and ``report.html``. Every file is written atomically. What can be read and
+was made with the same settings is not computed again.
 """
 
 from ntkbayes.experiment.comparison import Comparison

@@ -8,7 +8,7 @@ import xarray as xr
 
 from ntkbayes.datasets import Dataset
 from ntkbayes.evaluation import ChainDiagnostics
-from ntkbayes.evaluation.plots.style import label
+from ntkbayes.evaluation.catalog import metric_title
 from ntkbayes.experiment.config import ComparisonConfig
 from ntkbayes.experiment.tuning import tuning_remarks
 from ntkbayes.hyperparameters import HyperparameterSelection
@@ -75,7 +75,7 @@ def _training_remark(title: str, stats: xr.Dataset) -> str:
 def _floor_remark(metrics: pd.DataFrame) -> list[str]:
     floors = metrics[metrics["monte_carlo_floor"].notna()]
     return [
-        f"Monte-Carlo floor of {label(str(name))} (what draws of one and the same "
+        f"Monte-Carlo floor of {metric_title(str(name))} (what draws of one and the same "
         f"distribution would show): "
         + ", ".join(
             f"{method} {floor:.3f}"

@@ -4,6 +4,7 @@ import json
 import os
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import xarray as xr
@@ -62,8 +63,9 @@ def _config(directory: Path) -> ComparisonConfig:
     if not path.is_file():
         raise ValueError(f"{directory} holds no run of `ntkbayes compare`: it has no config.toml.")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-        return ComparisonConfig(**content | {"methods": tuple(content["methods"])})
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        content["methods"] = tuple(content["methods"])
+        return ComparisonConfig(**content)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} does not hold the settings of a comparison: {error}") from error
 

@@ -10,6 +10,7 @@ from ntkbayes._files import atomic_path
 from ntkbayes.datasets import DATASETS, Dataset
 from ntkbayes.evaluation import (
     distance_matrix,
+    headline_metrics,
     paired_differences,
     plot_bands,
     plot_coverage,
@@ -21,6 +22,7 @@ from ntkbayes.evaluation import (
     pooled,
     wide_table,
     write_report,
+    write_table,
 )
 from ntkbayes.evaluation.plots import (
     plot_confidence_histogram,
@@ -39,7 +41,11 @@ __all__ = ["write_figures_and_report"]
 
 
 def write_figures_and_report(comparison: Comparison) -> None:
-    """Write ``figures/*.png`` and ``report.html`` into the comparison's directory."""
+    """Write figures, ``table.md``, ``table.tex`` and ``report.html`` into its directory."""
+    headlines = headline_metrics(comparison.data.task)
+    there = [name for name in headlines if name in set(comparison.metrics["metric"])]
+    for suffix in ("md", "tex"):
+        write_table(comparison.metrics, comparison.out / f"table.{suffix}", metrics=there)
     sound = _sound(comparison)
     distances = distance_matrix(sound) if len(sound) > 1 else None
     figures = _figures(comparison, distances)
@@ -75,7 +81,7 @@ def _verdict(comparison: Comparison, distances: pd.DataFrame | None) -> list[str
     reference: str | None = METHODS[REFERENCE].title
     if reference not in comparison.predictions:
         reference = None
-    measured = comparison.metrics["monte_carlo_floor"].notna().any()
+    measured = bool(comparison.metrics["monte_carlo_floor"].notna().to_numpy().any())
     differences = [
         paired_differences(
             comparison.predictions,
@@ -120,7 +126,8 @@ def _figures(comparison: Comparison, distances: pd.DataFrame | None) -> dict[str
             "draws, with ± 2 standard deviations",
             plot_convergence(trees, "nll"),
         )
-    figures["metrics"] = ("Every metric", plot_metric_forest(comparison.metrics))
+    forest = plot_metric_forest(comparison.metrics, metrics=headline_metrics(data.task))
+    figures["metrics"] = ("The most important metrics", forest)
     if comparison.selection is not None:
         figure = plot_optimization_trace(comparison.selection)
         figures["hyperparameters"] = ("How the hyperparameters were chosen", figure)

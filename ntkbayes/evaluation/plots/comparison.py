@@ -1,13 +1,15 @@
 """Figures for any task: distances between methods, and metrics with their errors."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
+from ntkbayes.evaluation.catalog import metric_info, metric_title
 from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
     finish_panels,
     grid_shape,
-    label as in_words,
     method_looks,
     new_figure,
     styled,
@@ -57,25 +59,31 @@ def plot_distance_heatmap(
 
 
 @styled
-def plot_metric_forest(long: pd.DataFrame) -> NotebookFigure:
+def plot_metric_forest(
+    long: pd.DataFrame, *, metrics: Sequence[str] | None = None
+) -> NotebookFigure:
     """Show every metric of every method with ± 2 standard errors; one panel per metric.
 
     A tick marks the Monte-Carlo floor of a distance: what draws of the same distribution would
-    show. A dashed line marks the nominal level of a coverage.
+    show. A dashed line marks what a calibrated predictor has, such as the level of a coverage.
 
     Parameters
     ----------
     long
         From `compare`.
+    metrics
+        Panels to show, in this order, of those that `long` has; None for all.
 
     Raises
     ------
     ValueError
-        If the table is empty.
+        If there is nothing to show.
     """
-    if long.empty:
-        raise ValueError("long is empty: there is no metric to show.")
-    methods, names = list(long["method"].unique()), list(long["metric"].unique())
+    known = list(long["metric"].unique())
+    names = known if metrics is None else [name for name in metrics if name in known]
+    if not names:
+        raise ValueError("long holds none of the metrics to show.")
+    methods = list(long["method"].unique())
     looks, (rows, columns) = method_looks(methods), grid_shape(len(names))
     figure = new_figure(1.5 + 2.0 * columns, 0.4 + rows * (0.75 + 0.21 * len(methods)))
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
@@ -87,9 +95,9 @@ def plot_metric_forest(long: pd.DataFrame) -> NotebookFigure:
             axes.errorbar(value, y, xerr=2 * error, ms=4.5, elinewidth=1.3, **look)
             if np.isfinite(floor):
                 axes.plot(floor, y, "|", ms=9, mew=1.5, color="0.45")
-        if name.startswith("coverage_"):
-            axes.axvline(int(name.removeprefix("coverage_")) / 100, color="0.45", lw=0.8, ls="--")
-        axes.set_title(in_words(name))
+        if (nominal := metric_info(name).nominal) is not None:
+            axes.axvline(nominal, color="0.45", lw=0.8, ls="--")
+        axes.set_title(metric_title(name))
         axes.set_yticks(range(len(methods)), methods)
         axes.set_ylim(len(methods) - 0.5, -0.5)
         axes.locator_params(axis="x", nbins=4)
@@ -97,9 +105,9 @@ def plot_metric_forest(long: pd.DataFrame) -> NotebookFigure:
         axes.set_axisbelow(True)
     finish_panels(panels, len(names), columns)
     legend = "bars: ± 2 standard errors over test points"
-    if any(name.startswith("coverage_") for name in names):
-        legend += "  ·  dashed: nominal level"
-    if np.isfinite(long[FLOOR].to_numpy()).any():
+    if any(metric_info(name).nominal is not None for name in names):
+        legend += "  ·  dashed: calibrated"
+    if np.isfinite(long.loc[long["metric"].isin(names), FLOOR].to_numpy()).any():
         legend += "  ·  grey tick: Monte-Carlo floor"
     figure.supxlabel(legend, fontsize=8, color="0.35")
     return figure

@@ -5,13 +5,13 @@ import xarray as xr
 
 from ntkbayes._checks import check_at_least, check_choice
 from ntkbayes.evaluation import metrics
+from ntkbayes.evaluation.catalog import metric_title
 from ntkbayes.evaluation.comparison import check_comparable
 from ntkbayes.evaluation.measures import Marginals, Metric, distance_measures, measures
 from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
     finish_panels,
     grid_shape,
-    label as in_words,
     legend_below,
     method_colors,
     new_figure,
@@ -86,7 +86,7 @@ def plot_convergence(
             axes.axhline(mean[0], color=colors[name], lw=1.3)
         axes.set_title(name)
     finish_panels(panels, len(curves), columns, xlabel="number of draws")
-    figure.supylabel(in_words(metric), fontsize=9)
+    figure.supylabel(metric_title(metric), fontsize=9)
     if len(curves) > 1:
         legend_below(figure, panels[0])
     return figure

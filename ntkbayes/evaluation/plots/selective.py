@@ -15,13 +15,13 @@ from sklearn.metrics import roc_auc_score
 
 from ntkbayes._checks import check_finite, check_not_empty
 from ntkbayes._types import AnyArray, Float, typed
+from ntkbayes.evaluation.catalog import metric_title
 from ntkbayes.evaluation.comparison import check_comparable
 from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
     check_columns,
     finish_panels,
     grid_shape,
-    label as in_words,
     legend_below,
     method_colors,
     method_looks,
@@ -174,7 +174,7 @@ def plot_severity(table: pd.DataFrame) -> NotebookFigure:
                 elinewidth=0.9,
                 label=method,
             )
-        axes.set_title(in_words(name))
+        axes.set_title(metric_title(name))
         axes.locator_params(axis="x", integer=True)
     finish_panels(panels, len(names), columns, xlabel="severity of the shift")
     legend_below(figure, panels[0])

@@ -1,6 +1,5 @@
 """The one look of all figures: fonts, colours per method, and figures without global state."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from io import BytesIO
@@ -19,7 +18,6 @@ __all__ = [
     "check_columns",
     "finish_panels",
     "grid_shape",
-    "label",
     "legend_below",
     "method_colors",
     "method_looks",
@@ -61,16 +59,6 @@ _OTHER_SHAPES = (
     ("p", (0, (10, 2))),
     ("h", (0, (1, 2.5))),
 )
-
-_LABELS = {
-    "nll": "NLL",
-    "ece": "ECE",
-    "rmse": "RMSE",
-    "crps": "CRPS",
-    "brier": "Brier",
-    "wasserstein_1": "Wasserstein-1",
-    "wasserstein_1_floor": "Wasserstein-1 floor",
-}
 
 Curve = tuple[Any, ...]
 """x and y of a line, and whatever else a figure keeps with them."""
@@ -163,11 +151,6 @@ def grid_shape(count: int, max_columns: int = 4) -> tuple[int, int]:
     """Rows and columns for `count` panels, as even as possible."""
     rows = -(-count // max_columns)
     return rows, -(-count // rows)
-
-
-def label(metric: str) -> str:
-    """Turn a metric's name into words: "nll" → "NLL", "coverage_50" → "coverage 50 %"."""
-    return _LABELS.get(metric) or re.sub(r"_(\d+)$", r" \1 %", metric).replace("_", " ")
 
 
 def two_lines(method: str) -> str:

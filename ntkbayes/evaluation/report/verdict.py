@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 
 from ntkbayes._checks import check_at_least
+from ntkbayes.evaluation.catalog import metric_title
 from ntkbayes.evaluation.diagnostics import ChainDiagnostics
-from ntkbayes.evaluation.plots.style import check_columns, label
+from ntkbayes.evaluation.plots.style import check_columns
 
 __all__ = ["verdict", "verdict_baselines"]
 
 DISTANCES = ("total_variation", "wasserstein_1")
+"""The first of these that a table has says how close methods are."""
 NUM_ERRORS = 2.0
 """Standard errors that a claim needs."""
 
@@ -79,10 +81,15 @@ def verdict_baselines(metrics: pd.DataFrame) -> list[str]:
     """Methods whose paired differences `verdict` asks for: of lowest NLL, and of least distance."""
     best = [
         rows.loc[rows["value"].idxmin(), "method"]
-        for name in ("nll", *DISTANCES)
+        for name in ("nll", *_distance(metrics))
         if len(rows := metrics[metrics["metric"] == name])
     ]
     return list(dict.fromkeys(best))
+
+
+def _distance(metrics: pd.DataFrame) -> list[str]:
+    """Name of the distance that says how close methods are; none without a reference."""
+    return [name for name in DISTANCES if (metrics["metric"] == name).any()][:1]
 
 
 def _reference(reference: str | None, diagnostics: Mapping[str, ChainDiagnostics]) -> list[str]:
@@ -104,10 +111,10 @@ def _closeness(
     metrics: pd.DataFrame, reference: str | None, differences: pd.DataFrame | None
 ) -> list[str]:
     """Which method is closest to the reference, and which are as close for all one can tell."""
-    rows = metrics[metrics["metric"].isin(DISTANCES)].sort_values("value", kind="stable")
+    rows = metrics[metrics["metric"].isin(_distance(metrics))].sort_values("value", kind="stable")
     if rows.empty or reference is None:
         return []
-    name, best = label(rows["metric"].iloc[0]), rows.iloc[0]
+    name, best = metric_title(rows["metric"].iloc[0]), rows.iloc[0]
     floors = dict(zip(rows["method"], rows["monte_carlo_floor"], strict=True))
     lower = rows["value"] - NUM_ERRORS * rows["standard_error"]
     at_floor = list(rows["method"][lower <= rows["monte_carlo_floor"]])
@@ -136,7 +143,7 @@ def _closeness(
 
 
 def _alike(metrics: pd.DataFrame, distances: pd.DataFrame | None) -> list[str]:
-    if distances is None or len(distances) < 3 or metrics["metric"].isin(DISTANCES).any():
+    if distances is None or len(distances) < 3 or _distance(metrics):
         return []
     values = distances.to_numpy(dtype=float)
     first, second = np.triu_indices(len(values), k=1)

@@ -12,7 +12,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ntkbayes._files import atomic_path
-from ntkbayes.evaluation.plots.style import label, png
+from ntkbayes.evaluation.catalog import metric_info, metric_title
+from ntkbayes.evaluation.plots.style import png
 
 __all__ = ["write_report"]
 
@@ -30,13 +31,7 @@ HEADLINE = (
 )
 """The metrics that stand open in the report; with their errors they fit a page side by side."""
 
-_BETTER = {
-    **dict.fromkeys(("accuracy", "agreement"), ("↑", "higher is better")),
-    **dict.fromkeys(
-        ("rmse", "nll", "brier", "crps", "ece", "total_variation", "wasserstein_1"),
-        ("↓", "lower is better"),
-    ),
-}
+_ARROWS = {"higher": ("↑", "higher is better"), "lower": ("↓", "lower is better"), None: ("", "")}
 
 
 def write_report(
@@ -97,10 +92,10 @@ def write_report(
         remarks=[text for text in notes if not text.startswith("WARNING")],
         facts=dict(facts or {}),
         methods=methods,
-        headline=[(label(name), *_BETTER.get(name, ("", ""))) for name in headline],
+        headline=[(metric_title(name), *_ARROWS[metric_info(name).better]) for name in headline],
         rows=list(zip(table.index, table[headline].to_numpy().tolist(), strict=True)),
         complete=len(headline) < len(names),
-        all_rows=[(label(name), list(table[name])) for name in names],
+        all_rows=[(metric_title(name), list(table[name])) for name in names],
         has_floor=any(name.endswith("_floor") for name in names),
         figures=[_embedded(*item) for item in (figures or {}).items()],
         folded={"Settings": dict(settings or {}), "Versions and machine": dict(versions or {})},
