@@ -36,7 +36,7 @@ import xarray as xr
 
 from ntkbayes._checks import check_at_least, check_choice
 from ntkbayes._types import AnyArray, Float, typed
-from ntkbayes.evaluation.measures import predictive_mixture
+from ntkbayes.evaluation.predictive import predictive_mixture
 from ntkbayes.evaluation.storage import observations, probabilities
 
 __all__ = [

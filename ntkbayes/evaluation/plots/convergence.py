@@ -7,7 +7,7 @@ from ntkbayes._checks import check_at_least, check_choice
 from ntkbayes.evaluation import metrics
 from ntkbayes.evaluation.catalog import metric_title
 from ntkbayes.evaluation.comparison import check_comparable
-from ntkbayes.evaluation.measures import Marginals, Metric, distance_measures, measures
+from ntkbayes.evaluation.measures import Metric, distance_measures, measures
 from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
     finish_panels,
@@ -18,6 +18,7 @@ from ntkbayes.evaluation.plots.style import (
     plot_others,
     styled,
 )
+from ntkbayes.evaluation.predictive import Predictive
 from ntkbayes.evaluation.storage import observations, pooled
 
 __all__ = ["plot_convergence"]
@@ -65,7 +66,7 @@ def plot_convergence(
     check_at_least("num_orders", num_orders, 2)
     if reference is not None:
         check_choice("reference", reference, trees)
-    fixed = None if reference is None else Marginals(trees[reference])
+    fixed = None if reference is None else Predictive(trees[reference])
     curves = {
         name: _curve(tree, metric, fixed, num_orders, seed)
         for name, tree in trees.items()
@@ -93,7 +94,7 @@ def plot_convergence(
 
 
 def _curve(
-    tree: xr.DataTree, metric: str, reference: Marginals | None, num_orders: int, seed: int
+    tree: xr.DataTree, metric: str, reference: Predictive | None, num_orders: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Numbers of draws 1, 2, 4, …, S; mean and spread of the metric over orders at each."""
     draws = {path: pooled(tree, path) for path in _DRAWN}
@@ -121,14 +122,14 @@ def _with_draws(tree: xr.DataTree, draws: dict[str, np.ndarray]) -> xr.DataTree:
 
 
 def _value(
-    tree: xr.DataTree, draws: dict[str, np.ndarray], metric: str, reference: Marginals | None
+    tree: xr.DataTree, draws: dict[str, np.ndarray], metric: str, reference: Predictive | None
 ) -> float:
     weights = metrics.uniform_weights(len(observations(tree)))
     if metric == "nll":  # without binding all the others, some of them slow
         return float(metrics.mixture_nll(draws["log_likelihood/y"], weights))
     subset = _with_draws(tree, draws)
-    bound: dict[str, Metric] = measures(subset)
+    bound: dict[str, Metric] = measures(Predictive(subset))
     if reference is not None:
-        bound |= distance_measures(Marginals(subset), reference)
+        bound |= distance_measures(Predictive(subset), reference)
     check_choice("metric", metric, bound)
     return float(bound[metric](weights))

@@ -12,7 +12,6 @@ import scipy.stats
 import xarray as xr
 
 from ntkbayes.evaluation.comparison import check_comparable
-from ntkbayes.evaluation.measures import predictive_mixture
 from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
     finish_panels,
@@ -23,6 +22,7 @@ from ntkbayes.evaluation.plots.style import (
     plot_others,
     styled,
 )
+from ntkbayes.evaluation.predictive import predictive_mixture
 from ntkbayes.evaluation.storage import observations
 
 __all__ = ["plot_pit_ecdf"]
@@ -101,7 +101,7 @@ def uniform_ecdf_band(
     tail = np.quantile(tails.min(axis=1, initial=0.5), 1 - level)
     low, high = (binomial.ppf(q) / num_points - places for q in (tail, 1 - tail))
     places = np.concatenate([[0], places, [1]])
-    return places, *(np.pad(end, 1) for end in (low, high))
+    return places, np.pad(low, 1), np.pad(high, 1)
 
 
 def _transforms(tree: xr.DataTree, y: np.ndarray) -> np.ndarray:

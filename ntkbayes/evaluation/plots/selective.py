@@ -161,7 +161,7 @@ def plot_severity(table: pd.DataFrame) -> NotebookFigure:
     spacing = np.diff(np.unique(table["severity"])).min(initial=1.0)
     for axes, name in zip(panels, names, strict=False):
         for method in methods:
-            part = table[(table["metric"] == name) & (table["method"] == method)]
+            part = table.loc[(table["metric"] == name) & (table["method"] == method)]
             part = part.sort_values("severity")
             aside = 0.35 * spacing * (methods.index(method) / len(methods) - 0.5)
             axes.errorbar(

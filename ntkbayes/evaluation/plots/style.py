@@ -176,10 +176,10 @@ def plot_others(axes: Axes, name: str, curves: Mapping[str, Curve]) -> None:
 
 
 def legend_below(
-    figure: NotebookFigure, axes: Axes, neutral: dict[str, Artist] | None = None
+    figure: NotebookFigure, axes: Axes, neutral: Mapping[str, Artist] | None = None
 ) -> None:
     """Explain one panel for all; `neutral` replaces handles that have the panel's own color."""
     handles, labels = axes.get_legend_handles_labels()
-    shown = dict(zip(labels, handles, strict=True)) | (neutral or {})
+    shown = dict(zip(labels, handles, strict=True)) | dict(neutral or {})
     ncols = min(len(shown), max(1, int(figure.get_figwidth() / 1.6)))  # an entry needs 1.6 inches
     figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=ncols)

@@ -82,14 +82,14 @@ def verdict_baselines(metrics: pd.DataFrame) -> list[str]:
     best = [
         rows.loc[rows["value"].idxmin(), "method"]
         for name in ("nll", *_distance(metrics))
-        if len(rows := metrics[metrics["metric"] == name])
+        if len(rows := metrics.loc[metrics["metric"] == name])
     ]
     return list(dict.fromkeys(best))
 
 
 def _distance(metrics: pd.DataFrame) -> list[str]:
     """Name of the distance that says how close methods are; none without a reference."""
-    return [name for name in DISTANCES if (metrics["metric"] == name).any()][:1]
+    return [name for name in DISTANCES if name in set(metrics["metric"])][:1]
 
 
 def _reference(reference: str | None, diagnostics: Mapping[str, ChainDiagnostics]) -> list[str]:
@@ -111,7 +111,9 @@ def _closeness(
     metrics: pd.DataFrame, reference: str | None, differences: pd.DataFrame | None
 ) -> list[str]:
     """Which method is closest to the reference, and which are as close for all one can tell."""
-    rows = metrics[metrics["metric"].isin(_distance(metrics))].sort_values("value", kind="stable")
+    rows = metrics.loc[metrics["metric"].isin(_distance(metrics))].sort_values(
+        "value", kind="stable"
+    )
     if rows.empty or reference is None:
         return []
     name, best = metric_title(rows["metric"].iloc[0]), rows.iloc[0]
@@ -163,8 +165,8 @@ def _confidence(metrics: pd.DataFrame, num_points: int) -> list[str]:
     The bootstrap is blind where every answer is right, so the standard error is no less than that
     of calibrated answers of the same mean confidence c: √(c (1 − c) / m).
     """
-    gaps = metrics[metrics["metric"] == "confidence_gap"].set_index("method")
-    accuracy = metrics[metrics["metric"] == "accuracy"].set_index("method")["value"]
+    gaps = metrics.loc[metrics["metric"] == "confidence_gap"].set_index("method")
+    accuracy = metrics.loc[metrics["metric"] == "accuracy"].set_index("method")["value"]
     over, under, neither = [], [], []
     for method, gap, error in zip(gaps.index, gaps["value"], gaps["standard_error"], strict=True):
         confidence = np.clip(accuracy.get(method, np.nan) + gap, 0, 1)
@@ -190,7 +192,7 @@ def _coverage(metrics: pd.DataFrame, num_points: int) -> list[str]:
 
     The bootstrap's, and √(q (1 − q) / m), which it would be if the level q were met.
     """
-    rows = metrics[metrics["metric"].str.match(r"coverage_\d+$")]
+    rows = metrics.loc[metrics["metric"].str.match(r"coverage_\d+$")]
     narrow, wide, both, neither = [], [], [], []
     for method, part in rows.groupby("method", sort=False):
         level = part["metric"].str.removeprefix("coverage_").astype(int).to_numpy() / 100
@@ -216,7 +218,7 @@ def _coverage(metrics: pd.DataFrame, num_points: int) -> list[str]:
 
 def _likelihood(metrics: pd.DataFrame, differences: pd.DataFrame | None) -> list[str]:
     """Who has the lowest NLL, and from whom that is a significant difference."""
-    rows = metrics[metrics["metric"] == "nll"]
+    rows = metrics.loc[metrics["metric"] == "nll"]
     if len(rows) < 2:
         return []
     best = rows.loc[rows["value"].idxmin()]
@@ -246,7 +248,7 @@ def _differences(
 ) -> dict[str, tuple[float, float]]:
     """Return method → difference from the baseline and its standard error, smallest first."""
     chosen = (differences["baseline"] == baseline) & (differences["metric"] == metric)
-    part = differences[chosen].sort_values("difference", kind="stable")
+    part = differences.loc[chosen].sort_values("difference", kind="stable")
     return {
         method: (float(value), float(error))
         for method, value, error in zip(
@@ -261,8 +263,9 @@ def _with_value(rows: pd.DataFrame, methods: Iterable[str]) -> list[str]:
 
 
 def _value(row: pd.Series) -> str:
-    digits = 3 if row["standard_error"] >= 0.001 else 4
-    return f"{row['value']:.{digits}f} ± {row['standard_error']:.{digits}f}"
+    value, error = float(row["value"]), float(row["standard_error"])
+    digits = 3 if error >= 0.001 else 4
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def _list(names: Iterable[str]) -> str:
