@@ -33,7 +33,6 @@ from ntkbayes.evaluation import (
     plot_reliability,
     probabilities,
 )
-from ntkbayes.evaluation.measures import predictive_mixture
 from ntkbayes.evaluation.plots import (
     plot_confidence_histogram,
     plot_convergence,
@@ -45,6 +44,7 @@ from ntkbayes.evaluation.plots import (
 from ntkbayes.evaluation.plots.pit import uniform_ecdf_band
 from ntkbayes.evaluation.plots.reliability import isotonic_fit
 from ntkbayes.evaluation.plots.style import method_looks
+from ntkbayes.evaluation.predictive import predictive_mixture
 from ntkbayes.likelihoods import Categorical, Gaussian
 
 NAMES = ("NTK ensemble", "HMC", "my own")

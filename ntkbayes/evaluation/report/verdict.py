@@ -7,6 +7,7 @@ rounding.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -262,8 +263,8 @@ def _with_value(rows: pd.DataFrame, methods: Iterable[str]) -> list[str]:
     return [f"{method} ({values[method]:.3f})" for method in methods]
 
 
-def _value(row: pd.Series) -> str:
-    value, error = float(row["value"]), float(row["standard_error"])
+def _value(row: Any) -> str:
+    value, error = row["value"], row["standard_error"]
     digits = 3 if error >= 0.001 else 4
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
