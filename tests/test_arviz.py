@@ -35,7 +35,7 @@ def regression():
 
 @pytest.fixture(scope="module")
 def classification():
-    data = nb.load_dataset("iris", num_train=100)
+    data = nb.load_dataset("iris", num_train=60)
     return train_predictions(data, nb.laplace, nb.Categorical(3), 1.0)
 
 
@@ -76,7 +76,7 @@ def test_loo_needs_nothing_but_the_tree(regression, classification, binary):
 
 
 def test_compare_ranks_the_better_prior_first(classification):
-    data = nb.load_dataset("iris", num_train=100)
+    data = nb.load_dataset("iris", num_train=60)
     vague = train_predictions(data, nb.laplace, nb.Categorical(3), 1000.0)
     table = az.compare({"vague": vague, "sensible": classification})
     assert list(table.index) == ["sensible", "vague"]
@@ -122,7 +122,8 @@ def test_plot_ppc_dist_shows_draws_beside_observations(regression, classificatio
         assert figure.viz["predictive_dist"]["y"].size == 20
         observed = figure.viz["observed_dist"]["y"].item().get_xdata()
         y = np.asarray(tree["observed_data/y"])
-        assert observed.min() <= y.min() < y.max() <= observed.max()
+        step = np.ptp(y) / 500  # of the grid of the density estimate
+        np.testing.assert_allclose([observed.min(), observed.max()], [y.min(), y.max()], atol=step)
 
 
 def test_label_draws_are_whole_numbers_with_the_predicted_frequencies(classification):

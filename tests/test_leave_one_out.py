@@ -191,7 +191,7 @@ def test_sums_and_standard_error_are_those_of_the_points():
     assert found.standard_error == pytest.approx(np.sqrt(3 * 14 / 2))
 
 
-VARIANCE = (np.zeros((2, 1)), np.full((2, 1), 0.3))
+VARIANCE = (np.zeros((2, 1)), np.full((2, 1), 0.7))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ VARIANCE = (np.zeros((2, 1)), np.full((2, 1), 0.3))
         ({"is_posterior": False}, "reweights draws of a posterior, but theirs is none"),
         ({"split": "test"}, r'at the test split: use predict\(\.\.\., split="train"\)'),
         ({"num_draws": 99}, "PSIS needs 100 draws or more .* but theirs has 99"),
-        ({"closed_form": VARIANCE, "obs_ids": ["a", "b"]}, "at a it is 0.3 and the noise variance"),
+        ({"closed_form": VARIANCE, "obs_ids": ["a", "b"]}, "at a it is 0.7 and the noise variance"),
     ],
 )
 def test_what_cannot_be_left_out_is_refused_with_the_reason(settings, message):
