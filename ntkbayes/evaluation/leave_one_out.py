@@ -69,8 +69,8 @@ class LeaveOneOut(eqx.Module):
 
     @property
     def standard_error(self) -> float:
-        """Of `elpd` over the choice of points: √(n var(pointwise)), with divisor n as in ArviZ."""
-        return float(np.sqrt(len(self.pointwise) * self.pointwise.var()))
+        """Of `elpd` over the choice of points: √(n var(pointwise)), with divisor n − 1."""
+        return float(np.sqrt(len(self.pointwise) * self.pointwise.var(ddof=1)))
 
     @property
     def closed_form(self) -> bool:

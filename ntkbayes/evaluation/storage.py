@@ -1,6 +1,7 @@
 """Predictions on disk, and as plain arrays; `schema` says what the groups hold."""
 
 import importlib.util
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,20 +106,22 @@ def _read_netcdf(path: Path) -> xr.DataTree:
 def _write_zarr(tree: xr.DataTree, path: Path) -> None:
     """Write a Zarr group that knows its files: to Zarr, a lost one is a constant array."""
     # Consolidated metadata are no part of Zarr's format 3; they only help over a network.
-    tree.to_zarr(path, mode="w-", consolidated=False)
+    tree.to_zarr(path, mode="w-", consolidated=False, zarr_format=3)
     attrs = tree.attrs | {_SIZES: dict(_file_sizes(path))}
     xr.Dataset(attrs=attrs).to_zarr(path, mode="a", consolidated=False)
 
 
 def _read_zarr(path: Path) -> xr.DataTree:
-    with xr.open_datatree(path, engine="zarr", consolidated=False) as group:
-        tree = group.load().copy(deep=True)
-    if _SIZES not in tree.attrs:
+    attrs = json.loads((path / _ROOT).read_text(encoding="utf-8"))["attributes"]
+    if _SIZES not in attrs:
         raise ValueError("save_predictions has not written it")
     sizes = dict(_file_sizes(path))
-    wrong = [name for name, size in tree.attrs.pop(_SIZES).items() if sizes.get(name) != size]
+    wrong = [name for name, size in attrs[_SIZES].items() if sizes.get(name) != size]
     if wrong:
-        raise OSError(f"{len(wrong)} files are missing or cut off, such as {wrong[0]}")
+        raise ValueError(f"{len(wrong)} of its files are missing or cut off, such as {wrong[0]}")
+    with xr.open_datatree(path, engine="zarr", consolidated=False) as group:
+        tree = group.load().copy(deep=True)
+    del tree.attrs[_SIZES]
     return tree
 
 
