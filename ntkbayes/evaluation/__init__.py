@@ -8,9 +8,10 @@
 - tables: `wide_table`, `markdown_table`, `latex_table`, and `write_table` for files.
 - leave_one_out: `leave_one_out`, the predictive density of training points left out of a posterior.
 - chains: `chain_diagnostics`, R-hat, ESS and MCSE of the predictions, and what the sampler says.
-- figures: `plot_reliability`, `plot_predictive_distributions`, `plot_probability_maps` (at
-  `grid_points`), `plot_bands`, `plot_coverage`, `plot_distance_heatmap`, `plot_metric_forest`.
-- report: `write_report`, one HTML file.
+- other inputs: `severity_curve` under graded shifts, `detection_table` of unseen inputs.
+- conformal: `conformal_sets`, `conformal_intervals`, and `conformal_table` to compare them.
+- figures: `ntkbayes.evaluation.plots` lists them.
+- report: `write_report`, one HTML file, with the `verdict` in words.
 - `metrics` and `distances`: the formulas, as functions of arrays and weighted test points.
   `mixtures`: the predictive distribution of a regression, exactly, from draws and noise.
 """
@@ -18,6 +19,8 @@
 from ntkbayes.evaluation import distances, metrics, mixtures
 from ntkbayes.evaluation.catalog import METRICS, MetricInfo, headline_metrics
 from ntkbayes.evaluation.comparison import compare, distance_matrix, paired_differences
+from ntkbayes.evaluation.conformal import conformal_intervals, conformal_sets
+from ntkbayes.evaluation.conformal_table import conformal_table
 from ntkbayes.evaluation.diagnostics import ChainDiagnostics, chain_diagnostics
 from ntkbayes.evaluation.external import from_draws, from_probabilities
 from ntkbayes.evaluation.leave_one_out import LeaveOneOut, leave_one_out
@@ -25,15 +28,22 @@ from ntkbayes.evaluation.plots import (
     METHOD_COLORS,
     grid_points,
     plot_bands,
+    plot_confidence_histogram,
+    plot_convergence,
     plot_coverage,
     plot_distance_heatmap,
     plot_metric_forest,
+    plot_ood_scores,
+    plot_pit_ecdf,
     plot_predictive_distributions,
     plot_probability_maps,
     plot_reliability,
+    plot_risk_coverage,
+    plot_severity,
 )
 from ntkbayes.evaluation.predictions import predict
-from ntkbayes.evaluation.report import write_report
+from ntkbayes.evaluation.report import verdict, verdict_baselines, write_report
+from ntkbayes.evaluation.severity import detection_table, severity_curve
 from ntkbayes.evaluation.storage import (
     load_predictions,
     observations,
@@ -51,6 +61,10 @@ __all__ = [
     "MetricInfo",
     "chain_diagnostics",
     "compare",
+    "conformal_intervals",
+    "conformal_sets",
+    "conformal_table",
+    "detection_table",
     "distance_matrix",
     "distances",
     "from_draws",
@@ -66,16 +80,25 @@ __all__ = [
     "observations",
     "paired_differences",
     "plot_bands",
+    "plot_confidence_histogram",
+    "plot_convergence",
     "plot_coverage",
     "plot_distance_heatmap",
     "plot_metric_forest",
+    "plot_ood_scores",
+    "plot_pit_ecdf",
     "plot_predictive_distributions",
     "plot_probability_maps",
     "plot_reliability",
+    "plot_risk_coverage",
+    "plot_severity",
     "pooled",
     "predict",
     "probabilities",
     "save_predictions",
+    "severity_curve",
+    "verdict",
+    "verdict_baselines",
     "wide_table",
     "write_report",
     "write_table",
