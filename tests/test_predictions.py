@@ -366,6 +366,11 @@ def test_probabilities_come_back_as_the_softmax_of_their_logarithm(key, shape):
     assert tree["posterior/output"].values.tolist() == ["a", "b", "c"]
 
 
+def test_rounded_probabilities_are_divided_by_their_sum(key):
+    tree = from_probabilities(np.full((4, 3), 0.333), LABELS, key=key, method="printed")
+    np.testing.assert_allclose(pooled(tree, "log_likelihood/y"), np.log(1 / 3), rtol=1e-14)
+
+
 @pytest.mark.parametrize(("dtype", "logarithm"), [(np.float64, -708), (np.float32, -87)])
 def test_zeros_become_the_smallest_number_and_are_reported(key, dtype, logarithm):
     p = np.array([[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [1, 0, 0]], dtype=dtype)

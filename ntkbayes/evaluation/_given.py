@@ -94,7 +94,7 @@ def checked_latent(latent: AnyArray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def checked_probabilities(values: np.ndarray) -> np.ndarray:
-    """Return class probabilities (s m c), rows divided by their sum.
+    """Return class probabilities (s m c).
 
     Raises
     ------
@@ -113,7 +113,7 @@ def checked_probabilities(values: np.ndarray) -> np.ndarray:
     total = p.sum(axis=-1, dtype=float)
     _check_rows(p, (p >= 0).all(axis=-1), "be nonnegative")
     _check_rows(p, np.abs(total - 1) <= TOLERANCE, f"sum to 1 (to within {TOLERANCE})")
-    return (p / total[..., None]).astype(p.dtype)
+    return p
 
 
 def _check_rows(p: np.ndarray, right: np.ndarray, wanted: str) -> None:

@@ -126,8 +126,8 @@ def from_probabilities(
     ----------
     probabilities
         Of every class at m points: (m c) of one predictor, (s m c) of s draws of a predictor or
-        members of an ensemble, ordered chain by chain, or (chain draw m c). Rows are divided by
-        their sum, which must be 1 to within 1e-3.
+        members of an ensemble, ordered chain by chain, or (chain draw m c). Rows must sum to 1 to
+        within 1e-3; the softmax divides them by their sum.
     y
         Integer class indices (m,).
     key, method, x, num_chains, obs_ids, dataset, split, stats, settings, is_posterior
