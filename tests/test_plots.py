@@ -205,7 +205,7 @@ def test_risk_is_the_error_rate_of_the_most_confident(trees):
 
 def test_points_of_equal_confidence_are_answered_together(digits):
     same = draw(digits, np.zeros((500, 10)), 0)
-    same["posterior_predictive/latent"] = 0 * same["posterior_predictive/latent"]
+    same["posterior/latent"] = 0 * same["posterior/latent"]
     (axes,) = visible(plot_risk_coverage({"HMC": same}))
     truth = np.mean(np.asarray(digits.y_test) != 0)
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [[1, truth]])

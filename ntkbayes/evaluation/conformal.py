@@ -210,9 +210,7 @@ def _check_pair(tree_val: xr.DataTree, tree_test: xr.DataTree) -> None:
         )
     # A shifted or reduced dataset is named after its source, as in "digits/rotation-3".
     sources = [attrs["dataset"].split("/")[0] for attrs in (val, test)]
-    outputs = [
-        np.asarray(tree["posterior_predictive/output"]).tolist() for tree in (tree_val, tree_test)
-    ]
+    outputs = [np.asarray(tree["posterior/output"]).tolist() for tree in (tree_val, tree_test)]
     what = {name: [attrs[name] for attrs in (val, test)] for name in ("method", "task")}
     for name, (one, other) in (what | {"dataset": sources, "outputs": outputs}).items():
         if one != other:

@@ -160,13 +160,13 @@ def predictive_mixture(tree: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
 
 def _block_size(tree: xr.DataTree) -> int:
     """How many points at a time have few enough class probabilities."""
-    latent = tree["posterior_predictive/latent"]
+    latent = tree["posterior/latent"]
     return max(BLOCK_SIZE * latent.sizes["obs_id"] // latent.size, 1)
 
 
 def _blocks(tree: xr.DataTree, size: int) -> Iterator[xr.DataTree]:
     """Cut predictions into ranges of points."""
-    num_points = tree["posterior_predictive/latent"].sizes["obs_id"]
+    num_points = tree["posterior/latent"].sizes["obs_id"]
     if size >= num_points:
         yield tree
         return

@@ -23,7 +23,7 @@ from ntkbayes.evaluation.storage import observations, pooled
 
 __all__ = ["plot_convergence"]
 
-_DRAWN = ("posterior_predictive/latent", "log_likelihood/y")
+_DRAWN = ("posterior/latent", "log_likelihood/y")
 
 
 @styled
