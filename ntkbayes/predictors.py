@@ -78,6 +78,11 @@ class Predictor(eqx.Module):
 class GaussianPredictor(Predictor):
     """A predictor whose functions are Gaussian, with exact moments."""
 
+    @property
+    def has_moments(self) -> bool:
+        """Whether `covariance` and `variance` are known in closed form."""
+        return True
+
     @abc.abstractmethod
     def mean(self, x: AnyArray) -> Float[Array, "m c"]:
         """Mean of the latent function, in latent units."""

@@ -216,6 +216,16 @@ def test_a_gaussian_predictor_with_gaussian_noise_keeps_its_closed_form(sine, ke
     assert observations(tree).shape == (200, 1)
 
 
+def test_ensembles_from_finite_initial_networks_have_draws_and_no_closed_form(sine, key):
+    ensemble = nb.ntk_ensemble(
+        nb.dense_network(depth=1, width=8), Gaussian(0.3), sine.x_train[:9], sine.y_train[:9],
+        prior_precision=1.0, initial_functions="networks",
+    )  # fmt: skip
+    tree = predict(ensemble, sine, key=key, num_draws=5)
+    assert "closed_form" not in tree.children
+    assert np.all(pooled(tree).std(axis=0) > 0)
+
+
 def test_several_outputs_keep_their_dimension(key):
     y, latent = np.arange(10.0).reshape(5, 2), jax.random.normal(key, (4, 5, 2))
     tree = from_draws(

@@ -164,6 +164,11 @@ class GaussianEnsemble(GaussianPredictor):
         score = jax.vmap(jax.vmap(self.likelihood.score))(targets, f)
         return jnp.max(jnp.abs(score - self.prior_precision * coefficients), axis=(1, 2))
 
+    @property
+    def has_moments(self) -> bool:
+        """Whether initial functions have an exact law, unlike those of finite networks."""
+        return self.law.initial == "zero" or self.law.factor is not None
+
     def _covariances(self, x: AnyArray) -> tuple[Float[Array, "m m"], Float[Array, "m m"]]:
         """S, and Q₀ at x."""
         x_test = checked_inputs(self.train, x)

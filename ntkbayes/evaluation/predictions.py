@@ -112,7 +112,7 @@ def _num_names(likelihood: Likelihood) -> int:
 
 
 def _closed_form(predictor: Predictor, x: Array) -> ClosedForm | None:
-    if not isinstance(predictor, GaussianPredictor):
+    if not isinstance(predictor, GaussianPredictor) or not predictor.has_moments:
         return None
     if not isinstance(predictor.likelihood, Gaussian):
         return None
