@@ -285,13 +285,12 @@ def test_joint_nll_of_a_linear_gaussian_model_is_the_joint_normal_density(genera
 
 
 def test_bootstrap_error_of_the_joint_nll_is_that_of_resampled_batches(generator):
-    log_likelihood = -generator.exponential(size=(30, 1207))
-    values = metrics.batch_joint_nll(log_likelihood)
-    assert len(values) == 120
-    weights = metrics.bootstrap_weights(1207, num_resamples=4000)
-    found = metrics.joint_nll(log_likelihood, weights).std()
+    log_likelihood = -generator.exponential(size=(30, 79))  # 3 batches; 19 points are left out
+    values = metrics.batch_joint_nll(log_likelihood, batch_size=20)
+    weights = metrics.bootstrap_weights(79, num_resamples=4000)
+    found = metrics.joint_nll(log_likelihood, weights, batch_size=20).std()
     # 4,000 resamples give the deviation to 1/√8000 = 1.1 %.
-    assert found == pytest.approx(values.std() / np.sqrt(120), rel=0.05)
+    assert found == pytest.approx(values.std() / np.sqrt(3), rel=0.05)
 
 
 def test_bootstrap_error_of_the_joint_nll_is_its_spread_over_test_sets(generator):

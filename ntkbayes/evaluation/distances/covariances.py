@@ -51,11 +51,11 @@ class CovarianceComparison(eqx.Module):
 def covariance_comparison(a: JointDraws, b: JointDraws) -> CovarianceComparison:
     """Compare the covariances of two methods over all test points and outputs.
 
-    The norms and the inner product are without bias (up to 1/ESS of a chain, if there are several
-    chains). Their ratios are corrected by the jackknife of 20 blocks of successive draws of each
-    method, which also gives the standard errors; between equal covariances, where only terms of
-    second order are left, these are too large, by √2 for many draws. Time is 20 (s² + t² + 2 s t)
-    beside that of the Gram matrix.
+    The norms and the inner product of independent draws are without bias. The bias of their
+    ratios, and of the variances inside a Markov chain, which is of order 1/ESS, is corrected by
+    the jackknife of 20 blocks of successive draws of each method. It also gives the standard
+    errors; between equal covariances, where only terms of second order are left, these are too
+    large, by √2 for many draws. Time is 20 (s² + t² + 2 s t) beside that of the Gram matrix.
 
     Parameters
     ----------
@@ -65,28 +65,24 @@ def covariance_comparison(a: JointDraws, b: JointDraws) -> CovarianceComparison:
     Raises
     ------
     ValueError
-        If the shapes of the draws differ, there are fewer than 40 draws, fewer than 4 in a chain,
-        or chains with less than two effective draws each, or if the norm of a covariance is not
-        distinguishable from 0.
+        If the shapes of the draws differ, there are fewer than 40 draws or fewer than 4 in a
+        chain, or if the norm of a covariance cannot be told from 0.
     """
     gram = gram_matrix(a, b)
     for name, draws in (("a", a), ("b", b)):
         _check_draws(name, draws)
     chains_a, chains_b = a.chains, [chain + len(a.latent) for chain in b.chains]
-    share_a, share_b = _independent_share(a), _independent_share(b)
-    norm_a = _squared_norm(gram, chains_a, share_a)
-    norm_b = _squared_norm(gram, chains_b, share_b)
+    norm_a, norm_b = _squared_norm(gram, chains_a), _squared_norm(gram, chains_b)
 
     def without_some_of_a(kept: list[np.ndarray]) -> np.ndarray:
-        inner = _inner_product(gram, kept, chains_b, share_a, share_b)
-        return _comparison(_squared_norm(gram, kept, share_a), inner, norm_b)
+        inner = _inner_product(gram, kept, chains_b)
+        return _comparison(_squared_norm(gram, kept), inner, norm_b)
 
     def without_some_of_b(kept: list[np.ndarray]) -> np.ndarray:
-        inner = _inner_product(gram, chains_a, kept, share_a, share_b)
-        return _comparison(norm_a, inner, _squared_norm(gram, kept, share_b))
+        inner = _inner_product(gram, chains_a, kept)
+        return _comparison(norm_a, inner, _squared_norm(gram, kept))
 
-    inner = _inner_product(gram, chains_a, chains_b, share_a, share_b)
-    values = _comparison(norm_a, inner, norm_b)
+    values = _comparison(norm_a, _inner_product(gram, chains_a, chains_b), norm_b)
     bias_a, variance_a = _jackknife(values, chains_a, without_some_of_a)
     bias_b, variance_b = _jackknife(values, chains_b, without_some_of_b)
     values, errors = values - bias_a - bias_b, np.sqrt(variance_a + variance_b)
@@ -100,11 +96,6 @@ def _check_draws(name: str, draws: JointDraws) -> None:
             f"{name} must have at least {MIN_DRAWS} draws, and 4 in each chain, but has "
             f"{num_draws} of {draws.num_chains} chain(s)."
         )
-    if draws.num_effective < 2 * draws.num_chains:
-        raise ValueError(
-            f"{name} must have at least 2 effective draws in each chain, but has "
-            f"{draws.num_effective:.1f} of {draws.num_chains} chain(s)."
-        )
 
 
 def _comparison(norm_a: float, inner: float, norm_b: float) -> np.ndarray:
@@ -116,16 +107,11 @@ def _comparison(norm_a: float, inner: float, norm_b: float) -> np.ndarray:
     return np.array([(norm_a - 2 * inner + norm_b) / norm_b, inner / np.sqrt(norm_a * norm_b)])
 
 
-def _independent_share(draws: JointDraws) -> float:
-    """Effective number of draws over their number; independent draws have 1."""
-    return draws.num_effective / len(draws.latent) if draws.num_chains > 1 else 1.0
-
-
-def _squared_norm(gram: np.ndarray, chains: list[np.ndarray], share: float) -> float:
+def _squared_norm(gram: np.ndarray, chains: list[np.ndarray]) -> float:
     """Estimate ‖Σ‖² = tr Σ²."""
     if len(chains) > 1:
         pairs = itertools.combinations(chains, 2)
-        return float(np.mean([_inner_product(gram, [c], [d], share, share) for c, d in pairs]))
+        return float(np.mean([_inner_product(gram, [c], [d]) for c, d in pairs]))
     centered = _centered(gram, chains[0], chains[0])
     s, squares = len(centered), np.diag(centered)
     trace_of_square = np.sum(centered**2) / (s - 1) ** 2
@@ -135,18 +121,11 @@ def _squared_norm(gram: np.ndarray, chains: list[np.ndarray], share: float) -> f
 
 
 def _inner_product(
-    gram: np.ndarray,
-    chains_a: list[np.ndarray],
-    chains_b: list[np.ndarray],
-    share_a: float,
-    share_b: float,
+    gram: np.ndarray, chains_a: list[np.ndarray], chains_b: list[np.ndarray]
 ) -> float:
-    """Estimate tr(Σ_a Σ_b) of independent sets: the mean over pairs of their chains.
-
-    The squared deviations of s draws, n of them effective, add up to s (1 − 1/n) variances.
-    """
+    """Estimate tr(Σ_a Σ_b) of independent sets: the mean over pairs of their chains."""
     found = [
-        np.sum(_centered(gram, c, d) ** 2) / ((len(c) - 1 / share_a) * (len(d) - 1 / share_b))
+        np.sum(_centered(gram, c, d) ** 2) / ((len(c) - 1) * (len(d) - 1))
         for c, d in itertools.product(chains_a, chains_b)
     ]
     return float(np.mean(found))
