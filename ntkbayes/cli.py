@@ -253,11 +253,9 @@ def _show(comparison: Comparison) -> None:
 
 def _tables(comparison: Comparison, width: int) -> list[Table]:
     """As few tables as the width allows, methods × metrics, the error below its value."""
-    from ntkbayes.evaluation import headline_metrics, wide_table
+    from ntkbayes.evaluation import wide_table
 
-    there = set(comparison.metrics["metric"])
-    headlines = [name for name in headline_metrics(comparison.data.task) if name in there]
-    wide = wide_table(comparison.metrics, metrics=headlines)
+    wide = wide_table(comparison.metrics, metrics=comparison.headlines)
     methods = [str(method) for method in wide.index]
     cells = {
         str(name): [str(text).replace(" ± ", "\n±") for text in wide[name]]

@@ -7,7 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from ntkbayes.datasets import Dataset
-from ntkbayes.evaluation import ChainDiagnostics
+from ntkbayes.evaluation import ChainDiagnostics, headline_metrics
 from ntkbayes.evaluation.catalog import metric_title
 from ntkbayes.experiment.config import ComparisonConfig
 from ntkbayes.experiment.tuning import tuning_remarks
@@ -42,6 +42,12 @@ class Comparison(eqx.Module):
     diagnostics: dict[str, ChainDiagnostics]
     out: Path
     selection: HyperparameterSelection | None = None
+
+    @property
+    def headlines(self) -> list[str]:
+        """The most important metrics of the task, of those that were computed."""
+        there = set(self.metrics["metric"])
+        return [name for name in headline_metrics(self.data.task) if name in there]
 
     @property
     def remarks(self) -> list[str]:

@@ -10,7 +10,6 @@ from ntkbayes._files import atomic_path
 from ntkbayes.datasets import DATASETS, Dataset
 from ntkbayes.evaluation import (
     distance_matrix,
-    headline_metrics,
     paired_differences,
     plot_bands,
     plot_coverage,
@@ -42,10 +41,10 @@ __all__ = ["write_figures_and_report"]
 
 def write_figures_and_report(comparison: Comparison) -> None:
     """Write figures, ``table.md``, ``table.tex`` and ``report.html`` into its directory."""
-    headlines = headline_metrics(comparison.data.task)
-    there = [name for name in headlines if name in set(comparison.metrics["metric"])]
     for suffix in ("md", "tex"):
-        write_table(comparison.metrics, comparison.out / f"table.{suffix}", metrics=there)
+        write_table(
+            comparison.metrics, comparison.out / f"table.{suffix}", metrics=comparison.headlines
+        )
     sound = _sound(comparison)
     distances = distance_matrix(sound) if len(sound) > 1 else None
     figures = _figures(comparison, distances)
@@ -126,7 +125,7 @@ def _figures(comparison: Comparison, distances: pd.DataFrame | None) -> dict[str
             "draws, with ± 2 standard deviations",
             plot_convergence(trees, "nll"),
         )
-    forest = plot_metric_forest(comparison.metrics, metrics=headline_metrics(data.task))
+    forest = plot_metric_forest(comparison.metrics, metrics=comparison.headlines)
     figures["metrics"] = ("The most important metrics", forest)
     if comparison.selection is not None:
         figure = plot_optimization_trace(comparison.selection)

@@ -7,10 +7,10 @@ Dawid (1984), doi:10.2307/2981683: probability integral transforms · Säilynoja
 """
 
 import numpy as np
-import scipy.special
 import scipy.stats
 import xarray as xr
 
+from ntkbayes.evaluation import mixtures
 from ntkbayes.evaluation.comparison import check_comparable
 from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
@@ -107,7 +107,7 @@ def uniform_ecdf_band(
 def _transforms(tree: xr.DataTree, y: np.ndarray) -> np.ndarray:
     """F(y) at every point and output, exactly for the mixture of the draws."""
     means, variance = predictive_mixture(tree)
-    return scipy.special.ndtr((y - means) / np.sqrt(variance)).mean(axis=0).ravel()
+    return mixtures.pit(means, variance, y).ravel()
 
 
 def _difference(transforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
