@@ -114,11 +114,15 @@ def test_a_run_writes_everything_and_shows_every_method(tmp_path):
         "iris", methods=QUICK, num_draws=50
     )
     assert json.loads((out / "environment.json").read_text())["dtype"] == "float64"
-    assert (out / "report.html").read_text().count("data:image/png;base64,") == 6
+    assert (out / "report.html").read_text().count("data:image/png;base64,") == 7
     names = {path.stem for path in (out / "figures").glob("*.png")}
     assert names == {
-        *("reliability", "confidence", "risk_coverage", "distances", "convergence", "metrics")
+        *("reliability", "confidence", "risk_coverage", "convergence", "metrics"),
+        *("distances", "energy_distances"),
     }
+    tests = pd.read_csv(out / "calibration_tests.csv")
+    assert set(tests["method"]) == {METHODS[name].title for name in QUICK}
+    assert not (out / "joint_distances.csv").exists()  # there is no reference
     assert not list(out.rglob("*.tmp"))
     metrics = pd.read_parquet(out / "metrics.parquet")
     assert set(metrics["method"]) == {METHODS[name].title for name in QUICK}

@@ -12,6 +12,7 @@ import scipy.special
 import scipy.stats
 import scoringrules
 import sklearn.metrics
+from metric_tables import value_of
 
 from ntkbayes.datasets import load_dataset
 from ntkbayes.evaluation import (
@@ -83,10 +84,6 @@ def compared(classification, regression):
     return cache(lambda task, reference: compare(trees[task], reference=reference))
 
 
-def value(long, method, metric, column="value"):
-    return long.set_index(["method", "metric"])[column][method, metric]
-
-
 def test_the_long_table_has_every_metric_and_no_distance_of_the_reference(classification, compared):
     long = compared("classification", "HMC")
     assert list(long.columns) == [
@@ -121,7 +118,7 @@ def test_from_best_is_the_paired_difference_to_the_best_method(classification, c
                 ("from_best", "difference"),
                 ("from_best_error", "standard_error"),
             ):
-                expected = abs(value(paired, method, metric, theirs))
+                expected = abs(value_of(paired, method, metric, theirs))
                 assert rows.loc[method, mine] == pytest.approx(expected, abs=1e-12)
     assert long[long["metric"] == "predictive_entropy"]["from_best"].isna().all()
 
@@ -145,22 +142,22 @@ def test_values_are_those_of_scikit_learn(classification, compared):
             "brier": sklearn.metrics.brier_score_loss(y, p, scale_by_half=False),
         }
         for metric, number in expected.items():
-            assert value(long, method, metric) == pytest.approx(number, rel=1e-10)
+            assert value_of(long, method, metric) == pytest.approx(number, rel=1e-10)
 
 
 def test_the_standard_error_of_accuracy_is_the_binomial_one(classification, compared):
     long = compared("classification", None)
     for method, tree in classification.items():
-        share = value(long, method, "accuracy")
+        share = value_of(long, method, "accuracy")
         expected = np.sqrt(share * (1 - share) / len(observations(tree)))
-        found = value(long, method, "accuracy", "standard_error")
+        found = value_of(long, method, "accuracy", "standard_error")
         assert found == pytest.approx(expected, rel=0.1)  # 1,000 resamples: 2 %
 
 
 def test_a_single_predictor_has_no_mutual_information(classification, compared):
     long = compared("classification", None)
-    assert value(long, "Mode", "mutual_information") == pytest.approx(0, abs=1e-12)
-    assert value(long, "HMC", "mutual_information") > 0.01
+    assert value_of(long, "Mode", "mutual_information") == pytest.approx(0, abs=1e-12)
+    assert value_of(long, "HMC", "mutual_information") > 0.01
 
 
 def test_the_floor_is_the_formula_of_the_draws(classification, compared):
@@ -175,10 +172,10 @@ def test_the_floor_is_the_formula_of_the_draws(classification, compared):
             for i in range(p.shape[1])
         ]
     )
-    found = value(long, "NTK ensemble", "total_variation", "monte_carlo_floor")
+    found = value_of(long, "NTK ensemble", "total_variation", "monte_carlo_floor")
     assert found == pytest.approx(expected)
-    assert value(long, "Mode", "total_variation", "monte_carlo_floor") < found
-    assert np.isnan(value(long, "NTK ensemble", "accuracy", "monte_carlo_floor"))
+    assert value_of(long, "Mode", "total_variation", "monte_carlo_floor") < found
+    assert np.isnan(value_of(long, "NTK ensemble", "accuracy", "monte_carlo_floor"))
 
 
 def test_every_metric_has_the_value_of_its_function(classification, compared):
@@ -210,7 +207,7 @@ def test_every_metric_has_the_value_of_its_function(classification, compared):
         "wasserstein_1": distances.probability_wasserstein_1(draws, reference, uniform),
     }
     for metric, number in expected.items():
-        assert value(long, "NTK ensemble", metric) == pytest.approx(float(number)), metric
+        assert value_of(long, "NTK ensemble", metric) == pytest.approx(float(number)), metric
 
 
 def test_class_probabilities_are_summarised_in_blocks_of_points(classification, monkeypatch):
@@ -222,30 +219,32 @@ def test_class_probabilities_are_summarised_in_blocks_of_points(classification, 
 
 def test_regression_prefers_the_closed_form_over_draws(regression, compared):
     long, y = compared("regression", None), observations(regression["GP"])
-    assert value(long, "GP", "rmse") == pytest.approx(np.sqrt(np.mean(y**2)))
+    assert value_of(long, "GP", "rmse") == pytest.approx(np.sqrt(np.mean(y**2)))
     expected = scoringrules.crps_normal(y, 0, np.sqrt(0.8)).mean()
-    assert value(long, "GP", "crps") == pytest.approx(expected)
+    assert value_of(long, "GP", "crps") == pytest.approx(expected)
     expected = np.mean(y**2) / (2 * 0.8) + 0.5 * np.log(2 * np.pi * 0.8)
-    assert value(long, "GP", "nll") == pytest.approx(expected)
+    assert value_of(long, "GP", "nll") == pytest.approx(expected)
     width = 2 * 1.6448536269514722 * np.sqrt(0.8)
-    assert value(long, "GP", "width_90") == pytest.approx(width)
+    assert value_of(long, "GP", "width_90") == pytest.approx(width)
     inside = np.mean(np.abs(y) < width / 2)
-    assert value(long, "GP", "coverage_90") == pytest.approx(inside)
+    assert value_of(long, "GP", "coverage_90") == pytest.approx(inside)
 
 
 def test_regression_without_a_closed_form_is_a_normal_around_every_draw(regression, compared):
     long, tree = compared("regression", None), regression["HMC"]
     y, latent = observations(tree), pooled(tree)
-    assert value(long, "HMC", "rmse") == pytest.approx(np.sqrt(np.mean((latent.mean(0) - y) ** 2)))
+    assert value_of(long, "HMC", "rmse") == pytest.approx(
+        np.sqrt(np.mean((latent.mean(0) - y) ** 2))
+    )
     density = scipy.special.logsumexp(pooled(tree, "log_likelihood/y"), axis=0) - np.log(300)
-    assert value(long, "HMC", "nll") == pytest.approx(-density.mean())
+    assert value_of(long, "HMC", "nll") == pytest.approx(-density.mean())
     scales = np.full(latent.shape, np.sqrt(0.5))
     expected = scoringrules.crps_mixnorm(y, latent, scales, m_axis=0).mean()
-    assert value(long, "HMC", "crps") == pytest.approx(expected)
+    assert value_of(long, "HMC", "crps") == pytest.approx(expected)
     lower, upper = mixtures.central_interval(latent, np.full(y.shape, 0.5), 0.9)
     inside = np.mean((lower <= y) & (y <= upper))
-    assert value(long, "HMC", "coverage_90") == pytest.approx(inside)
-    assert value(long, "HMC", "width_90") == pytest.approx(np.mean(upper - lower))
+    assert value_of(long, "HMC", "coverage_90") == pytest.approx(inside)
+    assert value_of(long, "HMC", "width_90") == pytest.approx(np.mean(upper - lower))
 
 
 def test_the_intervals_of_two_members_cover_what_they_promise():
@@ -256,7 +255,7 @@ def test_the_intervals_of_two_members_cover_what_they_promise():
     tree = from_draws(members, Gaussian(0.5), y, key=jax.random.key(0), method="two members")
     long = compare({"Deep ensemble": tree}, reference=None)
     for level in (0.5, 0.9, 0.95):
-        share = value(long, "Deep ensemble", f"coverage_{100 * level:.0f}")
+        share = value_of(long, "Deep ensemble", f"coverage_{100 * level:.0f}")
         assert abs(share - level) < 5 * np.sqrt(level * (1 - level) / num_points)
 
 
@@ -269,19 +268,19 @@ def test_metrics_of_a_regression_without_gaussian_noise_are_refused(regression):
 
 def test_regression_distances_are_exact_between_closed_forms_only(regression, compared):
     long = compared("regression", "GP")
-    assert value(long, "Laplace", "wasserstein_1") == pytest.approx(0, abs=1e-12)
-    assert value(long, "Laplace", "wasserstein_1", "monte_carlo_floor") == 0
+    assert value_of(long, "Laplace", "wasserstein_1") == pytest.approx(0, abs=1e-12)
+    assert value_of(long, "Laplace", "wasserstein_1", "monte_carlo_floor") == 0
     uniform = metrics.uniform_weights(len(observations(regression["GP"])))
     expected = distances.wasserstein_1(pooled(regression["HMC"]), pooled(regression["GP"]), uniform)
-    assert value(long, "HMC", "wasserstein_1") == pytest.approx(float(expected))
-    assert value(long, "HMC", "wasserstein_1", "monte_carlo_floor") > 0
+    assert value_of(long, "HMC", "wasserstein_1") == pytest.approx(float(expected))
+    assert value_of(long, "HMC", "wasserstein_1", "monte_carlo_floor") > 0
 
 
 def test_a_method_compared_with_a_copy_of_itself_differs_by_exactly_nothing(classification):
     trees = {"HMC": classification["HMC"], "again": classification["HMC"]}
     long = compare(trees, reference="HMC")
-    assert value(long, "again", "agreement") == pytest.approx(1)
-    assert value(long, "again", "total_variation") == 0
+    assert value_of(long, "again", "agreement") == pytest.approx(1)
+    assert value_of(long, "again", "total_variation") == 0
     differences = paired_differences(trees, baseline="HMC", reference=None)
     assert not differences["difference"].any()
     assert not differences["standard_error"].any()
@@ -293,20 +292,29 @@ def test_paired_differences_are_differences_with_the_error_of_the_points_differe
     long = compared("classification", "HMC")
     paired = paired_differences(classification, baseline="Mode", reference="HMC")
     for metric in ("brier", "total_variation"):
-        expected = value(long, "NTK ensemble", metric) - value(long, "Mode", metric)
-        assert value(paired, "NTK ensemble", metric, "difference") == pytest.approx(expected)
+        expected = value_of(long, "NTK ensemble", metric) - value_of(long, "Mode", metric)
+        assert value_of(paired, "NTK ensemble", metric, "difference") == pytest.approx(expected)
     scores = []
     for name in ("NTK ensemble", "Mode"):
         tree = classification[name]
         p, y = probabilities(tree).mean(axis=0), observations(tree)
         scores.append(((p - np.eye(3)[y]) ** 2).sum(axis=1))
     expected = (scores[0] - scores[1]).std() / np.sqrt(len(scores[0]))
-    found = value(paired, "NTK ensemble", "brier", "standard_error")
+    found = value_of(paired, "NTK ensemble", "brier", "standard_error")
     assert found == pytest.approx(expected, rel=0.1)  # 1,000 resamples: 2 %
     assert ("HMC", "total_variation") not in set(
         zip(paired["method"], paired["metric"], strict=True)
     )
     assert "Mode" not in set(paired["method"])
+
+
+def test_several_baselines_are_subtracted_in_turn(classification):
+    both = paired_differences(classification, baseline=["HMC", "Mode"], reference="HMC")
+    alone = [
+        paired_differences(classification, baseline=name, reference="HMC")
+        for name in ("HMC", "Mode")
+    ]
+    pd.testing.assert_frame_equal(both, pd.concat(alone, ignore_index=True))
 
 
 def test_the_distance_matrix_is_symmetric_and_agrees_with_the_table(classification, regression):
@@ -317,7 +325,7 @@ def test_the_distance_matrix_is_symmetric_and_agrees_with_the_table(classificati
         assert not np.diag(matrix).any()
         for method in trees:
             if method != "HMC":
-                expected = value(long, method, metric)
+                expected = value_of(long, method, metric)
                 assert matrix.loc[method, "HMC"] == pytest.approx(expected)
     agreement = distance_matrix(classification, measure="agreement")
     np.testing.assert_array_equal(np.diag(agreement), 1)

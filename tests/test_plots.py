@@ -1,11 +1,9 @@
 """Figures: what they show, not only that they are drawn."""
 
 import sys
-from itertools import pairwise, product
+from itertools import product
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -13,17 +11,15 @@ import pytest
 import scipy.special
 import scipy.stats
 from arviz_stats.ecdf_utils import ecdf_pit
-from sklearn.isotonic import IsotonicRegression
+from plotted import NAMES, draw, texts, visible
 
 from ntkbayes.datasets import load_dataset
 from ntkbayes.evaluation import (
     METHOD_COLORS,
     compare,
     distance_matrix,
-    from_draws,
     grid_points,
     headline_metrics,
-    metrics,
     observations,
     plot_bands,
     plot_coverage,
@@ -36,21 +32,15 @@ from ntkbayes.evaluation import (
 )
 from ntkbayes.evaluation.plots import (
     pit,
-    plot_confidence_histogram,
     plot_convergence,
     plot_ood_scores,
     plot_pit_ecdf,
     plot_risk_coverage,
     plot_severity,
-    reliability,
 )
 from ntkbayes.evaluation.plots.pit import uniform_ecdf_band
-from ntkbayes.evaluation.plots.reliability import isotonic_fit
 from ntkbayes.evaluation.plots.style import method_looks
 from ntkbayes.evaluation.predictive import predictive_mixture
-from ntkbayes.likelihoods import Categorical, Gaussian
-
-NAMES = ("NTK ensemble", "HMC", "my own")
 
 
 @pytest.fixture(scope="module")
@@ -76,29 +66,6 @@ def regression_trees(diabetes):
     return {name: draw(diabetes, center, seed) for seed, name in enumerate(NAMES)}
 
 
-def draw(data, center, seed):
-    key_draws, key_y = jax.random.split(jax.random.key(seed))
-    latent = jnp.asarray(center)[None] + 0.3 * jax.random.normal(key_draws, (20, *center.shape))
-    likelihood = Categorical(10) if data.task == "classification" else Gaussian(0.5)
-    return from_draws(
-        latent,
-        likelihood,
-        data.y_test,
-        key=key_y,
-        method="unnamed",
-        dataset=data.name,
-        output_names=data.class_names or [data.target_name],
-    )
-
-
-def texts(axes):
-    return [text.get_text() for text in axes.texts]
-
-
-def visible(figure):
-    return [axes for axes in figure.axes if axes.get_visible()]
-
-
 def colors_of(artists):
     return {mpl.colors.to_hex(artist.get_facecolor()).upper() for artist in artists}
 
@@ -112,104 +79,6 @@ def test_official_methods_have_seven_different_colors_and_others_get_one_too(tre
     assert bars["HMC"] == METHOD_COLORS["HMC"]
     assert bars["NTK ensemble"] == METHOD_COLORS["NTK ensemble"]
     assert bars["my own"] not in METHOD_COLORS.values()
-
-
-def test_reliability_shows_each_methods_bins_counts_and_ece(trees):
-    figure = plot_reliability(trees)
-    assert len(visible(figure)) == 2 * len(trees)
-    for (name, tree), panel, below in zip(
-        trees.items(), figure.axes[::2], figure.axes[1::2], strict=True
-    ):
-        p, y = probabilities(tree).mean(axis=0), observations(tree)
-        ece = metrics.ece(p, y, metrics.uniform_weights(len(y)))
-        assert panel.get_title() == name
-        assert texts(panel) == [f"ECE {ece:.3f}"]
-        heights = np.array([bar.get_height() for bar in below.patches])
-        points = np.array(
-            [line.get_xydata()[0] for line in panel.lines if line.get_marker() == "o"]
-        )
-        assert heights.sum() == len(y)
-        assert len(points) == np.count_nonzero(heights)
-        counts = heights[heights > 0]
-        assert np.sum(counts * points[:, 0]) / len(y) == pytest.approx(p.max(axis=1).mean())
-        assert np.sum(counts * np.abs(points[:, 1] - points[:, 0])) / len(y) == pytest.approx(ece)
-
-
-def test_the_isotonic_fit_of_reliability_is_scikit_learns():
-    generator = np.random.default_rng(0)
-    confidence = np.round(generator.uniform(0.3, 1, 200), 2)  # with ties
-    correct = generator.random(200) < confidence**2
-    levels, fit, _ = isotonic_fit(confidence, correct)
-    expected = IsotonicRegression().fit(confidence, correct).predict(levels)
-    np.testing.assert_allclose(fit, expected, atol=1e-12)
-
-
-def test_the_consistency_band_of_equal_confidences_is_that_of_a_binomial(monkeypatch):
-    m, c, resamples = 400, 0.7, 5000
-    monkeypatch.setattr(reliability, "NUM_RESAMPLES", resamples)
-    _, _, band = isotonic_fit(np.full(m, c), np.arange(m) < 200)
-    ends = scipy.stats.binom.ppf([0.05, 0.95], m, c) / m
-    # The error of a 5 % quantile, from the normal density there; counts are whole.
-    error = np.sqrt(0.05 * 0.95 / resamples) / 0.103 * np.sqrt(c * (1 - c) / m)
-    np.testing.assert_allclose(band[:, 0], ends, atol=5 * error + 1 / m)
-
-
-def test_calibrated_answers_stay_inside_the_consistency_band_and_others_leave_it():
-    generator = np.random.default_rng(1)
-    confidence = generator.uniform(0.5, 1, 1000)
-    inside = {}
-    for name, truth in {"calibrated": confidence, "too sure": confidence - 0.2}.items():
-        _, fit, (low, high) = isotonic_fit(confidence, generator.random(1000) < truth)
-        inside[name] = np.mean((low <= fit) & (fit <= high))
-    assert inside["calibrated"] > 0.7  # 90 % on average, with neighbours all alike
-    assert inside["too sure"] < 0.2
-
-
-def test_reliability_shows_the_isotonic_fit_and_its_band(trees):
-    panel = plot_reliability(trees).axes[0]
-    p, y = probabilities(trees["NTK ensemble"]).mean(axis=0), observations(trees["NTK ensemble"])
-    levels, fit, (low, high) = isotonic_fit(p.max(axis=1), p.argmax(axis=1) == y)
-    (line,) = [line for line in panel.lines if line.get_label() == "isotonic fit"]
-    np.testing.assert_allclose(line.get_xydata(), np.column_stack([levels, fit]))
-    vertices = panel.collections[0].get_paths()[0].vertices
-    assert (vertices[:, 1].min(), vertices[:, 1].max()) == pytest.approx((low.min(), high.max()))
-
-
-def test_the_confidence_histogram_counts_right_and_wrong_answers_apart(trees):
-    panels = visible(plot_confidence_histogram(trees))
-    for axes, (name, tree) in zip(panels, trees.items(), strict=True):
-        p, y = probabilities(tree).mean(axis=0), observations(tree)
-        right = p.argmax(axis=1) == y
-        assert axes.get_title() == name
-        assert texts(axes) == [f"{right.sum()} right, {(~right).sum()} wrong"]
-        for stairs, which in zip(axes.patches, (right, ~right), strict=True):
-            shares, edges, _ = stairs.get_data()
-            expected = [
-                np.mean((low < p.max(axis=1)[which]) & (p.max(axis=1)[which] <= high))
-                for low, high in pairwise(edges)
-            ]
-            np.testing.assert_allclose(shares, expected)
-
-
-def test_risk_is_the_error_rate_of_the_most_confident(trees):
-    panels = visible(plot_risk_coverage(trees))
-    for axes, tree in zip(panels, trees.values(), strict=True):
-        p, y = probabilities(tree).mean(axis=0), observations(tree)
-        confidence, wrong = p.max(axis=1), p.argmax(axis=1) != y
-        coverage, risk = axes.lines[-2].get_xydata().T
-        for k in (0, len(coverage) // 3, len(coverage) - 1):
-            answered = confidence >= np.unique(confidence)[::-1][k]
-            assert coverage[k] == pytest.approx(answered.mean())
-            assert risk[k] == pytest.approx(wrong[answered].mean())
-        assert coverage[-1] == 1
-
-
-def test_points_of_equal_confidence_are_answered_together(digits):
-    same = draw(digits, np.zeros((500, 10)), 0)
-    same["posterior/latent"] = 0 * same["posterior/latent"]
-    (axes,) = visible(plot_risk_coverage({"HMC": same}))
-    truth = np.mean(np.asarray(digits.y_test) != 0)
-    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[1, truth]])
 
 
 def test_predictive_distributions_show_images_bars_and_the_true_class(trees, digits):

@@ -4,7 +4,8 @@
   of another tool's results; `save_predictions` and `load_predictions` keep it on disk;
   `probabilities`, `observations` and `pooled` give arrays.
 - comparison: `compare` (every metric with its standard error), `paired_differences`,
-  `distance_matrix`; `METRICS` says what each is.
+  `distance_matrix`, `compare_joint` (whole latent functions), `calibration_table` (tests);
+  `METRICS` says what each metric is.
 - tables: `wide_table`, `markdown_table`, `latex_table`, and `write_table` for files.
 - leave_one_out: `leave_one_out`, the predictive density of training points left out of a posterior.
 - chains: `chain_diagnostics`, R-hat, ESS and MCSE of the predictions, and what the sampler says.
@@ -17,13 +18,15 @@
 """
 
 from ntkbayes.evaluation import distances, metrics, mixtures
+from ntkbayes.evaluation.calibration_table import calibration_table
 from ntkbayes.evaluation.catalog import METRICS, MetricInfo, headline_metrics
-from ntkbayes.evaluation.comparison import compare, distance_matrix, paired_differences
+from ntkbayes.evaluation.comparison import compare, paired_differences
 from ntkbayes.evaluation.conformal import conformal_intervals, conformal_sets
 from ntkbayes.evaluation.conformal_table import conformal_table
 from ntkbayes.evaluation.diagnostics import ChainDiagnostics, chain_diagnostics
 from ntkbayes.evaluation.external import from_draws, from_probabilities
 from ntkbayes.evaluation.leave_one_out import LeaveOneOut, leave_one_out
+from ntkbayes.evaluation.method_distances import compare_joint, distance_matrix
 from ntkbayes.evaluation.plots import (
     METHOD_COLORS,
     grid_points,
@@ -59,8 +62,10 @@ __all__ = [
     "ChainDiagnostics",
     "LeaveOneOut",
     "MetricInfo",
+    "calibration_table",
     "chain_diagnostics",
     "compare",
+    "compare_joint",
     "conformal_intervals",
     "conformal_sets",
     "conformal_table",

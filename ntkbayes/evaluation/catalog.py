@@ -113,6 +113,14 @@ _REGRESSION_DISTANCES = {
     "wasserstein_2": MetricInfo("Wasserstein-2", "to the reference, marginals, target units"),
 }
 
+_JOINT = {
+    "energy_distance": MetricInfo("energy distance", "of joint distributions, logits or targets"),
+    "squared_mmd": MetricInfo("MMD²", "the same with a Gaussian kernel, 0 to 2"),
+    "covariance_distance": MetricInfo("covariance distance²", "‖Σ − Σ_ref‖² / ‖Σ_ref‖²"),
+    "covariance_alignment": MetricInfo("covariance alignment", "cosine of Σ and Σ_ref", "higher"),
+    "variance_near": MetricInfo("variance near data", "over the reference's", None, nominal=1.0),
+    "variance_far": MetricInfo("variance far from data", "over the reference's", None, nominal=1.0),
+}
 _DETECTION = {
     "auroc": MetricInfo("AUROC", "chance that an unseen input scores above a test point", "higher"),
     "aupr": MetricInfo("AUPR", "average precision, unseen inputs positive", "higher"),
@@ -122,6 +130,7 @@ _DETECTION = {
 METRICS = {
     "classification": _EXACT | _CALIBRATION | _UNCERTAINTY | _CLASS_DISTANCES,
     "regression": _REGRESSION | _REGRESSION_DISTANCES,
+    "joint": _JOINT,
     "detection": _DETECTION,
 }
 """Task → name → `MetricInfo`, in the order of the tables; distances from the reference last."""

@@ -4,7 +4,7 @@ Which metrics there are follows from the task. Standard errors are over *test po
 the same resamples for every method); the Monte-Carlo floor of a distance is over *draws*.
 """
 
-from itertools import combinations
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,12 +14,17 @@ import xarray as xr
 from ntkbayes._checks import check_choice
 from ntkbayes.evaluation import metrics
 from ntkbayes.evaluation.catalog import metric_info
-from ntkbayes.evaluation.diagnostics import check_reference
+from ntkbayes.evaluation.diagnostics import check_reliable
 from ntkbayes.evaluation.measures import distance_floor, distance_measures, measures
 from ntkbayes.evaluation.predictive import Predictive
 from ntkbayes.evaluation.storage import observations
 
-__all__ = ["check_comparable", "compare", "distance_matrix", "paired_differences"]
+__all__ = [
+    "check_comparable",
+    "check_reference",
+    "compare",
+    "paired_differences",
+]
 
 
 def compare(
@@ -55,7 +60,7 @@ def compare(
         or if `reference` is not among the methods, or not reliable.
     """
     check_comparable(trees)
-    _check_reference(trees, reference, require_reliable)
+    check_reference(trees, reference, require_reliable)
     found = {method: Predictive(tree) for method, tree in trees.items()}
     resampled = _resample(found, reference)
     first = next(iter(trees.values()))
@@ -100,11 +105,11 @@ def _from_best(
 def paired_differences(
     trees: dict[str, xr.DataTree],
     *,
-    baseline: str,
+    baseline: str | Sequence[str],
     reference: str | None,
     require_reliable: bool = True,
 ) -> pd.DataFrame:
-    """Compare every method with one baseline: metric of the method minus metric of the baseline.
+    """Compare every method with a baseline: metric of the method minus metric of the baseline.
 
     The same test points are resampled for both, so the standard error is that of the difference
     and much smaller than those of the two metrics combined.
@@ -114,7 +119,7 @@ def paired_differences(
     trees, reference, require_reliable
         As in `compare`.
     baseline
-        Method that is subtracted.
+        Method that is subtracted; of several, each in turn.
 
     Returns
     -------
@@ -130,54 +135,25 @@ def paired_differences(
         As in `compare`, and if `baseline` is not among the methods.
     """
     check_comparable(trees)
-    _check_reference(trees, reference, require_reliable)
-    check_choice("baseline", baseline, trees)
+    check_reference(trees, reference, require_reliable)
+    baselines = [baseline] if isinstance(baseline, str) else baseline
+    for name in baselines:
+        check_choice("baseline", name, trees)
     found = {method: Predictive(tree) for method, tree in trees.items()}
     resampled = _resample(found, reference)
     rows = [
         {
             "method": method,
-            "baseline": baseline,
+            "baseline": subtracted,
             "metric": metric,
-            **_significance(difference),
+            **_significance(values - resampled[subtracted, metric]),
         }
+        for subtracted in baselines
         for (method, metric), values in resampled.items()
-        if method != baseline and (baseline, metric) in resampled
-        for difference in [values - resampled[baseline, metric]]
+        if method != subtracted and (subtracted, metric) in resampled
     ]
     columns = ["method", "baseline", "metric", "difference", "standard_error", "p_value"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def distance_matrix(trees: dict[str, xr.DataTree], *, measure: str | None = None) -> pd.DataFrame:
-    """Return the distance between every two methods, mean over test points.
-
-    Parameters
-    ----------
-    trees
-        Predictions of each method at the same points.
-    measure
-        Name of a distance in `METRICS`. Default: ``"total_variation"`` of the predictive
-        probabilities in classification; in regression ``"wasserstein_1"``, of the latent
-        function's marginals (noise excluded), in target units.
-
-    Raises
-    ------
-    ValueError
-        As in `compare`, and if the task has no such distance.
-    """
-    check_comparable(trees)
-    names = list(trees)
-    found = {method: Predictive(tree) for method, tree in trees.items()}
-    first, weights = found[names[0]], _weights(found)[0]
-    measure = measure or ("total_variation" if first.is_classification else "wasserstein_1")
-    check_choice("measure", measure, distance_measures(first, first))
-    itself = 1.0 if metric_info(measure).better == "higher" else 0.0
-    matrix = np.full((len(names), len(names)), itself)
-    for (i, a), (j, b) in combinations(enumerate(names), 2):
-        distance = distance_measures(found[a], found[b])[measure]
-        matrix[i, j] = matrix[j, i] = distance(weights)
-    return pd.DataFrame(matrix, index=names, columns=names)
 
 
 def _significance(difference: np.ndarray) -> dict[str, float]:
@@ -206,13 +182,14 @@ def check_comparable(trees: dict[str, xr.DataTree]) -> None:
             )
 
 
-def _check_reference(
+def check_reference(
     trees: dict[str, xr.DataTree], reference: str | None, require_reliable: bool
 ) -> None:
+    """Raise `ValueError` unless there is this reference, and it is reliable if it must be."""
     if reference is not None:
         check_choice("reference", reference, trees)
         if require_reliable:
-            check_reference(reference, trees[reference])
+            check_reliable(reference, trees[reference])
 
 
 def _resample(

@@ -18,21 +18,19 @@ R-hat (section 4.1), bulk ESS (section 4.2) and the two thresholds. Betancourt (
 """
 
 from collections.abc import Hashable, Mapping
-from typing import Literal
 
 import arviz as az
 import equinox as eqx
 import numpy as np
 import xarray as xr
 
+from ntkbayes.evaluation.effective_size import varying_chains
 from ntkbayes.evaluation.storage import pooled, probabilities
 
 __all__ = [
     "ChainDiagnostics",
     "chain_diagnostics",
-    "check_reference",
-    "effective_draws",
-    "effective_sample_size",
+    "check_reliable",
     "from_markov_chains",
 ]
 
@@ -174,7 +172,7 @@ def chain_diagnostics(tree: xr.DataTree) -> ChainDiagnostics:
     num_chains = int(tree.attrs["num_chains"])
     draws = probabilities(tree) if tree.attrs["task"] == "classification" else pooled(tree)
     # A prediction that no draw changes says nothing; one that changes and gives NaN is stuck.
-    chains = _varying_chains(draws, num_chains)
+    chains = varying_chains(draws, num_chains)
     with np.errstate(divide="ignore", invalid="ignore"):
         rhat = np.nan_to_num(az.rhat(chains, chain_axis=0, draw_axis=1), nan=np.inf)
         ess = np.nan_to_num(az.ess(chains, chain_axis=0, draw_axis=1), nan=0.0)
@@ -205,7 +203,7 @@ def _bfmi(energy: np.ndarray) -> tuple[float, ...]:
         return tuple(float(b) for b in az.bfmi(energy, chain_axis=0, draw_axis=1))
 
 
-def check_reference(name: str, tree: xr.DataTree) -> None:
+def check_reliable(name: str, tree: xr.DataTree) -> None:
     """Raise `ValueError` with the verdict if a tree is from Markov chains that are not reliable."""
     if not from_markov_chains(tree):
         return
@@ -215,42 +213,3 @@ def check_reference(name: str, tree: xr.DataTree) -> None:
             f"{name}: {found.verdict} To measure distances from it all the same, pass "
             "require_reliable=False."
         )
-
-
-def effective_sample_size(
-    tree: xr.DataTree, draws: np.ndarray, *, kind: Literal["bulk", "mean"]
-) -> np.ndarray:
-    """Return `effective_draws` of quantities (s …) computed from the draws of a tree."""
-    return effective_draws(draws, num_chains=int(tree.attrs["num_chains"]), kind=kind)
-
-
-def effective_draws(
-    draws: np.ndarray, *, num_chains: int, kind: Literal["bulk", "mean"]
-) -> np.ndarray:
-    """Effective sample size of pooled draws (s …), at least 1; s for a single chain.
-
-    Parameters
-    ----------
-    draws
-        Quantities with chains pooled in order.
-    num_chains
-        How many chains they are from.
-    kind
-        "mean" for averages, "bulk" for the distribution (rank-normalised).
-    """
-    sizes = np.full(draws.shape[1:], float(len(draws)))
-    if num_chains > 1:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            chains = _varying_chains(draws, num_chains)
-            ess = az.ess(chains, method=kind, chain_axis=0, draw_axis=1)
-        sizes[_varies(draws)] = np.maximum(np.nan_to_num(ess, nan=1.0), 1.0)
-    return sizes
-
-
-def _varying_chains(draws: np.ndarray, num_chains: int) -> np.ndarray:
-    """Separate the chains again (chain draw k), for the k quantities that vary at all."""
-    return draws[:, _varies(draws)].reshape(num_chains, len(draws) // num_chains, -1)
-
-
-def _varies(draws: np.ndarray) -> np.ndarray:
-    return np.ptp(draws, axis=0) > 0

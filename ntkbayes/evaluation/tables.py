@@ -162,7 +162,7 @@ def _parts(long: pd.DataFrame, metrics: Sequence[str] | None) -> list[tuple[str,
 
 
 def _with_error(value: float, error: float, digits: int) -> str:
-    text = f"{value:.{digits}f}"
+    text = f"{round(value, digits) + 0.0:.{digits}f}"  # no "-0.000"
     return text if np.isnan(error) else f"{text} ± {error:.{digits}f}"
 
 

@@ -32,7 +32,9 @@ from ntkbayes.evaluation.plots import (
 from ntkbayes.evaluation.report import verdict, verdict_baselines
 from ntkbayes.experiment.comparison import Comparison
 from ntkbayes.experiment.description import facts, methods_table, reproduce, versions
+from ntkbayes.experiment.directory import write_text
 from ntkbayes.experiment.grid import grid_axes, is_plane
+from ntkbayes.experiment.report_tables import report_tables
 from ntkbayes.hyperparameters import plot_optimization_trace
 from ntkbayes.methods import METHODS, REFERENCE
 
@@ -47,7 +49,13 @@ def write_figures_and_report(comparison: Comparison) -> None:
         )
     sound = _sound(comparison)
     distances = distance_matrix(sound) if len(sound) > 1 else None
+    reference = METHODS[REFERENCE].title if METHODS[REFERENCE].title in sound else None
+    tables = report_tables(comparison, sound, reference)
+    for name, further in tables.items():
+        write_text(comparison.out / f"{name}.csv", further.long.to_csv(index=False))
     figures = _figures(comparison, distances)
+    if len(sound) > 1:
+        figures["energy_distances"] = _energy_heatmap(sound, comparison.data)
     for name, (_, figure) in figures.items():
         with atomic_path(comparison.out / "figures" / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png")
@@ -58,6 +66,7 @@ def write_figures_and_report(comparison: Comparison) -> None:
         verdict=_verdict(comparison, distances),
         facts=facts(comparison),
         methods=methods_table(comparison),
+        tables={each.heading: (each.texts, each.note) for each in tables.values()},
         figures=dict(figures.values()),
         notes=comparison.remarks,
         settings=comparison.config.settings() | _selected(comparison),
@@ -81,21 +90,18 @@ def _verdict(comparison: Comparison, distances: pd.DataFrame | None) -> list[str
     if reference not in comparison.predictions:
         reference = None
     measured = bool(comparison.metrics["monte_carlo_floor"].notna().to_numpy().any())
-    differences = [
-        paired_differences(
-            comparison.predictions,
-            baseline=baseline,
-            reference=reference if measured else None,
-            require_reliable=False,
-        )
-        for baseline in verdict_baselines(comparison.metrics)
-    ]
+    differences = paired_differences(
+        comparison.predictions,
+        baseline=verdict_baselines(comparison.metrics),
+        reference=reference if measured else None,
+        require_reliable=False,
+    )
     return verdict(
         comparison.metrics,
         num_points=len(comparison.data.x_test),
         reference=reference,
         diagnostics=comparison.diagnostics,
-        differences=pd.concat(differences),
+        differences=differences,
         distances=distances,
     )
 
@@ -131,6 +137,16 @@ def _figures(comparison: Comparison, distances: pd.DataFrame | None) -> dict[str
         figure = plot_optimization_trace(comparison.selection)
         figures["hyperparameters"] = ("How the hyperparameters were chosen", figure)
     return figures
+
+
+def _energy_heatmap(sound: dict[str, xr.DataTree], data: Dataset) -> tuple[str, Any]:
+    unit = "logits" if data.task == "classification" else "standardised target units"
+    matrix = distance_matrix(sound, measure="energy_distance")
+    return (
+        "Energy distances between the methods, as distributions of the latent function at all test "
+        "points together",
+        plot_distance_heatmap(matrix, label=f"energy distance ({unit})"),
+    )
 
 
 def _classification_figures(

@@ -27,9 +27,10 @@ from ntkbayes.evaluation.distances.classes import (
 from ntkbayes.evaluation.distances.covariances import (
     CovarianceComparison,
     covariance_comparison,
+    enough_for_covariance,
 )
 from ntkbayes.evaluation.distances.draws import Estimate, JointDraws, joint_draws
-from ntkbayes.evaluation.distances.joint import energy_distance, squared_mmd
+from ntkbayes.evaluation.distances.joint import energy_distance, median_distance, squared_mmd
 from ntkbayes.evaluation.distances.marginals import (
     normal_wasserstein_1,
     normal_wasserstein_2,
@@ -57,11 +58,13 @@ __all__ = [
     "agreement",
     "covariance_comparison",
     "energy_distance",
+    "enough_for_covariance",
     "far_from_training",
     "jensen_shannon",
     "jensen_shannon_floor",
     "joint_draws",
     "mean_probability_error",
+    "median_distance",
     "normal_wasserstein_1",
     "normal_wasserstein_2",
     "probability_quantile_error",

@@ -5,7 +5,7 @@ import scipy.special
 import xarray as xr
 
 from ntkbayes._types import Float, typed
-from ntkbayes.evaluation.diagnostics import effective_sample_size
+from ntkbayes.evaluation.effective_size import effective_sample_size
 from ntkbayes.evaluation.storage import probabilities
 
 __all__ = [

@@ -21,10 +21,7 @@ import numpy as np
 from ntkbayes._types import typed
 from ntkbayes.evaluation.distances.draws import Estimate, JointDraws, gram_matrix
 
-__all__ = [
-    "CovarianceComparison",
-    "covariance_comparison",
-]
+__all__ = ["CovarianceComparison", "covariance_comparison", "enough_for_covariance"]
 
 NUM_BLOCKS = 20
 MIN_DRAWS = 2 * NUM_BLOCKS
@@ -55,7 +52,8 @@ def covariance_comparison(a: JointDraws, b: JointDraws) -> CovarianceComparison:
     ratios, and of the variances inside a Markov chain, which is of order 1/ESS, is corrected by
     the jackknife of 20 blocks of successive draws of each method. It also gives the standard
     errors; between equal covariances, where only terms of second order are left, these are too
-    large, by √2 for many draws. Time is 20 (s² + t² + 2 s t) beside that of the Gram matrix.
+    large, by √2 for many draws. Where the norm of a covariance cannot be told from 0 with these
+    draws, everything is NaN. Time is 20 (s² + t² + 2 s t) beside that of the Gram matrix.
 
     Parameters
     ----------
@@ -65,12 +63,16 @@ def covariance_comparison(a: JointDraws, b: JointDraws) -> CovarianceComparison:
     Raises
     ------
     ValueError
-        If the shapes of the draws differ, there are fewer than 40 draws or fewer than 4 in a
-        chain, or if the norm of a covariance cannot be told from 0.
+        If the shapes of the draws differ, or there are fewer than 40 draws or fewer than 4 in a
+        chain.
     """
     gram = gram_matrix(a, b)
     for name, draws in (("a", a), ("b", b)):
-        _check_draws(name, draws)
+        if not enough_for_covariance(draws):
+            raise ValueError(
+                f"{name} must have at least {MIN_DRAWS} draws, and 4 in each chain, but has "
+                f"{len(draws.latent)} of {draws.num_chains} chain(s)."
+            )
     chains_a, chains_b = a.chains, [chain + len(a.latent) for chain in b.chains]
     norm_a, norm_b = _squared_norm(gram, chains_a), _squared_norm(gram, chains_b)
 
@@ -89,21 +91,15 @@ def covariance_comparison(a: JointDraws, b: JointDraws) -> CovarianceComparison:
     return CovarianceComparison(*map(Estimate, values.tolist(), errors.tolist()))
 
 
-def _check_draws(name: str, draws: JointDraws) -> None:
-    num_draws = len(draws.latent)
-    if num_draws < max(MIN_DRAWS, 4 * draws.num_chains):
-        raise ValueError(
-            f"{name} must have at least {MIN_DRAWS} draws, and 4 in each chain, but has "
-            f"{num_draws} of {draws.num_chains} chain(s)."
-        )
+def enough_for_covariance(draws: JointDraws) -> bool:
+    """Whether `covariance_comparison` takes these draws."""
+    return len(draws.latent) >= max(MIN_DRAWS, 4 * draws.num_chains)
 
 
 def _comparison(norm_a: float, inner: float, norm_b: float) -> np.ndarray:
     """Squared distance relative to b, and alignment, from ‖Σ_a‖², tr(Σ_a Σ_b) and ‖Σ_b‖²."""
     if not min(norm_a, norm_b) > 0:
-        raise ValueError(
-            "the norm of a covariance cannot be told from 0 with these draws: draw more."
-        )
+        return np.array([np.nan, np.nan])
     return np.array([(norm_a - 2 * inner + norm_b) / norm_b, inner / np.sqrt(norm_a * norm_b)])
 
 

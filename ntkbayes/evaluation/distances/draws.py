@@ -11,7 +11,7 @@ import xarray as xr
 
 from ntkbayes._checks import check_at_least, check_finite
 from ntkbayes._types import Float
-from ntkbayes.evaluation.diagnostics import effective_draws
+from ntkbayes.evaluation.effective_size import effective_draws
 from ntkbayes.evaluation.storage import pooled
 
 __all__ = ["Estimate", "JointDraws", "gram_matrix", "joint_draws"]
@@ -117,27 +117,29 @@ def joint_draws(tree: xr.DataTree, *, max_draws: int = MAX_DRAWS) -> JointDraws:
     )
 
 
-def gram_matrix(a: JointDraws, b: JointDraws) -> np.ndarray:
-    """Inner products over m c, (s+t s+t), of all draws of both, centred by their common mean.
+def gram_matrix(a: JointDraws, *others: JointDraws) -> np.ndarray:
+    """Inner products over m c, (s+t s+t), of all draws together, centred by their common mean.
 
     Summed in double precision over blocks of points of 32 MB; time (s + t)² m c.
 
     Raises
     ------
     ValueError
-        If the two are not at equally many points and outputs.
+        If the sets are not at equally many points and outputs.
     """
-    if a.latent.shape[1:] != b.latent.shape[1:]:
-        raise ValueError(
-            "a and b must be at the same points and outputs, but have shapes "
-            f"{a.latent.shape} and {b.latent.shape}."
-        )
-    num_draws = len(a.latent) + len(b.latent)
+    sets = (a, *others)
+    for b in others:
+        if a.latent.shape[1:] != b.latent.shape[1:]:
+            raise ValueError(
+                "a and b must be at the same points and outputs, but have shapes "
+                f"{a.latent.shape} and {b.latent.shape}."
+            )
+    num_draws = sum(len(draws.latent) for draws in sets)
     _, num_points, num_outputs = a.latent.shape
     step = max(BLOCK // (num_draws * num_outputs), 1)
     gram = np.zeros((num_draws, num_draws))
     for start in range(0, num_points, step):
-        block = [draws.latent[:, start : start + step] for draws in (a, b)]
+        block = [draws.latent[:, start : start + step] for draws in sets]
         z = np.concatenate(block).astype(float).reshape(num_draws, -1)
         z -= z.mean(axis=0)
         gram += z @ z.T

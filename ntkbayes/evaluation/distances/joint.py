@@ -30,7 +30,7 @@ from ntkbayes._checks import check_positive
 from ntkbayes._types import typed
 from ntkbayes.evaluation.distances.draws import Estimate, JointDraws, gram_matrix
 
-__all__ = ["energy_distance", "squared_mmd"]
+__all__ = ["energy_distance", "median_distance", "squared_mmd"]
 
 
 @typed
@@ -64,9 +64,9 @@ def squared_mmd(a: JointDraws, b: JointDraws, *, bandwidth: float | int | None =
     a, b
         Draws from `joint_draws`, at the same points.
     bandwidth
-        Length h in target units or logits. Default: the median of the distances between all
-        draws of both; values are then comparable between methods only roughly, since every pair
-        of methods has its own h.
+        Length h in target units or logits. Default: the `median_distance` of all draws of both;
+        values are then comparable between methods only roughly, since every pair of methods has
+        its own h.
 
     Raises
     ------
@@ -75,16 +75,39 @@ def squared_mmd(a: JointDraws, b: JointDraws, *, bandwidth: float | int | None =
     """
     squared = _squared_distances(a, b)
     if bandwidth is None:
-        pairs = np.triu_indices(len(squared), k=1)
-        bandwidth = float(np.median(np.sqrt(squared[pairs])))
-        if bandwidth == 0:
-            raise ValueError("more than half of all draws are equal: pass a bandwidth.")
+        bandwidth = _median(squared)
     check_positive("bandwidth", bandwidth)
     return _two_samples(np.exp(-squared / (2 * bandwidth**2)), a, b)
 
 
-def _squared_distances(a: JointDraws, b: JointDraws) -> np.ndarray:
-    gram = gram_matrix(a, b)
+@typed
+def median_distance(*draws: JointDraws) -> float:
+    """Return the median of the distances between all draws: a length scale for `squared_mmd`.
+
+    Parameters
+    ----------
+    draws
+        One or several sets of draws from `joint_draws`, at the same points.
+
+    Raises
+    ------
+    ValueError
+        If the shapes of the draws differ, there are fewer than two draws, or more than half of all
+        pairs are equal.
+    """
+    return _median(_squared_distances(*draws))
+
+
+def _median(squared: np.ndarray) -> float:
+    pairs = np.triu_indices(len(squared), k=1)
+    median = float(np.median(np.sqrt(squared[pairs]))) if len(squared) > 1 else 0.0
+    if median == 0:
+        raise ValueError("more than half of all draws are equal: pass a bandwidth.")
+    return median
+
+
+def _squared_distances(*draws: JointDraws) -> np.ndarray:
+    gram = gram_matrix(*draws)
     squares = np.diag(gram)
     squared = np.maximum(squares[:, None] + squares[None, :] - 2 * gram, 0)
     np.fill_diagonal(squared, 0)

@@ -9,8 +9,8 @@ import numpy as np
 import sklearn.metrics
 
 from ntkbayes._types import AnyArray, Bool, Float, typed
-from ntkbayes.evaluation.diagnostics import effective_draws
 from ntkbayes.evaluation.distances.draws import BLOCK, Estimate, JointDraws
+from ntkbayes.evaluation.effective_size import effective_draws
 
 __all__ = ["VarianceRatio", "far_from_training", "variance_ratio"]
 

@@ -51,6 +51,7 @@ def risk_coverage_curve(
 
     def curves(rows: np.ndarray) -> np.ndarray:
         coverage = np.cumsum(group_sums(rows, order, starts), axis=1)
+        coverage /= coverage[:, -1:]  # exactly 1 at the end
         errors = np.cumsum(group_sums(rows * wrong, order, starts), axis=1)
         accepted = coverage > 0
         risk = errors / np.where(accepted, coverage, 1)

@@ -7,7 +7,6 @@ isotonic regression and its consistency bands · Guo et al. (2017), arXiv 1706.0
 """
 
 import numpy as np
-import scipy.optimize
 import scipy.stats
 import xarray as xr
 from matplotlib.axes import Axes
@@ -125,8 +124,10 @@ def plot_confidence_histogram(trees: dict[str, xr.DataTree]) -> NotebookFigure:
 def _reliability_panel(axes: Axes, below: Axes, tree: xr.DataTree, color: str) -> None:
     p, y = probabilities(tree).mean(axis=0), observations(tree)
     bins, confidence, correct = metrics.calibration_bins(p), p.max(axis=1), p.argmax(axis=1) == y
-    levels, fit, band = isotonic_fit(confidence, correct)
-    axes.fill_between(levels, *band, color="0.87", lw=0, zorder=0, label="90 % if calibrated")
+    weights = metrics.uniform_weights(len(y))
+    levels, fit = metrics.isotonic_fit(confidence, correct, weights)
+    low, high = consistency_band(confidence)
+    axes.fill_between(levels, low, high, color="0.87", lw=0, zorder=0, label="90 % if calibrated")
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, zorder=0)
     axes.plot(levels, fit, color=color, linewidth=1.3, label="isotonic fit")
     for b in np.unique(bins):
@@ -136,7 +137,7 @@ def _reliability_panel(axes: Axes, below: Axes, tree: xr.DataTree, color: str) -
         axes.plot([where, where], interval, color=color, linewidth=1, alpha=0.6)
         label = "bin, 95 % interval" if b == bins.min() else None
         axes.plot(where, hits / count, "o", color=color, markersize=4, label=label)
-    ece = metrics.ece(p, y, metrics.uniform_weights(len(y)))
+    ece = metrics.ece(p, y, weights)
     axes.text(0.97, 0.05, f"ECE {ece:.3f}", ha="right", fontsize=8)
     edges, counts = np.linspace(0, 1, NUM_BINS + 1), np.bincount(bins, minlength=NUM_BINS)
     look = {"align": "edge", "color": color, "edgecolor": "white", "linewidth": 0.4}
@@ -147,23 +148,16 @@ def _reliability_panel(axes: Axes, below: Axes, tree: xr.DataTree, color: str) -
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
 
 
-def isotonic_fit(
-    confidence: np.ndarray, correct: np.ndarray, *, level: float = 0.9, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Isotonic regression of 0/1 outcomes on confidences (m,), and its consistency band.
+def consistency_band(
+    confidence: np.ndarray, *, level: float = 0.9, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends (u) between which isotonic fits lie if the confidences are right.
 
-    Returns the distinct confidences (k,), the fit (k,) there, and the ends (2 k) between which the
-    central share `level` of fits lies, point by point, when outcomes are drawn with the
-    confidences as probabilities.
+    At each of the u distinct confidences the central share `level` of the fits to outcomes drawn
+    with the confidences (m) as probabilities.
     """
-    levels, index, counts = np.unique(confidence, return_inverse=True, return_counts=True)
-    weights = counts.astype(float)
-
-    def fit(outcomes: np.ndarray) -> np.ndarray:
-        means = np.bincount(index, outcomes) / weights
-        return scipy.optimize.isotonic_regression(means, weights=weights).x
-
-    generator = np.random.default_rng(seed)
-    drawn = [fit(generator.random(index.size) < confidence) for _ in range(NUM_RESAMPLES)]
-    band = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return levels, fit(correct), band
+    generator, weights = np.random.default_rng(seed), metrics.uniform_weights(len(confidence))
+    drawn = (generator.random(len(confidence)) < confidence for _ in range(NUM_RESAMPLES))
+    fits = [metrics.isotonic_fit(confidence, outcome, weights)[1] for outcome in drawn]
+    low, high = np.quantile(fits, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high

@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from ntkbayes._checks import check_finite, check_not_empty
 from ntkbayes._types import AnyArray, Float, typed
+from ntkbayes.evaluation import metrics
 from ntkbayes.evaluation.catalog import metric_title
 from ntkbayes.evaluation.comparison import check_comparable
 from ntkbayes.evaluation.plots.style import (
@@ -57,9 +58,9 @@ def plot_risk_coverage(trees: dict[str, xr.DataTree]) -> NotebookFigure:
     """
     check_comparable(trees)
     curves = {
-        name: _risk_coverage(p.max(axis=1), p.argmax(axis=1) != observations(tree))
+        name: metrics.risk_coverage_curve(p, y, metrics.uniform_weights(len(y)))
         for name, tree in trees.items()
-        for p in [probabilities(tree).mean(axis=0)]
+        for p, y in [(probabilities(tree).mean(axis=0), observations(tree))]
     }
     colors, (rows, columns) = method_colors(trees), grid_shape(len(trees))
     figure = new_figure(0.7 + 1.9 * max(columns, 2), 0.7 + 1.75 * rows)
@@ -179,12 +180,3 @@ def plot_severity(table: pd.DataFrame) -> NotebookFigure:
     finish_panels(panels, len(names), columns, xlabel="severity of the shift")
     legend_below(figure, panels[0])
     return figure
-
-
-def _risk_coverage(confidence: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coverage (k,) and risk (k,) at each of the k distinct confidences, from high to low."""
-    order = np.argsort(-confidence, kind="stable")
-    descending = confidence[order]
-    last_of_ties = np.flatnonzero(np.diff(descending, append=-np.inf))
-    answered = last_of_ties + 1
-    return answered / confidence.size, np.cumsum(wrong[order])[last_of_ties] / answered

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from ntkbayes._files import atomic_path
 from ntkbayes.evaluation.catalog import metric_info, metric_title
 from ntkbayes.evaluation.plots.style import png
+from ntkbayes.evaluation.report.verdict import DISTANCES
 
 __all__ = ["write_report"]
 
@@ -27,9 +28,9 @@ HEADLINE = (
     "coverage_90",
     "width_90",
     "agreement",
-    *(name + end for name in ("total_variation", "wasserstein_1") for end in ("", "_floor")),
 )
-"""The metrics that stand open in the report; with their errors they fit a page side by side."""
+"""The metrics that stand open in the report; with their errors, and a distance and its floor, they
+fit a page side by side."""
 
 _ARROWS = {"higher": ("↑", "higher is better"), "lower": ("↓", "lower is better"), None: ("", "")}
 
@@ -42,6 +43,7 @@ def write_report(
     verdict: Sequence[str] = (),
     facts: Mapping[str, Any] | None = None,
     methods: pd.DataFrame | None = None,
+    tables: Mapping[str, tuple[pd.DataFrame, str]] | None = None,
     figures: Mapping[str, Figure] | None = None,
     notes: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
@@ -60,14 +62,16 @@ def write_report(
     title
         Heading.
     table
-        Texts, method × metric, from `wide_table`. The metrics of `HEADLINE` are shown with methods
-        as rows, all of them folded away with metrics as rows.
+        Texts, method × metric, from `wide_table`. The metrics of `HEADLINE`, and one
+        distance, are shown with methods as rows, all of them folded away with metrics as rows.
     verdict
         Sentences, from `verdict`.
     facts
         Name → value of what was run: dataset, sizes, model.
     methods
         Texts with one row per method, such as its description, draws and seconds.
+    tables
+        Heading → texts with one row per method, and a sentence on how to read them.
     figures
         Caption → figure, embedded as PNG in this order.
     notes
@@ -82,7 +86,9 @@ def write_report(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     names = [str(name) for name in table.columns]
-    headline = [name for name in names if name in HEADLINE] or names
+    distance = next((name for name in DISTANCES if name in names), "")
+    shown = (*HEADLINE, distance, f"{distance}_floor")
+    headline = [name for name in names if name in shown] or names
     html = environment.from_string(_resource("report.html")).render(
         title=title,
         style=Markup(_resource("report.css")),  # a file of ours
@@ -93,16 +99,23 @@ def write_report(
         facts=dict(facts or {}),
         methods=methods,
         headline=[(metric_title(name), *_ARROWS[metric_info(name).better]) for name in headline],
-        rows=list(zip(table.index, table[headline].to_numpy().tolist(), strict=True)),
+        rows=_rows(table.loc[:, headline])[1],
         complete=len(headline) < len(names),
         all_rows=[(metric_title(name), list(table[name])) for name in names],
         has_floor=any(name.endswith("_floor") for name in names),
+        tables={name: (_rows(texts), note) for name, (texts, note) in (tables or {}).items()},
         figures=[_embedded(*item) for item in (figures or {}).items()],
         folded={"Settings": dict(settings or {}), "Versions and machine": dict(versions or {})},
         reproduce=dict(reproduce or {}),
     )
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
+
+
+def _rows(texts: pd.DataFrame) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Names of the columns, and each row's name with its cells."""
+    cells = texts.to_numpy().tolist()
+    return list(texts.columns), list(zip(texts.index, cells, strict=True))
 
 
 def _embedded(caption: str, figure: Figure) -> dict[str, Any]:

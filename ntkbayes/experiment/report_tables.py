@@ -1,0 +1,93 @@
+"""Tables of a report beside that of the metrics: joint distributions, and tests of calibration."""
+
+import equinox as eqx
+import pandas as pd
+import xarray as xr
+
+from ntkbayes.evaluation import calibration_table, compare_joint, wide_table
+from ntkbayes.evaluation.catalog import metric_title
+from ntkbayes.evaluation.distances import far_from_training
+from ntkbayes.experiment.comparison import Comparison
+
+__all__ = ["ReportTable", "report_tables"]
+
+_JOINT_NOTE = (
+    "Latent functions (logits or targets, noise excluded) at all test points together; value ± "
+    "Monte-Carlo standard error over draws, without bias, so that equal distributions have 0 on "
+    "average, and alignment and variance ratios 1. The squared covariance distance is relative to "
+    "the reference: (k − 1)² if all variances are k times as large. Near and far: the halves of "
+    "the test points by the distance to the closest training point. The energy distance and the "
+    "MMD see any difference, the covariances only those of spread."
+)
+_TESTS_NOTE = (
+    "Tests of whether the probability of the most probable class is calibrated, without bins: "
+    "statistic (p-value, not corrected for how many are looked at). Kolmogorov-Smirnov and Kuiper "
+    "see any miscalibration; Spiegelhalter's z that which the Brier score sees, above 0 if too "
+    "confident."
+)
+_TEST_TITLES = {
+    "kolmogorov_smirnov": "Kolmogorov-Smirnov",
+    "kuiper": "Kuiper",
+    "spiegelhalter": "Spiegelhalter z",
+}
+
+
+class ReportTable(eqx.Module):
+    """One table.
+
+    Parameters
+    ----------
+    heading
+        What it shows.
+    long
+        All digits, in long form, for a file.
+    texts
+        One row per method, for a reader.
+    note
+        How to read it.
+    """
+
+    heading: str
+    long: pd.DataFrame
+    texts: pd.DataFrame
+    note: str
+
+
+def report_tables(
+    comparison: Comparison, sound: dict[str, xr.DataTree], reference: str | None
+) -> dict[str, ReportTable]:
+    """File name → table.
+
+    Parameters
+    ----------
+    comparison
+        The comparison.
+    sound
+        Those of its predictions that can be compared as distributions.
+    reference
+        The method among them that the others are measured from; None for none.
+    """
+    tables = {}
+    if reference is not None and len(sound) > 1:
+        data = comparison.data
+        far = far_from_training(data.x_test, data.x_train)
+        mixed = far if far.any() else None  # all points equally far, as if all were repeated
+        long = compare_joint(sound, reference=reference, far=mixed)
+        texts = wide_table(long).rename(columns=metric_title)
+        heading = f"Joint distributions, compared with {reference}"
+        tables["joint_distances"] = ReportTable(heading, long, texts, _JOINT_NOTE)
+    if comparison.data.task == "classification":
+        long = calibration_table(comparison.predictions)
+        tables["calibration_tests"] = ReportTable(
+            "Tests of calibration", long, _test_texts(long), _TESTS_NOTE
+        )
+    return tables
+
+
+def _test_texts(long: pd.DataFrame) -> pd.DataFrame:
+    texts = [
+        f"{statistic:.2f} ({'p < 0.001' if p < 0.001 else f'p = {p:.3f}'})"
+        for statistic, p in zip(long["statistic"], long["p_value"], strict=True)
+    ]
+    wide = long.assign(text=texts).pivot(index="method", columns="test", values="text")
+    return wide.loc[long["method"].unique(), list(_TEST_TITLES)].rename(columns=_TEST_TITLES)

@@ -1,0 +1,199 @@
+"""Predictions of other tools: what they may hand over, and what is refused."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+from simple_predictors import Normal, Numbered
+
+from ntkbayes.datasets import load_dataset
+from ntkbayes.evaluation import (
+    from_draws,
+    from_probabilities,
+    pooled,
+    predict,
+    probabilities,
+)
+from ntkbayes.likelihoods import Bernoulli, Categorical, Gaussian
+
+
+@pytest.fixture(scope="module")
+def iris():
+    return load_dataset("iris")
+
+
+@pytest.fixture(scope="module")
+def sine():
+    return load_dataset("sine")
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+LABELS = np.array([0, 2, 1, 1])
+
+
+def draws(*shape, seed=0, dtype=float):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def test_draws_of_another_tool_need_no_training_data(key):
+    latent = draws(6, 4, 3)
+    tree = from_draws(
+        latent, Categorical(3), LABELS, key=key, method="theirs", num_chains=2, x=draws(4, 2, 2),
+        obs_ids=["a", "b", "c", "d"], output_names=["cat", "dog", "cow"], dataset="pets",
+        split="train", stats={"diverging": np.zeros(6, bool)}, settings={"lr": np.float32(0.5)},
+        is_posterior=True,
+    )  # fmt: skip
+    np.testing.assert_array_equal(tree["posterior/latent"], latent.reshape(2, 3, 4, 3))
+    expected = scipy.special.log_softmax(latent, axis=-1)[:, np.arange(4), LABELS]
+    np.testing.assert_allclose(pooled(tree, "log_likelihood/y"), expected, rtol=1e-12)
+    assert tree["posterior/output"].values.tolist() == ["cat", "dog", "cow"]
+    assert tree["observed_data/obs_id"].values.tolist() == ["a", "b", "c", "d"]
+    assert tree["constant_data/x"].shape == (4, 4)
+    assert tree["sample_stats/diverging"].shape == (2, 3)
+    attrs = {"method": "theirs", "dataset": "pets", "split": "train", "num_chains": 2}
+    assert attrs | {"is_posterior": 1, "settings": '{"lr": 0.5}'} == {
+        name: tree.attrs[name] for name in (*attrs, "is_posterior", "settings")
+    }
+
+
+def test_a_chain_dimension_says_how_many_chains_there_are(key):
+    latent = draws(2, 3, 4, 3)
+    chained = from_draws(latent, Categorical(3), LABELS, key=key, method="a")
+    flat = from_draws(
+        latent.reshape(6, 4, 3), Categorical(3), LABELS, key=key, method="a", num_chains=2
+    )
+    assert chained.identical(flat)
+    assert "constant_data" not in flat.children
+
+
+def test_predict_makes_the_tree_that_its_draws_make(iris, key):
+    predictor = Numbered(Categorical(3), chains=2)
+    tree = predict(predictor, iris, key=key, num_draws=4)
+    made = predictor.draw(None, iris.x_test, num_draws=4)
+    again = from_draws(
+        made.latent, predictor.likelihood, iris.y_test, key=jax.random.split(key)[1],
+        method="numbered", x=iris.x_test, num_chains=2, output_names=iris.class_names,
+        dataset="iris", stats=made.stats, settings=predictor.settings,
+    )  # fmt: skip
+    features = {"feature": list(iris.feature_names)}
+    again["constant_data"] = again["constant_data"].to_dataset().assign_coords(features)
+    assert again.identical(tree)
+
+
+def test_half_precision_is_kept_exactly_in_single_precision(key):
+    latent = draws(5, 4, 3, dtype=np.float16)
+    tree = from_draws(latent, Categorical(3), LABELS, key=key, method="a")
+    assert tree["posterior/latent"].dtype == np.float32
+    np.testing.assert_array_equal(pooled(tree), latent)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (6, 4, 3), (2, 3, 4, 3)])
+def test_probabilities_come_back_as_the_softmax_of_their_logarithm(key, shape):
+    p = np.random.default_rng(0).dirichlet(np.ones(3), size=shape[:-1])
+    tree = from_probabilities(p, LABELS, key=key, method="forest", output_names="abc")
+    np.testing.assert_allclose(probabilities(tree), p.reshape(-1, 4, 3), rtol=1e-14)
+    expected = np.log(p.reshape(-1, 4, 3)[:, np.arange(4), LABELS])
+    np.testing.assert_allclose(pooled(tree, "log_likelihood/y"), expected, rtol=1e-12)
+    assert tree.attrs["num_chains"] == (2 if len(shape) == 4 else 1)
+    assert json.loads(tree.attrs["likelihood"])["name"] == "Categorical"
+    assert tree["posterior/output"].values.tolist() == ["a", "b", "c"]
+
+
+def test_rounded_probabilities_are_divided_by_their_sum(key):
+    tree = from_probabilities(np.full((4, 3), 0.333), LABELS, key=key, method="printed")
+    np.testing.assert_allclose(pooled(tree, "log_likelihood/y"), np.log(1 / 3), rtol=1e-14)
+
+
+@pytest.mark.parametrize(("dtype", "logarithm"), [(np.float64, -708), (np.float32, -87)])
+def test_zeros_become_the_smallest_number_and_are_reported(key, dtype, logarithm):
+    p = np.array([[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [1, 0, 0]], dtype=dtype)
+    with pytest.warns(UserWarning, match=rf"holds 7 zeros, which become .*is {logarithm} nats"):
+        tree = from_probabilities(p, LABELS, key=key, method="certain")
+    np.testing.assert_allclose(probabilities(tree)[0], p, atol=1e-30)
+    scores = np.log(np.finfo(dtype).tiny) * np.array([0, 1, 0, 1])
+    np.testing.assert_allclose(pooled(tree, "log_likelihood/y")[0], scores, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("p", "message"),
+    [
+        ([[0.5, 0.5, 0.0]] * 3 + [[0.6, 0.6, -0.2]], "must be nonnegative, but 1 of 4 do not.*"
+         r"draw 0, point 3: \[ 0.6  0.6 -0.2\]"),
+        ([[0.5, 0.3, 0.2], [0.5, 0.5, 0.1]] * 2, "must sum to 1.*2 of 4.*draw 0, point 1"),
+        ([[0.5, np.nan, 0.5]] * 4, r"probabilities must be finite.*\(0, 0, 1\)"),
+        ([[1, 0, 0]] * 4, "probabilities must hold real numbers, but has dtype int64"),
+        ([[0.5]] * 4, r"two or more classes.*\(1, 4, 1\)"),
+        ([0.5] * 4, r"must have shape \(draws, points, classes\).*\(4,\)"),
+        (np.zeros((0, 4, 3)), r"probabilities is empty \(shape \(0, 4, 3\)\)"),
+    ],
+)  # fmt: skip
+def test_what_is_no_distribution_over_classes_is_refused(key, p, message):
+    with pytest.raises(ValueError, match=message):
+        from_probabilities(np.array(p), LABELS, key=key, method="theirs")
+
+
+GAUSSIAN = (draws(6, 4, 1), Gaussian(0.1), draws(4))
+CLASSES = (draws(6, 4, 3), Categorical(3), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "message"),
+    [
+        ((draws(6, 5, 3), *CLASSES[1:]), {}, r"latent must have shape \(s, 4, 3\).*\(6, 5, 3\)"),
+        ((draws(6, 4), *CLASSES[1:]), {}, r"shape \(draws, points, outputs\).*has \(6, 4\)"),
+        ((draws(0, 4, 3), *CLASSES[1:]), {}, "latent is empty"),
+        ((np.ones((6, 4, 3), int), *CLASSES[1:]), {}, "latent must hold real numbers.*int64"),
+        ((np.full((6, 4, 3), np.inf), *CLASSES[1:]), {}, r"latent must be finite.*\(0, 0, 0\)"),
+        ((*CLASSES[:2], LABELS.astype(float)), {}, "y must hold integer class indices.*float64"),
+        ((*CLASSES[:2], np.array([0, 1, 2, 3])), {}, "class indices 0 to 2, but holds 0 to 3"),
+        ((*CLASSES[:2], np.array([0, 1, 2, -1])), {}, "class indices 0 to 2, but holds -1 to 2"),
+        ((draws(6, 4, 1), Bernoulli(), np.array([0, 1, 2, 1])), {}, "class indices 0 to 1"),
+        ((draws(6, 4, 1), Bernoulli(), np.array([0.0, 1, 1, 1])), {}, "integer class indices"),
+        ((*CLASSES[:2], LABELS[:0]), {}, "y is empty"),
+        ((*GAUSSIAN[:2], LABELS), {}, "real values with a Gaussian likelihood"),
+        ((*GAUSSIAN[:2], np.array([0, 1, np.nan, 1])), {}, "y must be finite"),
+        (CLASSES, {"num_chains": 4}, "multiple of the 4 chains, but is 6; 4 would do"),
+        (CLASSES, {"num_chains": 0}, "num_chains must be at least 1, but is 0"),
+        ((draws(2, 3, 4, 3), *CLASSES[1:]), {"num_chains": 3}, "num_chains is 3, but.* 2 chains"),
+        (CLASSES, {"x": draws(3, 2)}, r"x must have one row for each of the 4 points.*\(3, 2\)"),
+        (CLASSES, {"obs_ids": [1, 2, 2, 3]}, "obs_ids must differ, but 2 occurs"),
+        (CLASSES, {"obs_ids": [1, 2]}, r"obs_ids must hold .* 4 points, but has shape \(2,\)"),
+        (CLASSES, {"obs_ids": draws(4)}, "obs_ids must hold a whole number or text.*float64"),
+        (CLASSES, {"output_names": ["a", "b"]}, "output_names .* 3 classes .* holds 2: a, b"),
+        (CLASSES, {"output_names": ["a", "b", "a"]}, "output_names must differ, but 'a'"),
+        (CLASSES, {"split": "ood"}, "unknown split 'ood'"),
+        (CLASSES, {"stats": {"energy": draws(5)}}, r"stats\['energy'\] .*\(6,\).*has shape \(5,\)"),
+        (CLASSES, {"closed_form": (draws(4, 3), np.ones((4, 3)))}, "is for a Gaussian likelihood"),
+        (GAUSSIAN, {"closed_form": (draws(4), np.ones((4, 1)))}, r"mean must have shape \(4, 1\)"),
+        (GAUSSIAN, {"closed_form": (draws(4, 1), -np.ones((4, 1)))}, "variance must be nonneg"),
+    ],
+)
+def test_draws_that_do_not_fit_together_are_refused(key, arguments, settings, message):
+    with pytest.raises(ValueError, match=message):
+        from_draws(*arguments, key=key, method="theirs", **settings)
+
+
+def test_class_probabilities_of_a_regression_are_refused(sine, key):
+    tree = predict(Normal(Gaussian(0.3)), sine, key=key, num_draws=2)
+    with pytest.raises(ValueError, match="need a classification task, but sine is regression"):
+        probabilities(tree)
+
+
+def test_one_logit_predicts_what_two_logits_of_the_same_difference_do():
+    data = load_dataset("moons", seed=0, num_train=20)
+    logit = jax.random.normal(jax.random.key(0), (6, len(data.x_test), 1))
+    two = jnp.concatenate([-0.5 * logit, 0.5 * logit], axis=-1)
+    trees = [
+        from_draws(latent, likelihood, data.y_test, key=jax.random.key(1), method="mine")
+        for likelihood, latent in ((Bernoulli(), logit), (Categorical(2), two))
+    ]
+    np.testing.assert_allclose(*(probabilities(tree) for tree in trees), atol=1e-15)
+    np.testing.assert_allclose(*(pooled(t, "log_likelihood/y") for t in trees), atol=1e-14)
