@@ -1,4 +1,14 @@
-"""Settings of every test: double precision, no accidental broadcasting, no windows."""
+"""Settings of every test: double precision, no accidental broadcasting, no windows, no optimiser.
+
+Problems are tiny, so compiling takes most of the time: without LLVM's optimisations it takes half
+of it or less, and results differ by rounding only.
+"""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+)
 
 import jax
 import matplotlib as mpl
