@@ -119,7 +119,7 @@ def solve_flow(
     f0: Float[Array, "s n c"],
     score_noise: Float[Array, "s n c"],
     *,
-    time: float,
+    time: float | Float[Array, ""],
     tolerance: float,
 ) -> FlowSolution:
     """Train all draws until `time`.
@@ -129,7 +129,8 @@ def solve_flow(
     f0, score_noise
         Initial function at the training points, and what is added to the score, of each draw.
     time
-        In units of gradient flow at rate one on the summed loss.
+        In units of gradient flow at rate one on the summed loss. An array is not compiled in:
+        many times share one compilation.
     tolerance
         Largest norm of the error of g in one step; see the module's docstring.
 
@@ -162,7 +163,7 @@ def _explicit(
     flow: Flow,
     f0: Float[Array, "s n c"],
     score_noise: Float[Array, "s n c"],
-    time: float,
+    time: float | Float[Array, ""],
     tolerance: float,
 ) -> tuple[FlowSolution, Array]:
     """Integrate all draws side by side, each with its own steps."""
@@ -182,7 +183,7 @@ def _implicit(
     flow: Flow,
     f0: Float[Array, "s n c"],
     score_noise: Float[Array, "s n c"],
-    time: float,
+    time: float | Float[Array, ""],
     tolerance: float,
     account: Int[Array, ""],
 ) -> tuple[FlowSolution, Array]:
@@ -209,7 +210,7 @@ def _integrate(
     flow: Flow,
     f0: Float[Array, "n c"],
     score_noise: Float[Array, "n c"],
-    time: float,
+    time: float | Float[Array, ""],
     tolerance: float,
     solver: diffrax.AbstractSolver,
     max_steps: int,
