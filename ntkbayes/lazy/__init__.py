@@ -7,6 +7,18 @@ each of them falls with width; `plot_against_width` and `plot_against_time` show
 
 from ntkbayes.lazy.conditions import CONDITIONS, Condition
 from ntkbayes.lazy.dynamics import MEASURES
+from ntkbayes.lazy.plots import plot_against_time, plot_against_width, plot_layers
+from ntkbayes.lazy.slopes import fit_slopes
 from ntkbayes.lazy.sweep import WidthSweep, width_sweep
 
-__all__ = ["CONDITIONS", "MEASURES", "Condition", "WidthSweep", "width_sweep"]
+__all__ = [
+    "CONDITIONS",
+    "MEASURES",
+    "Condition",
+    "WidthSweep",
+    "fit_slopes",
+    "plot_against_time",
+    "plot_against_width",
+    "plot_layers",
+    "width_sweep",
+]

@@ -106,7 +106,8 @@ def initial_networks(
         params = network.init(key, num_features=x_train.shape[1], num_outputs=num_outputs)
         return jax.tree.map(lambda leaf: leaf.astype(x_train.dtype), params)
 
-    params = jax.vmap(init)(jax.random.split(key, num_seeds))
+    keys = jax.random.split(key, num_seeds)
+    params = eqx.filter_jit(lambda keys: jax.lax.map(init, keys))(keys)
     tangent = _tangents(network, params, x_train, x_test)
     n = len(x_train)
     chosen = np.unique(np.linspace(0, n - 1, min(num_kernel_points, n)).round().astype(int))
@@ -162,7 +163,8 @@ def train_width(
         infinite, problem, tangent.f0_train, tangent.f0_test, [*schedule.times, math.inf]
     )
     step = jnp.asarray(schedule.step, tangent.f0_train.dtype)
-    state = start_descent(networks.network, problem, networks.params)
+    _, values = _observe(networks, problem, networks.params)
+    state = start_descent(networks.params, values["objective", ALL_LAYERS])
     dual = DualState(jnp.zeros_like(tangent.f0_train), jnp.zeros_like(step))
     records, done = [], 0
     for count, reference in zip(schedule.records, flow[:-1], strict=True):

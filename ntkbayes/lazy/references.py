@@ -160,7 +160,7 @@ def _convex_duals(
     """Integrate to finite times, solve the convex problem for infinite ones."""
     decay = float(problem.prior_precision)
     tolerance = max(TOLERANCE, float(jnp.finfo(ntk.dtype).eps) ** 0.5)
-    flow = prepare_flow(ntk, problem.likelihood, targets, decay)
+    flow = prepare_flow(ntk, problem.likelihood, targets, jnp.asarray(decay, ntk.dtype))
     no_noise = jnp.zeros_like(f0)
 
     def dual(time: float) -> Array | None:
@@ -168,8 +168,8 @@ def _convex_duals(
             return no_noise
         if math.isinf(time):
             return _end(ntk, problem, targets, f0, tolerance)
-        traced = jnp.asarray(time, ntk.dtype)  # or every time would be compiled anew
-        return solve_flow(flow, f0, no_noise, time=traced, tolerance=tolerance).b
+        end = jnp.asarray(time, ntk.dtype)  # arrays, like λ, or each would be compiled anew
+        return solve_flow(flow, f0, no_noise, time=end, tolerance=tolerance).b
 
     return [dual(time) for time in times]
 

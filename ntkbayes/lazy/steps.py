@@ -30,7 +30,7 @@ __all__ = ["Descent", "Schedule", "TrainingProblem", "descend", "make_schedule",
 
 RISE = 0.01
 """What an objective may rise, in parts of what it had fallen: at a kink of a ReLU it does."""
-DEFAULT_SHARE = 0.1
+DEFAULT_SHARE = 0.2
 """Default step, in stability limits: Euler's error stays below what finite width does."""
 
 
@@ -121,7 +121,7 @@ def make_schedule(
 ) -> Schedule:
     """Divide `time` into steps, and choose about `num_records` records, even in log time.
 
-    Without a `step`, it is at most 0.1 of the stability limit, and the last record is at `time`
+    Without a `step`, it is at most 0.2 of the stability limit, and the last record is at `time`
     exactly; else at the multiple of `step` next to it.
 
     Raises
@@ -152,17 +152,9 @@ def check_step(step: float, limit: float, where: str) -> None:
         )
 
 
-def start_descent(network: Network, problem: TrainingProblem, initial: object) -> Descent:
-    """Nothing done yet."""
-    first = _objectives(network, problem, initial, initial)
-    return Descent(initial, first, first, ~jnp.isfinite(first), jnp.zeros((), int))
-
-
-@eqx.filter_jit
-def _objectives(
-    network: Network, problem: TrainingProblem, params: object, initial: object
-) -> Float[Array, "s"]:
-    return jax.vmap(lambda p, p0: problem.objective(network, p0)(p))(params, initial)
+def start_descent(params: object, objective: Float[Array, "s"]) -> Descent:
+    """Nothing done yet, at networks with this objective."""
+    return Descent(params, objective, objective, ~jnp.isfinite(objective), jnp.zeros((), int))
 
 
 @eqx.filter_jit

@@ -60,7 +60,7 @@ def width_sweep(
     conditions: Mapping[str, Condition] | None = None,
     widths: Sequence[int] = DEFAULT_WIDTHS,
     num_seeds: int = 5,
-    time: float | int = 5.0,
+    time: float | int = 20.0,
     num_records: int = 12,
     step: float | int | None = None,
     num_kernel_points: int = 16,
@@ -90,7 +90,7 @@ def width_sweep(
     num_records
         How many times, even in log time, are looked at, besides time 0.
     step
-        Step size of gradient descent. Default: per condition, at most 0.1 of the stability limit.
+        Step size of gradient descent. Default: per condition, at most 0.2 of the stability limit.
     num_kernel_points
         Training points at which the change of the NTK is measured.
     directory

@@ -58,7 +58,7 @@ class Flow(eqx.Module):
 
     likelihood: Likelihood
     targets: Float[Array, "n c"]
-    prior_precision: float
+    prior_precision: float | Float[Array, ""]
     vectors: Float[Array, "n n"]
     roots: Float[Array, "n"]
 
@@ -105,9 +105,12 @@ def prepare_flow(
     ntk: Float[Array, "n n"],
     likelihood: Likelihood,
     targets: Float[Array, "n c"],
-    prior_precision: float,
+    prior_precision: float | Float[Array, ""],
 ) -> Flow:
-    """Diagonalise Θ; cost n³. Eigenvalues below eps times the largest are raised to that."""
+    """Diagonalise Θ; cost n³. Eigenvalues below eps times the largest are raised to that.
+
+    Flows that differ in a `prior_precision` given as an array share one compilation.
+    """
     eigenvalues, vectors = jnp.linalg.eigh(ntk)
     floor = jnp.finfo(ntk.dtype).eps * eigenvalues[-1]
     roots = jnp.sqrt(jnp.maximum(eigenvalues, floor))
