@@ -313,8 +313,12 @@ def _show_lazy(study: LazyStudy) -> None:
     table = Table("measure", "condition", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("slope", "95 % interval", "at widest"):
         table.add_column(heading, justify="right")
-    for row in study.rows:
-        table.add_row(*row)
+    last = ""
+    for measure, *texts in study.rows:
+        if last and measure != last:
+            table.add_section()
+        table.add_row("" if measure == last else measure, *texts)
+        last = measure
     console.print(table)
     console.print(
         f"Results: {study.directory}  (figures in {study.directory / 'figures'})",

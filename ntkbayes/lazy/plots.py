@@ -4,13 +4,15 @@ Points and lines are means over seeds (of logarithms where the axis is one), bar
 intervals of these means.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import scipy.stats
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ntkbayes._checks import check_choice
 from ntkbayes.evaluation.plots.style import (
@@ -39,8 +41,10 @@ LOOKS = {
 
 AGAINST_WIDTH = ("ntk_change", "linearization_gap", "flow_gap", "end_gap")
 AGAINST_TIME = ("ntk_change", "logit_norm", "linearization_gap", "flow_gap")
-SPREAD = 0.012
-"""Points of different conditions at one width stand this part of the axis beside each other."""
+LINEAR = ("logit_norm",)
+"""Measures without a logarithmic axis: they have a scale of their own."""
+SPREAD = 1.04
+"""Points of different conditions at one width stand this factor beside each other."""
 
 
 @styled
@@ -77,9 +81,10 @@ def plot_against_width(
             x, mean, low, high = _mean_of_logs(part[part["condition"] == name], "width")
             if not len(x):
                 continue
-            aside = np.exp(SPREAD * np.log(2) * 5 * (position - (len(conditions) - 1) / 2))
+            aside = SPREAD ** (position - (len(conditions) - 1) / 2)
             _errorbar(axes, name, x * aside, mean, low, high)
         _guide(axes)
+        _name_values(axes)
         axes.set_title(MEASURES[measure])
     _name_widths(panels, sorted(set(shown["width"])))
     for axes in panels[len(measures) :]:
@@ -122,11 +127,12 @@ def plot_against_time(
     shades = dict(zip(widths, _shades(len(widths)), strict=True))
     for row, measure in zip(panels, measures, strict=True):
         for axes, name in zip(row, names, strict=True):
-            axes.set(xscale="log", yscale="log")
+            axes.set(xscale="log", yscale="linear" if measure in LINEAR else "log")
+            axes.minorticks_off()
             part = shown[(shown["measure"] == measure) & (shown["condition"] == name)]
             for width in widths:
                 x, mean, low, high = _mean_of_logs(part[part["width"] == width], "time")
-                axes.fill_between(x, low, high, color=shades[width], alpha=0.2, lw=0)
+                axes.fill_between(x, low, high, color=shades[width], alpha=0.12, lw=0)
                 axes.plot(x, mean, color=shades[width], lw=1.3, label=f"width {width}")
             if not (part["value"] > 0).any():
                 axes.text(
@@ -186,7 +192,9 @@ def _checked(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     return table[(table["layer"] == ALL_LAYERS) & table["measure"].isin(measures)]
 
 
-def _mean_of_logs(part: pd.DataFrame, by: str) -> tuple[np.ndarray, ...]:
+def _mean_of_logs(
+    part: pd.DataFrame, by: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return positions, geometric mean over seeds, and the ends of its 95 % interval."""
     part = part[part["value"] > 0]
     logs = np.log(part["value"]).groupby(part[by])
@@ -194,8 +202,8 @@ def _mean_of_logs(part: pd.DataFrame, by: str) -> tuple[np.ndarray, ...]:
     quantile = scipy.stats.t.ppf(0.975, np.maximum(count - 1, 1))
     reach = (quantile * logs.std().fillna(0.0) / np.sqrt(count)).to_numpy()
     center = mean.to_numpy()
-    ends = (np.exp(center + sign * reach) for sign in (0, -1, 1))
-    return (mean.index.to_numpy(float), *ends)
+    ends = np.exp(center - reach), np.exp(center + reach)
+    return mean.index.to_numpy(float), np.exp(center), *ends
 
 
 def _errorbar(
@@ -210,16 +218,11 @@ def _errorbar(
 
 
 def _guide(axes: Axes) -> None:
-    """Draw a line of slope −½ below the points."""
-    lines = [
-        line for line in axes.get_lines() if isinstance(line, Line2D) and len(line.get_xdata())
-    ]
-    if not lines:
+    """Draw a line of slope −½ from the height of the highest point."""
+    points = [np.asarray(line.get_xydata()) for line in axes.get_lines()]
+    if not any(len(each) for each in points):
         return
-    xs, ys = (
-        np.concatenate([np.asarray(get(line), float) for line in lines])
-        for get in (Line2D.get_xdata, Line2D.get_ydata)
-    )
+    xs, ys = np.concatenate(points).T
     x = np.array([xs.min(), xs.max()])
     y = ys.max() * (x / x[0]) ** -0.5
     axes.plot(x, y, color="0.7", lw=2.5, zorder=0, label="slope −½")
@@ -231,14 +234,17 @@ def _name_widths(panels: np.ndarray, widths: list[int]) -> None:
         axes.minorticks_off()
 
 
+def _name_values(axes: Axes) -> None:
+    """Label 1 and 3 of every decade: these panels span few of them."""
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def _shades(count: int) -> list[tuple[float, ...]]:
     """Pale to dark blue."""
-    from matplotlib import colormaps
-
     return [tuple(colormaps["Blues"](value)) for value in np.linspace(0.35, 1.0, count)]
 
 
 def _wrapped(text: str) -> str:
-    import textwrap
-
     return "\n".join(textwrap.wrap(text, 20))

@@ -60,7 +60,7 @@ def width_sweep(
     conditions: Mapping[str, Condition] | None = None,
     widths: Sequence[int] = DEFAULT_WIDTHS,
     num_seeds: int = 5,
-    time: float | int = 20.0,
+    time: float | int = 10.0,
     num_records: int = 12,
     step: float | int | None = None,
     num_kernel_points: int = 16,
