@@ -138,8 +138,8 @@ def make_schedule(
         check_positive("step", step)
         check_step(step, limit, "at infinite width")
         count = max(1, round(time / step))
-    spaced = (round(count ** (i / max(num_records - 1, 1))) for i in range(num_records))
-    return Schedule(float(step), tuple(sorted({0, *spaced, count})))
+    spaced = (round(count ** (1 - i / max(num_records - 1, 1))) for i in range(num_records))
+    return Schedule(float(step), tuple(sorted({0, *spaced})))
 
 
 def check_step(step: float, limit: float, where: str) -> None:

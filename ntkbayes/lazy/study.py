@@ -91,7 +91,7 @@ class LazyStudy:
 
     @property
     def rows(self) -> list[tuple[str, str, str, str, str]]:
-        """Name of the measure, condition, slope, its interval and the value at the widest network, as text."""
+        """Measure, condition, slope, its interval and the value at the widest network, as text."""
         whole = self.slopes[self.slopes["layer"] == ALL_LAYERS]
         return [
             (
