@@ -16,6 +16,7 @@ Per record and seed, with θ₀ the initial weights and Θ_t the network's own N
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -75,7 +76,7 @@ class InitialNetworks(eqx.Module):
     """
 
     network: Network
-    params: object
+    params: Any
     tangent: Tangent
     x_test: Float[Array, "m d"]
     x_subset: Float[Array, "q d"]
@@ -102,7 +103,7 @@ def initial_networks(
 ) -> InitialNetworks:
     """Draw θ₀ of every seed, and linearise the networks there."""
 
-    def init(key: Key) -> object:
+    def init(key: Key) -> Any:
         params = network.init(key, num_features=x_train.shape[1], num_outputs=num_outputs)
         return jax.tree.map(lambda leaf: leaf.astype(x_train.dtype), params)
 
@@ -125,10 +126,10 @@ def initial_networks(
 
 
 @eqx.filter_jit
-def _tangents(network: Network, params: object, x_train: Array, x_test: Array) -> Tangent:
+def _tangents(network: Network, params: Any, x_train: Array, x_test: Array) -> Tangent:
     n, x = len(x_train), jnp.concatenate([x_train, x_test])
 
-    def one(params: object) -> tuple[Array, Array, Array]:
+    def one(params: Any) -> tuple[Array, Array, Array]:
         linear = linearize(network, params, x)
         return linear.value, linear.jvp(params), empirical_ntk(network, params, x, x_train)
 
@@ -185,7 +186,7 @@ def train_width(
             "end_gap": flow[-1],
         }
         for gap, ref in references.items():
-            values[gap, ALL_LAYERS] = _relative_gap(f, ref, tangent.f0_test)
+            values[gap, ALL_LAYERS] = jnp.asarray(_relative_gap(f, ref, tangent.f0_test))
         numbers = {which: np.asarray(value, float) for which, value in values.items()}
         records.append(Record(schedule.step * count, numbers))
     return records
@@ -209,12 +210,12 @@ def _require_falling(failed: Array, num_steps: Array, step: float, name: str) ->
 
 @eqx.filter_jit
 def _observe(
-    networks: InitialNetworks, problem: TrainingProblem, params: object
+    networks: InitialNetworks, problem: TrainingProblem, params: Any
 ) -> tuple[Float[Array, "s m c"], dict[tuple[str, str], Array]]:
     """Evaluate the networks at the test points, and every measure that needs no reference."""
     network, initial = networks.network, networks.params
 
-    def kernel(params: object) -> Array:
+    def kernel(params: Any) -> Array:
         return empirical_ntk(network, params, networks.x_subset)
 
     outputs = jax.vmap(network.apply, in_axes=(0, None))
@@ -233,7 +234,7 @@ def _observe(
     return outputs(params, networks.x_test), values
 
 
-def _squares(tree: object) -> dict[str, Array]:
+def _squares(tree: Any) -> dict[str, Array]:
     """Squared norm of each seed's weights, of all and by the tree's first level."""
     squares: dict[str, Array] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):

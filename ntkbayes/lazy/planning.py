@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -135,7 +136,7 @@ def _infinite(network: WideNetwork, x_train: Array, x_test: Array) -> InfiniteWi
 
 
 def _num_params(network: WideNetwork, x_train: Array, num_outputs: int) -> int:
-    def init(key: Key) -> object:
+    def init(key: Key) -> Any:
         return network.init(key, num_features=x_train.shape[1], num_outputs=num_outputs)
 
     shapes = jax.eval_shape(init, jax.random.key(0))

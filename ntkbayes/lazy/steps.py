@@ -14,6 +14,7 @@ Böhning 1992, doi 10.1007/bf00048682 (softmax). Nesterov 2004, §2.1.5 (the lim
 """
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -50,7 +51,7 @@ class TrainingProblem(eqx.Module):
     prior_precision: Float[Array, ""]
     center_scale: Float[Array, ""]
 
-    def objective(self, network: Network, initial: object) -> Objective:
+    def objective(self, network: Network, initial: Any) -> Objective:
         """F of one network."""
         center = optax.tree.scale(self.center_scale, initial)
         return Objective(network, self.likelihood, self.train, self.prior_precision, center)
@@ -83,7 +84,7 @@ class Descent(eqx.Module):
         Steps done.
     """
 
-    params: object
+    params: Any
     first: Float[Array, "s"]
     lowest: Float[Array, "s"]
     failed: Bool[Array, "s"]
@@ -152,7 +153,7 @@ def check_step(step: float, limit: float, where: str) -> None:
         )
 
 
-def start_descent(params: object, objective: Float[Array, "s"]) -> Descent:
+def start_descent(params: Any, objective: Float[Array, "s"]) -> Descent:
     """Nothing done yet, at networks with this objective."""
     return Descent(params, objective, objective, ~jnp.isfinite(objective), jnp.zeros((), int))
 
@@ -162,7 +163,7 @@ def descend(
     network: Network,
     problem: TrainingProblem,
     state: Descent,
-    initial: object,
+    initial: Any,
     step: Float[Array, ""],
     until: Int[Array, ""],
 ) -> Descent:
@@ -172,7 +173,7 @@ def descend(
     ends with the step after the one that failed.
     """
 
-    def one(params: object, initial: object) -> tuple[object, Array]:
+    def one(params: Any, initial: Any) -> tuple[Any, Array]:
         value, gradient = jax.value_and_grad(problem.objective(network, initial))(params)
         return optax.tree.add_scale(params, -step, gradient), value
 

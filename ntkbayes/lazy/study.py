@@ -93,16 +93,18 @@ class LazyStudy:
     def rows(self) -> list[tuple[str, str, str, str, str]]:
         """Measure, condition, slope, its interval and the value at the widest network, as text."""
         whole = self.slopes[self.slopes["layer"] == ALL_LAYERS]
+        rows = whole.to_dict("records")
         return [
             (
                 measure,
-                CONDITIONS[str(row.condition)].title,
-                f"{row.slope:.2f}",
-                f"{row.lower:.2f} to {row.upper:.2f}",
-                f"{row.at_widest:.2g}",
+                CONDITIONS[row["condition"]].title,
+                f"{row['slope']:.2f}",
+                f"{row['lower']:.2f} to {row['upper']:.2f}",
+                f"{row['at_widest']:.2g}",
             )
             for measure in MEASURES
-            for row in whole[whole["measure"] == measure].itertuples(index=False)
+            for row in rows
+            if row["measure"] == measure
         ]
 
 
