@@ -1,4 +1,4 @@
-"""The command line: ``ntkbayes compare DATASET``, ``report DIR``, ``datasets``, ``methods``.
+"""The command line: ``ntkbayes compare DATASET``, ``report DIR``, ``lazy DATASET``, and lists.
 
 Bad input ends in one line on stderr and exit code 2; Ctrl-C in exit code 130, with the finished
 methods on disk. The numerical libraries are imported inside the commands, after which this module,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ntkbayes.experiment import Comparison, OnProgress
+    from ntkbayes.lazy.study import LazyStudy
 
 __all__ = ["app", "main"]
 
@@ -141,6 +142,45 @@ def _report(
         )
 
 
+@app.command("lazy")
+def _lazy(
+    dataset: Annotated[str, typer.Argument(help="moons or digits.")],
+    widths: Annotated[
+        str | None, typer.Option(help="Units per hidden layer, with commas between.")
+    ] = None,
+    num_seeds: Annotated[int | None, typer.Option(help="Networks per width.")] = None,
+    time: Annotated[
+        float | None, typer.Option(help="Training time, as of gradient flow on the summed loss.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the results. Default: runs/lazy-DATASET.")
+    ] = None,
+) -> None:
+    """Train networks of several widths and measure how near their tangent they stay.
+
+    Running again with the same options and --out continues where the last run stopped; widths may
+    be added.
+    """
+    with _one_line_errors():
+        from ntkbayes.lazy.study import lazy_config, run_lazy_study
+
+        given = {"num_seeds": num_seeds, "time": time, "widths": _widths(widths)}
+        config = lazy_config(dataset, **given)
+        directory = out or Path("runs") / f"lazy-{dataset}"
+        _start_jax()
+        try:
+            with _progress() as on_progress:
+                study = run_lazy_study(config, directory, on_progress=on_progress)
+        except KeyboardInterrupt:
+            Console(stderr=True, soft_wrap=True).print(
+                f"interrupted. The same command continues from {directory}.",
+                markup=False,
+                highlight=False,
+            )
+            raise typer.Exit(130) from None
+        _show_lazy(study)
+
+
 @app.command("datasets")
 def _datasets() -> None:
     """List the datasets."""
@@ -182,6 +222,15 @@ def _is_from_check(error: TypeError) -> bool:
 
 def _method_names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _widths(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(sorted({int(word) for word in text.split(",")}))
+    except ValueError:
+        raise ValueError(f"--widths must be integers with commas between, not {text!r}.") from None
 
 
 def _start_jax() -> None:
@@ -245,6 +294,34 @@ def _show(comparison: Comparison) -> None:
         console.print(remark, style=style, markup=False, highlight=False)
     console.print(
         f"Results: {comparison.out}  (open {comparison.out / 'report.html'})",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _show_lazy(study: LazyStudy) -> None:
+    console = Console()
+    config = study.config
+    console.print(
+        f"{config.dataset}: {config.num_train} training points, {config.num_seeds} networks per "
+        f"width {', '.join(str(width) for width in config.widths)}, time {config.time:g}",
+        style="bold",
+        highlight=False,
+    )
+    console.print("Slopes against width in log-log at the end of training, 95 % intervals")
+    table = Table("measure", "condition", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("slope", "95 % interval", "at widest"):
+        table.add_column(heading, justify="right")
+    last = ""
+    for measure, *texts in study.rows:
+        if last and measure != last:
+            table.add_section()
+        table.add_row("" if measure == last else measure, *texts)
+        last = measure
+    console.print(table)
+    console.print(
+        f"Results: {study.directory}  (figures in {study.directory / 'figures'})",
         markup=False,
         highlight=False,
         soft_wrap=True,

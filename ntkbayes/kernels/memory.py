@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import psutil
 
-__all__ = ["available_bytes", "check_memory"]
+__all__ = ["available_bytes", "check_bytes", "check_memory"]
 
 
 def available_bytes() -> int:
@@ -46,6 +46,21 @@ def check_memory(
         f"{_readable(needed)}, but {_readable(available)} are available: "
         f"up to {fitting} × {fitting}{halved} would fit{remedy and '; ' + remedy}."
     )
+
+
+def check_bytes(name: str, needed: int, *, remedy: str) -> None:
+    """Raise if arrays of `needed` bytes exceed the available memory; say the `remedy`.
+
+    Raises
+    ------
+    ValueError
+        With the estimate and what is available.
+    """
+    available = available_bytes()
+    if needed > available:
+        raise ValueError(
+            f"{name} needs {_readable(needed)}, but {_readable(available)} are available: {remedy}."
+        )
 
 
 def _readable(num_bytes: int) -> str:

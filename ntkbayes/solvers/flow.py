@@ -58,7 +58,7 @@ class Flow(eqx.Module):
 
     likelihood: Likelihood
     targets: Float[Array, "n c"]
-    prior_precision: float
+    prior_precision: float | Float[Array, ""]
     vectors: Float[Array, "n n"]
     roots: Float[Array, "n"]
 
@@ -105,9 +105,12 @@ def prepare_flow(
     ntk: Float[Array, "n n"],
     likelihood: Likelihood,
     targets: Float[Array, "n c"],
-    prior_precision: float,
+    prior_precision: float | Float[Array, ""],
 ) -> Flow:
-    """Diagonalise Θ; cost n³. Eigenvalues below eps times the largest are raised to that."""
+    """Diagonalise Θ; cost n³. Eigenvalues below eps times the largest are raised to that.
+
+    Flows that differ in a `prior_precision` given as an array share one compilation.
+    """
     eigenvalues, vectors = jnp.linalg.eigh(ntk)
     floor = jnp.finfo(ntk.dtype).eps * eigenvalues[-1]
     roots = jnp.sqrt(jnp.maximum(eigenvalues, floor))
@@ -119,7 +122,7 @@ def solve_flow(
     f0: Float[Array, "s n c"],
     score_noise: Float[Array, "s n c"],
     *,
-    time: float,
+    time: float | Float[Array, ""],
     tolerance: float,
 ) -> FlowSolution:
     """Train all draws until `time`.
@@ -129,7 +132,8 @@ def solve_flow(
     f0, score_noise
         Initial function at the training points, and what is added to the score, of each draw.
     time
-        In units of gradient flow at rate one on the summed loss.
+        In units of gradient flow at rate one on the summed loss. An array is not compiled in:
+        many times share one compilation.
     tolerance
         Largest norm of the error of g in one step; see the module's docstring.
 
@@ -162,7 +166,7 @@ def _explicit(
     flow: Flow,
     f0: Float[Array, "s n c"],
     score_noise: Float[Array, "s n c"],
-    time: float,
+    time: float | Float[Array, ""],
     tolerance: float,
 ) -> tuple[FlowSolution, Array]:
     """Integrate all draws side by side, each with its own steps."""
@@ -182,7 +186,7 @@ def _implicit(
     flow: Flow,
     f0: Float[Array, "s n c"],
     score_noise: Float[Array, "s n c"],
-    time: float,
+    time: float | Float[Array, ""],
     tolerance: float,
     account: Int[Array, ""],
 ) -> tuple[FlowSolution, Array]:
@@ -209,7 +213,7 @@ def _integrate(
     flow: Flow,
     f0: Float[Array, "n c"],
     score_noise: Float[Array, "n c"],
-    time: float,
+    time: float | Float[Array, ""],
     tolerance: float,
     solver: diffrax.AbstractSolver,
     max_steps: int,

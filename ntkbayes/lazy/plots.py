@@ -1,0 +1,250 @@
+"""Figures of a sweep: measures against width, and along training; see `ntkbayes.evaluation.plots`.
+
+Points and lines are means over seeds (of logarithms where the axis is one), bars and bands 95 %
+intervals of these means.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from ntkbayes._checks import check_choice
+from ntkbayes.evaluation.plots.style import (
+    NotebookFigure,
+    check_columns,
+    grid_shape,
+    legend_below,
+    new_figure,
+    styled,
+)
+from ntkbayes.lazy.cells import COLUMNS
+from ntkbayes.lazy.conditions import CONDITIONS
+from ntkbayes.lazy.dynamics import ALL_LAYERS, MEASURES
+
+__all__ = ["plot_against_time", "plot_against_width", "plot_layers"]
+
+LOOKS = {
+    "regularized": ("#0072B2", "o", "-"),
+    "unregularized": ("#D55E00", "v", (0, (6, 1.5, 1, 1.5))),
+    "smoothed": ("#009E73", "D", (0, (4, 1.5))),
+    "smoothed_regularized": ("#56B4E9", "s", (0, (6, 2))),
+    "decay_to_zero": ("#000000", "X", (0, (1.2, 1.2))),
+    "squared_error": ("#CC79A7", "^", (0, (4, 1.5, 1, 1.5))),
+}
+"""Colour, marker and dashes of each condition, in Okabe & Ito's colours."""
+
+AGAINST_WIDTH = ("ntk_change", "linearization_gap", "flow_gap", "end_gap")
+AGAINST_TIME = ("ntk_change", "logit_norm", "linearization_gap", "flow_gap")
+LINEAR = ("logit_norm",)
+"""Measures without a logarithmic axis: they have a scale of their own."""
+SPREAD = 1.04
+"""Points of different conditions at one width stand this factor beside each other."""
+
+
+@styled
+def plot_against_width(
+    table: pd.DataFrame, *, measures: Sequence[str] = AGAINST_WIDTH
+) -> NotebookFigure:
+    """Show measures at the end of training against width, a panel each, one line per condition.
+
+    The grey line has slope −½, that of the bounds: only slopes are to be compared with it.
+
+    Parameters
+    ----------
+    table
+        A sweep's long table.
+    measures
+        Names from `ntkbayes.lazy.MEASURES`.
+
+    Raises
+    ------
+    ValueError
+        If the table lacks a column, or a measure is unknown.
+    """
+    shown = _checked(table, measures)
+    end = shown.groupby("condition")["time"].transform("max")
+    shown = shown[shown["time"] == end]
+    rows, columns = grid_shape(len(measures), max_columns=2)
+    figure = new_figure(0.6 + 3.1 * columns, 0.7 + 2.4 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    conditions = list(dict.fromkeys(shown["condition"]))
+    for axes, measure in zip(panels, measures, strict=False):
+        axes.set(xscale="log", yscale="log")
+        part = shown[shown["measure"] == measure]
+        for position, name in enumerate(conditions):
+            x, mean, low, high = _mean_of_logs(part[part["condition"] == name], "width")
+            if not len(x):
+                continue
+            aside = SPREAD ** (position - (len(conditions) - 1) / 2)
+            _errorbar(axes, name, x * aside, mean, low, high)
+        _guide(axes)
+        _name_values(axes)
+        axes.set_title(MEASURES[measure])
+    _name_widths(panels, sorted(set(shown["width"])))
+    for axes in panels[len(measures) :]:
+        axes.set_visible(False)
+    for axes in panels[max(0, len(measures) - columns) : len(measures)]:
+        axes.set_xlabel("width")
+    legend_below(figure, panels[0])
+    return figure
+
+
+@styled
+def plot_against_time(
+    table: pd.DataFrame,
+    *,
+    measures: Sequence[str] = AGAINST_TIME,
+    titles: Mapping[str, str] | None = None,
+) -> NotebookFigure:
+    """Show measures along training, a row each, a column per condition, one line per width.
+
+    Parameters
+    ----------
+    table
+        A sweep's long table.
+    measures
+        Names from `ntkbayes.lazy.MEASURES`.
+    titles
+        Of the conditions. Default: those of `CONDITIONS`.
+
+    Raises
+    ------
+    ValueError
+        If the table lacks a column, or a measure is unknown.
+    """
+    shown = _checked(table, measures)
+    shown = shown[shown["time"] > 0]
+    names, widths = list(dict.fromkeys(shown["condition"])), sorted(set(shown["width"]))
+    titles = {name: condition.title for name, condition in CONDITIONS.items()} | dict(titles or {})
+    figure = new_figure(0.8 + 1.55 * max(len(names), 2), 0.6 + 1.6 * len(measures))
+    panels = figure.subplots(len(measures), len(names), squeeze=False, sharex=True, sharey="row")
+    shades = dict(zip(widths, _shades(len(widths)), strict=True))
+    for row, measure in zip(panels, measures, strict=True):
+        for axes, name in zip(row, names, strict=True):
+            axes.set(xscale="log", yscale="linear" if measure in LINEAR else "log")
+            axes.minorticks_off()
+            part = shown[(shown["measure"] == measure) & (shown["condition"] == name)]
+            for width in widths:
+                x, mean, low, high = _mean_of_logs(part[part["width"] == width], "time")
+                axes.fill_between(x, low, high, color=shades[width], alpha=0.12, lw=0)
+                axes.plot(x, mean, color=shades[width], lw=1.3, label=f"width {width}")
+            if not (part["value"] > 0).any():
+                axes.text(
+                    0.5, 0.5, "no reference", transform=axes.transAxes, ha="center", color="0.5"
+                )
+        row[0].set_ylabel(_wrapped(MEASURES[measure]), fontsize=8)
+    for axes, name in zip(panels[0], names, strict=True):
+        axes.set_title(_wrapped(titles.get(name, name)), fontsize=8)
+    for axes in panels[-1]:
+        axes.set_xlabel("training time")
+    legend_below(figure, panels[0, 0])
+    return figure
+
+
+@styled
+def plot_layers(table: pd.DataFrame) -> NotebookFigure:
+    """Show how far each layer's weights have moved at the end of training, against width.
+
+    Parameters
+    ----------
+    table
+        A sweep's long table.
+
+    Raises
+    ------
+    ValueError
+        If the table lacks a column.
+    """
+    check_columns("table", table, COLUMNS)
+    end = table.groupby("condition")["time"].transform("max")
+    shown = table[(table["time"] == end) & (table["measure"] == "weight_movement")]
+    layers = [layer for layer in dict.fromkeys(shown["layer"]) if layer != ALL_LAYERS]
+    layers = [*sorted(layers), ALL_LAYERS]
+    rows, columns = grid_shape(len(layers))
+    figure = new_figure(0.6 + 1.8 * max(columns, 2), 0.8 + 2.2 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for axes, layer in zip(panels, layers, strict=False):
+        axes.set(xscale="log", yscale="log")
+        part = shown[shown["layer"] == layer]
+        for name in dict.fromkeys(part["condition"]):
+            _errorbar(axes, name, *_mean_of_logs(part[part["condition"] == name], "width"))
+        _guide(axes)
+        axes.set_title("all weights" if layer == ALL_LAYERS else f"layer {layer}")
+        axes.set_xlabel("width")
+    for axes in panels[len(layers) :]:
+        axes.set_visible(False)
+    _name_widths(panels, sorted(set(shown["width"])))
+    figure.supylabel(MEASURES["weight_movement"], fontsize=9)
+    legend_below(figure, panels[0])
+    return figure
+
+
+def _checked(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+    check_columns("table", table, COLUMNS)
+    for measure in measures:
+        check_choice("measure", measure, MEASURES)
+    return table[(table["layer"] == ALL_LAYERS) & table["measure"].isin(measures)]
+
+
+def _mean_of_logs(
+    part: pd.DataFrame, by: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return positions, geometric mean over seeds, and the ends of its 95 % interval."""
+    part = part[part["value"] > 0]
+    logs = np.log(part["value"]).groupby(part[by])
+    mean, count = logs.mean(), logs.count()
+    quantile = scipy.stats.t.ppf(0.975, np.maximum(count - 1, 1))
+    reach = (quantile * logs.std().fillna(0.0) / np.sqrt(count)).to_numpy()
+    center = mean.to_numpy()
+    ends = np.exp(center - reach), np.exp(center + reach)
+    return mean.index.to_numpy(float), np.exp(center), *ends
+
+
+def _errorbar(
+    axes: Axes, name: str, x: np.ndarray, mean: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> None:
+    color, marker, dashes = LOOKS.get(name, ("#882255", "P", "-"))
+    condition = CONDITIONS.get(name)
+    axes.errorbar(
+        x, mean, [mean - low, high - mean], color=color, marker=marker, ls=dashes, ms=4, lw=1.2,
+        elinewidth=0.9, capsize=1.5, label=condition.title if condition else name,
+    )  # fmt: skip
+
+
+def _guide(axes: Axes) -> None:
+    """Draw a line of slope −½ from the height of the highest point."""
+    points = [np.asarray(line.get_xydata()) for line in axes.get_lines()]
+    if not any(len(each) for each in points):
+        return
+    xs, ys = np.concatenate(points).T
+    x = np.array([xs.min(), xs.max()])
+    y = ys.max() * (x / x[0]) ** -0.5
+    axes.plot(x, y, color="0.7", lw=2.5, zorder=0, label="slope −½")
+
+
+def _name_widths(panels: np.ndarray, widths: list[int]) -> None:
+    for axes in panels:
+        axes.set_xticks(widths, [str(width) for width in widths])
+        axes.minorticks_off()
+
+
+def _name_values(axes: Axes) -> None:
+    """Label 1 and 3 of every decade: these panels span few of them."""
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _shades(count: int) -> list[tuple[float, ...]]:
+    """Pale to dark blue."""
+    return [tuple(colormaps["Blues"](value)) for value in np.linspace(0.35, 1.0, count)]
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, 20))

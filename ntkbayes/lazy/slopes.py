@@ -1,0 +1,85 @@
+"""How fast measures fall with width: slopes in log-log, with intervals.
+
+A power law, value = A · width^s, is a line of slope s in logarithms. It is fitted by least squares
+to all seeds at all widths, log value = a + s log width + ε, and the interval is that of Student's
+t with N − 2 degrees of freedom. The logarithms of a measure scatter over seeds about equally at all
+widths, as least squares assumes. The interval is one of the line's slope over the widths given; it
+does not know how the law would bend beyond them, or bends within.
+"""
+
+import math
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from ntkbayes._checks import check_positive
+from ntkbayes.evaluation.plots.style import check_columns
+from ntkbayes.lazy.cells import COLUMNS
+
+__all__ = ["fit_slopes"]
+
+NOT_POWERS = ("objective", "logit_norm")
+"""Measures that are no distance."""
+
+
+def fit_slopes(table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
+    """Fit the slope of every measure at the end of training against width, in log-log.
+
+    Parameters
+    ----------
+    table
+        A sweep's long table.
+    level
+        Of the intervals.
+
+    Returns
+    -------
+    One row per condition, measure and layer: slope, lower and upper end of its interval, the
+    geometric mean over seeds at the widest network, and the numbers of widths and values. Values
+    that are not positive or not finite are left out, and so are measures with fewer than two widths
+    or three values left.
+
+    Raises
+    ------
+    ValueError
+        If the table lacks a column, or the level is not between 0 and 1.
+    """
+    check_columns("table", table, COLUMNS)
+    check_positive("level", level)
+    if level >= 1:
+        raise ValueError(f"level must be below 1, but is {level}.")
+    end = table.groupby("condition")["time"].transform("max")
+    last = table[(table["time"] == end) & ~table["measure"].isin(NOT_POWERS) & (table["value"] > 0)]
+    last = last[np.isfinite(last["value"])]
+    rows = [
+        dict(zip(("condition", "measure", "layer"), names, strict=True)) | _fit(group, level)
+        for names, group in last.groupby(["condition", "measure", "layer"], sort=False)
+        if group["width"].nunique() >= 2 and len(group) >= 3
+    ]
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "condition", "measure", "layer", "slope", "lower", "upper", "at_widest", "num_widths",
+            "num_values",
+        ],
+    )  # fmt: skip
+
+
+def _fit(group: pd.DataFrame, level: float) -> dict[str, float]:
+    x, y = (np.log(group[name].to_numpy(float)) for name in ("width", "value"))
+    centered = x - x.mean()
+    slope = float(centered @ y / (centered @ centered))
+    residual = y - y.mean() - slope * centered
+    freedom = len(x) - 2
+    error = math.sqrt(residual @ residual / freedom / (centered @ centered))
+    reach = float(scipy.stats.t.ppf(0.5 + level / 2, freedom)) * error
+    widest = group["width"] == group["width"].max()
+    return {
+        "slope": slope,
+        "lower": slope - reach,
+        "upper": slope + reach,
+        "at_widest": float(np.exp(y[widest.to_numpy()].mean())),
+        "num_widths": int(group["width"].nunique()),
+        "num_values": len(group),
+    }

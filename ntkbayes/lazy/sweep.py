@@ -1,0 +1,190 @@
+"""Train networks of several widths under several conditions, and keep what is finished.
+
+References
+----------
+Jacot et al. 2018, arXiv 1806.07572; Lee et al. 2019, arXiv 1902.06720 (squared error).
+Calvo-Ordoñez et al. 2026, arXiv 2605.17606 (classification: regularisation or non-degenerate
+targets).
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import pandas as pd
+
+from ntkbayes._types import AnyArray, Float, Int, Key, Progress, silent, typed
+from ntkbayes.lazy.cells import Cells, to_table
+from ntkbayes.lazy.conditions import CONDITIONS, Condition
+from ntkbayes.lazy.dynamics import InitialNetworks, initial_networks, train_width
+from ntkbayes.lazy.planning import NetworkOfWidth, Plan, make_plan
+
+__all__ = ["DEFAULT_WIDTHS", "WidthSweep", "run_sweep", "width_sweep"]
+
+DEFAULT_WIDTHS = (32, 64, 128, 256, 512)
+
+OnProgress = Callable[[str, float], None]
+"""Called with what is being done, and the finished fraction."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WidthSweep:
+    """What a sweep measured.
+
+    Attributes
+    ----------
+    table
+        Long form: condition, width, seed, time, measure (`ntkbayes.lazy.MEASURES`), layer ("all",
+        or one of the network's, from 1), value.
+    conditions
+        The conditions by name.
+    steps
+        Step size of gradient descent under each condition.
+    """
+
+    table: pd.DataFrame
+    conditions: dict[str, Condition]
+    steps: dict[str, float]
+
+
+@typed
+def width_sweep(
+    network: NetworkOfWidth,
+    x_train: Float[AnyArray, "n d"],
+    y_train: Int[AnyArray, "n"],
+    x_test: Float[AnyArray, "m d"],
+    *,
+    key: Key,
+    conditions: Mapping[str, Condition] | None = None,
+    widths: Sequence[int] = DEFAULT_WIDTHS,
+    num_seeds: int = 5,
+    time: float | int = 10.0,
+    num_records: int = 12,
+    step: float | int | None = None,
+    num_kernel_points: int = 16,
+    directory: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> WidthSweep:
+    """Train real networks by gradient descent and measure how far from linear they are.
+
+    Parameters
+    ----------
+    network
+        A dense network, whose width is replaced, or a function from width to network.
+    x_train, y_train, x_test
+        Training inputs and class indices, and where trained functions are compared. Networks are
+        trained in the dtype of `x_train`; those of infinite width are solved in JAX's default.
+    key
+        Of all initial weights. Those at one width do not depend on the other widths, nor on the
+        condition: all conditions start from the same networks.
+    conditions
+        Objectives by name. Default: `CONDITIONS`.
+    widths
+        Units per hidden layer.
+    num_seeds
+        Networks per width, trained side by side.
+    time
+        Training time of gradient flow at unit rate on the summed loss.
+    num_records
+        How many times, even in log time, are looked at, besides time 0.
+    step
+        Step size of gradient descent. Default: per condition, at most 0.2 of the stability limit.
+    num_kernel_points
+        Training points at which the change of the NTK is measured.
+    directory
+        Where every condition and width is kept when it is finished, in a file of its own; one that
+        is there and has the same settings and data is read instead of computed.
+    progress
+        Called with the finished fraction.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range, a step is not below the stability limit, training diverges, or
+        a width does not fit memory; the last before anything of that size is allocated.
+
+    Notes
+    -----
+    A step costs one gradient per seed. Memory: six times the weights of all seeds, and three times
+    an (n + m) c × n c kernel per seed.
+
+    Examples
+    --------
+    >>> import jax, ntkbayes as nb
+    >>> data = nb.load_dataset("moons", num_train=20)
+    >>> sweep = nb.lazy.width_sweep(
+    ...     nb.dense_network(), data.x_train, data.y_train, data.x_test[:20],
+    ...     key=jax.random.key(0), conditions={"regularized": nb.lazy.CONDITIONS["regularized"]},
+    ...     widths=(32, 64), num_seeds=2, time=1.0, num_records=3,
+    ... )
+    >>> [int(width) for width in sweep.table["width"].unique()]
+    [32, 64]
+    """
+    plan = make_plan(
+        network,
+        x_train,
+        y_train,
+        x_test,
+        key=key,
+        conditions=CONDITIONS if conditions is None else conditions,
+        widths=widths,
+        num_seeds=num_seeds,
+        time=time,
+        num_records=num_records,
+        step=step,
+        num_kernel_points=num_kernel_points,
+    )
+    where = None if directory is None else Path(directory)
+    return run_sweep(plan, where, lambda _, fraction: progress(fraction))
+
+
+def run_sweep(plan: Plan, directory: Path | None, on_progress: OnProgress) -> WidthSweep:
+    """Compute what is missing in the directory, the narrow networks first."""
+    cells = Cells(plan, directory)
+    order = [(name, width) for width in plan.networks for name in plan.conditions]
+    found = {cell: table for cell in order if (table := cells.read(*cell)) is not None}
+    missing = [cell for cell in order if cell not in found]
+    total, done = sum(plan.cost(*cell) for cell in missing), 0.0
+    initial: InitialNetworks | None = None
+    for name, width in missing:
+        if initial is None or initial.network is not plan.networks[width]:
+            initial = None  # frees the narrower ones first
+            initial = _initial(plan, width)
+        title = f"width {width}, {plan.conditions[name].title}"
+        cost = plan.cost(name, width)
+
+        def progress(
+            part: float, title: str = title, done: float = done, cost: float = cost
+        ) -> None:
+            on_progress(title, (done + cost * part) / total)
+
+        progress(0.0)
+        records = train_width(
+            initial,
+            plan.problems[name],
+            plan.infinite,
+            plan.schedules[name],
+            name=f"{plan.conditions[name].title!r} at width {width}",
+            progress=progress,
+        )
+        found[name, width] = to_table(name, width, records)
+        cells.write(name, width, found[name, width])
+        done += cost
+    on_progress("done", 1.0)
+    steps = {name: schedule.step for name, schedule in plan.schedules.items()}
+    table = pd.concat([found[cell] for cell in order], ignore_index=True)
+    return WidthSweep(table, plan.conditions, steps)
+
+
+def _initial(plan: Plan, width: int) -> InitialNetworks:
+    return initial_networks(
+        plan.networks[width],
+        plan.x_train,
+        plan.x_test,
+        num_outputs=plan.num_outputs,
+        num_seeds=plan.num_seeds,
+        num_kernel_points=plan.num_kernel_points,
+        key=jax.random.fold_in(plan.key, width),
+    )
