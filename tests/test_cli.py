@@ -241,7 +241,8 @@ def test_a_regression_run_draws_bands_and_coverage(tmp_path):
     assert result.exit_code == 0, result.output
     assert "standardised target units" in " ".join(result.stdout.split())
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {
-        *("bands", "coverage", "pit", "distances", "convergence", "metrics")
+        *("bands", "coverage", "pit", "convergence", "metrics"),
+        *("distances", "energy_distances"),
     }
 
 

@@ -54,6 +54,7 @@ def test_zero_initial_function_gives_the_mode_only():
 
 @pytest.mark.parametrize("initial", ["nngp", "ntk"])
 @pytest.mark.parametrize("perturb", [False, True])
+@pytest.mark.slow
 def test_classifier_spread_is_the_first_order_theory_for_weak_data(initial, perturb):
     """Theory 3.4: for K → 0 the map f₀ → f is (I + K W)⁻¹, and score noise restores Laplace."""
     x, y, _ = classification_data(num_train=5)
@@ -80,6 +81,7 @@ def test_classifier_spread_is_the_first_order_theory_for_weak_data(initial, pert
     assert np.all(np.abs(measured - exact) < 5 * error)
 
 
+@pytest.mark.slow
 def test_without_score_noise_the_spread_near_data_is_laplace_times_the_theorys_factor():
     """Theory 3.4 to first order in f₀: cov = Laplace · (I + W K)⁻¹, by central differences."""
     x, y, _ = classification_data(num_train=5)
@@ -188,6 +190,7 @@ def test_two_softmax_logits_are_one_logistic_logit_with_twice_the_kernel():
 
 
 @pytest.mark.parametrize("name", ["bernoulli", "poisson"])
+@pytest.mark.slow
 def test_score_noise_restores_laplace_to_first_order_for_one_output(name):
     """Theory 3.4: with K small, ntk + perturbed targets has the Laplace covariance."""
     x, y, _ = classification_data(num_train=5, num_classes=2)
@@ -235,6 +238,7 @@ def test_members_are_the_same_functions_at_all_points_at_once_or_in_blocks(name)
     np.testing.assert_allclose(again, first, atol=10 * added**0.5)
 
 
+@pytest.mark.slow
 def test_network_initial_functions_have_the_law_of_the_wide_network():
     """Mean and covariance of members trained from finite networks approach the closed form."""
     x, y, x_test = regression_data()
@@ -295,6 +299,7 @@ def test_targets_are_perturbed_with_the_curvature_at_the_mode():
 
 
 @pytest.mark.parametrize("initial", ["zero", "nngp", "ntk"])
+@pytest.mark.slow
 def test_classifiers_in_single_precision_are_stationary_in_double(initial):
     """Theory 1.4 at the functions that come out, with a tolerance of √eps."""
     x, y, _ = classification_data(num_train=12)

@@ -157,6 +157,7 @@ def _kernel():
 
 
 @pytest.mark.parametrize("num_inducing", [None, 3])
+@pytest.mark.slow
 def test_variational_posterior_maximises_the_elbo_over_all_class_independent_gaussians(
     monkeypatch, num_inducing
 ):
@@ -227,6 +228,7 @@ def test_the_softmax_bound_with_inducing_points_is_its_formula():
 
 
 @EACH
+@pytest.mark.slow
 def test_all_training_points_as_inducing_points_change_nothing(likelihood):
     x, y, x_test, _ = problem(likelihood)
     full = nb.gp_posterior(NETWORK, likelihood, x, y, **SETTINGS)

@@ -38,6 +38,7 @@ def prior(x1, x2, kernel="ntk"):
 
 
 @pytest.mark.parametrize("kernel", ["ntk", "nngp"])
+@pytest.mark.slow
 def test_gaussian_noise_gives_the_exact_gaussian_process(kernel):
     x, y = regression_data()
     x_test = np.vstack([x[:2], np.random.default_rng(1).normal(size=(3, 2))])
@@ -90,6 +91,7 @@ def run_likelihood(name):
 
 
 @pytest.mark.parametrize("name", ["bernoulli", "poisson"])
+@pytest.mark.slow
 def test_posteriors_agree_with_importance_sampling_from_the_prior(name):
     latent, covariance = run_likelihood(name)
     _, y, log_prob = LIKELIHOODS[name]
@@ -101,6 +103,7 @@ def test_posteriors_agree_with_importance_sampling_from_the_prior(name):
         assert_within_standard_errors(latent**power, *expected)
 
 
+@pytest.mark.slow
 def test_the_softmax_posterior_agrees_with_elliptical_slice_sampling():
     latent, covariance = run_likelihood("softmax")
     _, y, log_prob = LIKELIHOODS["softmax"]

@@ -75,6 +75,7 @@ def test_the_gaussian_objective_is_that_of_scikit_learn(kernel):
 
 
 @pytest.mark.parametrize("case", ["softmax", "bernoulli", "poisson"])
+@pytest.mark.slow
 def test_the_gradient_of_the_evidence_is_the_finite_difference_of_laplaces(case):
     """Steps h leave errors h² · third derivative ≈ 1e-6, and mode error 1e-8 / h = 1e-5."""
     model = Model(NETWORK, CASES[case][0], 0.2, "ntk")
@@ -99,6 +100,7 @@ def test_the_gradient_of_the_gaussian_evidence_is_its_finite_difference():
         np.testing.assert_allclose(gradient[name], (up - down) / (2 * h), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_the_validation_objective_is_its_finite_difference():
     """Errors are h² · third derivative, 1e-6."""
     case, h = "softmax", 1e-3
@@ -121,6 +123,7 @@ def test_the_gaussian_validation_objective_is_the_closed_form():
 
 
 @pytest.mark.parametrize("case", ["softmax", "poisson"])
+@pytest.mark.slow
 def test_the_validation_objective_is_the_predictive_of_many_laplace_draws(case):
     """With plain Monte Carlo, from the marginal moments of `nb.laplace`."""
     likelihood, y, y_val = CASES[case]
@@ -231,6 +234,7 @@ def test_the_same_key_gives_the_same_search_and_another_one_other_starts(found):
     np.testing.assert_allclose(other.value, found.value, atol=1e-4)  # slope² / curvature
 
 
+@pytest.mark.slow
 def test_classes_are_searched_to_a_stationary_point_of_laplaces_evidence():
     rng = np.random.default_rng(3)
     x = rng.normal(size=(30, 2))

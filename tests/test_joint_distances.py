@@ -110,6 +110,7 @@ def test_between_equal_distributions_the_error_is_that_of_second_order(generator
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5])
+@pytest.mark.slow
 def test_correlated_chains_neither_bias_the_energy_distance_nor_its_error(generator, shift):
     rho, found, naive = 0.7, [], []
     for _ in range(200):

@@ -147,6 +147,7 @@ def test_ntk_start_with_perturbed_targets_is_the_posterior_of_a_linear_model():
     assert np.all(np.abs(np.cov(draws.T) - covariance) < 5 * error)
 
 
+@pytest.mark.slow
 def test_wide_members_have_the_moments_of_the_ntk_ensemble():
     """Within 5 standard errors plus what a kernel at width w differs, O(w^-1/2) per member."""
     x, y, x_test = regression_data()

@@ -107,6 +107,7 @@ def test_the_diagonal_is_the_limit_of_coinciding_inputs(activation):
 
 
 @pytest.mark.parametrize("activation", ["leaky_relu", "gelu"])
+@pytest.mark.slow
 def test_kernels_are_the_moments_of_finite_networks(activation):
     """Mean over random networks of f fᵀ and of J Jᵀ, within 5 standard errors plus O(1/width)."""
     network = nb.dense_network(depth=2, width=256, activation=activation, bias_scale=0.4)
@@ -136,6 +137,7 @@ def difficult_inputs(dtype):
 
 @pytest.mark.parametrize("bias_scale", [0.0, 0.2])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.slow
 def test_kernels_of_difficult_inputs_keep_their_accuracy(activation, bias_scale):
     """Symmetric, semidefinite, equal to the cross kernel, and float32 close to float64.
 
@@ -170,6 +172,7 @@ def test_kernels_of_difficult_inputs_keep_their_accuracy(activation, bias_scale)
     ("activation", "bias_scale"),
     [*((name, 0.2) for name in ACTIVATIONS), ("relu", 0.0), ("gelu", 0.0)],
 )
+@pytest.mark.slow
 def test_derivatives_by_the_scales_equal_finite_differences(activation, bias_scale):
     """Also where inputs repeat or vanish; without a bias by its scale from b = 0, one-sided."""
     x = jnp.concatenate([X1, X1[:2], jnp.zeros((1, 3)), 1e-3 * X1])
@@ -189,6 +192,7 @@ def test_derivatives_by_the_scales_equal_finite_differences(activation, bias_sca
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.slow
 def test_derivatives_by_the_inputs_equal_finite_differences(activation):
     """Also at a zero input, where the norm has none but the kernel has."""
     x1 = jnp.concatenate([X1[:2], jnp.zeros((1, 3))])
@@ -206,6 +210,7 @@ def test_derivatives_by_the_inputs_equal_finite_differences(activation):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.slow
 def test_derivatives_by_inputs_that_coincide_are_finite(activation):
     x = jnp.concatenate([X1, X1[:2], jnp.zeros((2, 3))])
     network = own(activation, depth=2, bias_scale=0.0)
@@ -214,6 +219,7 @@ def test_derivatives_by_inputs_that_coincide_are_finite(activation):
 
 
 @pytest.mark.parametrize("x2", [None, X2])
+@pytest.mark.slow
 def test_tiles_under_jit_vmap_and_grad_equal_the_plain_kernel(x2, monkeypatch):
     """With tiles of 16 rows; over a stack of two sets of inputs."""
     network = own("relu", depth=2)

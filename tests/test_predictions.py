@@ -91,6 +91,7 @@ POSTERIOR = {
 
 @pytest.mark.parametrize("task", ["regression", "classification"])
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.slow
 def test_a_tree_says_whether_its_draws_are_from_a_posterior(name, task, sine, iris, key):
     data, likelihood = (sine, Gaussian(0.3)) if task == "regression" else (iris, Categorical(3))
     rows = slice(0, None, max(1, len(data.x_train) // 12))
@@ -186,6 +187,7 @@ def test_several_outputs_keep_their_dimension(key):
 
 
 @pytest.mark.parametrize("last_layer", [False, True])
+@pytest.mark.slow
 def test_outputs_that_share_uncertain_weights_are_known_to_be_correlated(key, last_layer):
     x = jax.random.normal(key, (6, 2))
     y = jnp.stack([jnp.sin(x[:, 0]), x[:, 1] ** 2], axis=1)

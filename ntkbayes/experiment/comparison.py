@@ -60,7 +60,7 @@ class Comparison(eqx.Module):
                 for title, tree in self.predictions.items()
                 if "converged" in tree["sample_stats"]
             ),
-            *_floor_remark(self.metrics[self.metrics["metric"].isin(self.headlines)]),
+            *_floor_remark(self.metrics.loc[self.metrics["metric"].isin(self.headlines), :]),
             _unit_remark(self.data),
         ]
 
