@@ -69,16 +69,16 @@ def plot_against_width(
     """
     shown = _checked(table, measures)
     end = shown.groupby("condition")["time"].transform("max")
-    shown = shown[shown["time"] == end]
+    shown = shown.loc[shown["time"] == end, :]
     rows, columns = grid_shape(len(measures), max_columns=2)
     figure = new_figure(0.6 + 3.1 * columns, 0.7 + 2.4 * rows)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     conditions = list(dict.fromkeys(shown["condition"]))
     for axes, measure in zip(panels, measures, strict=False):
         axes.set(xscale="log", yscale="log")
-        part = shown[shown["measure"] == measure]
+        part = shown.loc[shown["measure"] == measure, :]
         for position, name in enumerate(conditions):
-            x, mean, low, high = _mean_of_logs(part[part["condition"] == name], "width")
+            x, mean, low, high = _mean_of_logs(part.loc[part["condition"] == name, :], "width")
             if not len(x):
                 continue
             aside = SPREAD ** (position - (len(conditions) - 1) / 2)
@@ -119,7 +119,7 @@ def plot_against_time(
         If the table lacks a column, or a measure is unknown.
     """
     shown = _checked(table, measures)
-    shown = shown[shown["time"] > 0]
+    shown = shown.loc[shown["time"] > 0, :]
     names, widths = list(dict.fromkeys(shown["condition"])), sorted(set(shown["width"]))
     titles = {name: condition.title for name, condition in CONDITIONS.items()} | dict(titles or {})
     figure = new_figure(0.8 + 1.55 * max(len(names), 2), 0.6 + 1.6 * len(measures))
@@ -129,18 +129,19 @@ def plot_against_time(
         for axes, name in zip(row, names, strict=True):
             axes.set(xscale="log", yscale="linear" if measure in LINEAR else "log")
             axes.minorticks_off()
-            part = shown[(shown["measure"] == measure) & (shown["condition"] == name)]
+            chosen = (shown["measure"] == measure) & (shown["condition"] == name)
+            part = shown.loc[chosen, :]
             for width in widths:
-                x, mean, low, high = _mean_of_logs(part[part["width"] == width], "time")
+                x, mean, low, high = _mean_of_logs(part.loc[part["width"] == width, :], "time")
                 axes.fill_between(x, low, high, color=shades[width], alpha=0.12, lw=0)
                 axes.plot(x, mean, color=shades[width], lw=1.3, label=f"width {width}")
-            if not (part["value"] > 0).any():
+            if not (part["value"].to_numpy() > 0).any():
                 axes.text(
                     0.5, 0.5, "no reference", transform=axes.transAxes, ha="center", color="0.5"
                 )
         row[0].set_ylabel(_wrapped(MEASURES[measure]), fontsize=8)
     for axes, name in zip(panels[0], names, strict=True):
-        axes.set_title(_wrapped(titles.get(name, name)), fontsize=8)
+        axes.set_title(_wrapped(str(titles.get(name, name))), fontsize=8)
     for axes in panels[-1]:
         axes.set_xlabel("training time")
     legend_below(figure, panels[0, 0])
@@ -163,7 +164,7 @@ def plot_layers(table: pd.DataFrame) -> NotebookFigure:
     """
     check_columns("table", table, COLUMNS)
     end = table.groupby("condition")["time"].transform("max")
-    shown = table[(table["time"] == end) & (table["measure"] == "weight_movement")]
+    shown = table.loc[(table["time"] == end) & (table["measure"] == "weight_movement"), :]
     layers = [layer for layer in dict.fromkeys(shown["layer"]) if layer != ALL_LAYERS]
     layers = [*sorted(layers), ALL_LAYERS]
     rows, columns = grid_shape(len(layers))
@@ -171,9 +172,9 @@ def plot_layers(table: pd.DataFrame) -> NotebookFigure:
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for axes, layer in zip(panels, layers, strict=False):
         axes.set(xscale="log", yscale="log")
-        part = shown[shown["layer"] == layer]
+        part = shown.loc[shown["layer"] == layer, :]
         for name in dict.fromkeys(part["condition"]):
-            _errorbar(axes, name, *_mean_of_logs(part[part["condition"] == name], "width"))
+            _errorbar(axes, name, *_mean_of_logs(part.loc[part["condition"] == name, :], "width"))
         _guide(axes)
         axes.set_title("all weights" if layer == ALL_LAYERS else f"layer {layer}")
         axes.set_xlabel("width")
@@ -189,21 +190,27 @@ def _checked(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     check_columns("table", table, COLUMNS)
     for measure in measures:
         check_choice("measure", measure, MEASURES)
-    return table[(table["layer"] == ALL_LAYERS) & table["measure"].isin(measures)]
+    return table.loc[(table["layer"] == ALL_LAYERS) & table["measure"].isin(measures), :]
 
 
 def _mean_of_logs(
     part: pd.DataFrame, by: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return positions, geometric mean over seeds, and the ends of its 95 % interval."""
-    part = part[part["value"] > 0]
-    logs = np.log(part["value"]).groupby(part[by])
-    mean, count = logs.mean(), logs.count()
-    quantile = scipy.stats.t.ppf(0.975, np.maximum(count - 1, 1))
-    reach = (quantile * logs.std().fillna(0.0) / np.sqrt(count)).to_numpy()
-    center = mean.to_numpy()
-    ends = np.exp(center - reach), np.exp(center + reach)
-    return mean.index.to_numpy(float), np.exp(center), *ends
+    part = part.loc[part["value"] > 0, :]
+    positions, where = np.unique(part[by].to_numpy(float), return_inverse=True)
+    logs = np.log(part["value"].to_numpy(float))
+    groups = [logs[where == i] for i in range(len(positions))]
+    center = np.array([group.mean() for group in groups])
+    reach = np.array([_reach(group) for group in groups])
+    return positions, np.exp(center), np.exp(center - reach), np.exp(center + reach)
+
+
+def _reach(values: np.ndarray) -> float:
+    """Half a 95 % interval of the mean; 0 for a single value."""
+    if len(values) < 2:
+        return 0.0
+    return float(scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values))
 
 
 def _errorbar(

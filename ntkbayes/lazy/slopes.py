@@ -50,10 +50,10 @@ def fit_slopes(table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     if level >= 1:
         raise ValueError(f"level must be below 1, but is {level}.")
     end = table.groupby("condition")["time"].transform("max")
-    last = table[(table["time"] == end) & ~table["measure"].isin(NOT_POWERS) & (table["value"] > 0)]
-    last = last[np.isfinite(last["value"])]
+    usable = (table["value"] > 0) & (table["value"] < np.inf) & ~table["measure"].isin(NOT_POWERS)
+    last = table.loc[(table["time"] == end) & usable, :]
     rows = [
-        dict(zip(("condition", "measure", "layer"), names, strict=True)) | _fit(group, level)
+        {"condition": names[0], "measure": names[1], "layer": names[2]} | _fit(group, level)
         for names, group in last.groupby(["condition", "measure", "layer"], sort=False)
         if group["width"].nunique() >= 2 and len(group) >= 3
     ]
@@ -67,19 +67,19 @@ def fit_slopes(table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
 
 
 def _fit(group: pd.DataFrame, level: float) -> dict[str, float]:
-    x, y = (np.log(group[name].to_numpy(float)) for name in ("width", "value"))
+    width = group["width"].to_numpy(float)
+    x, y = np.log(width), np.log(group["value"].to_numpy(float))
     centered = x - x.mean()
     slope = float(centered @ y / (centered @ centered))
     residual = y - y.mean() - slope * centered
     freedom = len(x) - 2
     error = math.sqrt(residual @ residual / freedom / (centered @ centered))
     reach = float(scipy.stats.t.ppf(0.5 + level / 2, freedom)) * error
-    widest = group["width"] == group["width"].max()
     return {
         "slope": slope,
         "lower": slope - reach,
         "upper": slope + reach,
-        "at_widest": float(np.exp(y[widest.to_numpy()].mean())),
-        "num_widths": int(group["width"].nunique()),
+        "at_widest": float(np.exp(y[width == width.max()].mean())),
+        "num_widths": len(np.unique(width)),
         "num_values": len(group),
     }

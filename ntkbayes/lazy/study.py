@@ -92,7 +92,7 @@ class LazyStudy:
     @property
     def rows(self) -> list[tuple[str, str, str, str, str]]:
         """Measure, condition, slope, its interval and the value at the widest network, as text."""
-        whole = self.slopes[self.slopes["layer"] == ALL_LAYERS]
+        whole = self.slopes.loc[self.slopes["layer"] == ALL_LAYERS, :]
         rows = whole.to_dict("records")
         return [
             (
