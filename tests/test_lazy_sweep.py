@@ -67,6 +67,7 @@ LAZY = ("regularized", "smoothed", "smoothed_regularized", "squared_error")
 
 
 @pytest.mark.parametrize("condition", LAZY)
+@pytest.mark.slow
 def test_distance_to_infinite_width_falls_like_one_over_the_root_of_width(slopes, condition):
     # Small eigenvalues of the NTK delay the end under smoothed targets: it is far at all widths.
     for gap in ("flow_gap",) if condition == "smoothed" else ("flow_gap", "end_gap"):
@@ -77,6 +78,7 @@ def test_distance_to_infinite_width_falls_like_one_over_the_root_of_width(slopes
 
 @pytest.mark.parametrize("condition", LAZY)
 @pytest.mark.parametrize("measure", ["ntk_change", "linearization_gap"])
+@pytest.mark.slow
 def test_networks_become_linear_at_least_that_fast(slopes, condition, measure):
     """−½ is the bound; networks are found at it or below."""
     row = slopes.loc[condition, measure, "all"]
@@ -84,6 +86,7 @@ def test_networks_become_linear_at_least_that_fast(slopes, condition, measure):
     assert row["upper"] < -0.3
 
 
+@pytest.mark.slow
 def test_decay_to_zero_changes_the_kernel_as_much_at_every_width(slopes, claims):
     row = slopes.loc["decay_to_zero", "ntk_change", "all"]
     assert abs(row["slope"]) < 0.1
@@ -92,6 +95,7 @@ def test_decay_to_zero_changes_the_kernel_as_much_at_every_width(slopes, claims)
 
 
 @pytest.mark.parametrize("width", [32, 96, 288])
+@pytest.mark.slow
 def test_only_without_regularisation_drift_and_logits_keep_growing(claims, width):
     """Between the last two records, times 8.5 and 20."""
     for measure in ("ntk_change", "logit_norm"):
@@ -104,6 +108,7 @@ def test_only_without_regularisation_drift_and_logits_keep_growing(claims, width
 
 
 @pytest.mark.parametrize("condition", [name for name in CONDITIONS if name != "decay_to_zero"])
+@pytest.mark.slow
 def test_wide_networks_follow_linearisation_and_flow_all_along(claims, condition):
     """Not at the end only: at every record, and nearer the wider they are."""
     for rank in range(3, len(sorted(claims.table.query("condition == @condition").time.unique()))):
