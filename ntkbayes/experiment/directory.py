@@ -5,6 +5,7 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import xarray as xr
@@ -50,8 +51,8 @@ def make_directories(directory: Path) -> None:
         ) from error
 
 
-def check_same_settings(directory: Path, config: ComparisonConfig) -> None:
-    """Refuse results of other settings; the choice of methods may differ."""
+def check_same_settings(directory: Path, now: Mapping[str, Any], *, free: str) -> None:
+    """Refuse results of other settings than those of `now`; the one named `free` may differ."""
     path = directory / "config.toml"
     if not path.exists():
         return
@@ -59,9 +60,8 @@ def check_same_settings(directory: Path, config: ComparisonConfig) -> None:
         before = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not readable; choose another output directory.") from error
-    now = config.settings()
-    for name in sorted(before.keys() | now.keys() - {"methods"}):
-        if name != "methods" and before.get(name) != now.get(name):
+    for name in sorted((before.keys() | now.keys()) - {free}):
+        if before.get(name) != now.get(name):
             raise ValueError(
                 f"{directory} holds results of other settings ({name} was "
                 f"{before.get(name, 'not set')}, now {now.get(name, 'not set')}); "

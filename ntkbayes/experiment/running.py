@@ -78,7 +78,7 @@ def run_comparison(
     report_progress = on_progress or (lambda step, fraction: None)
     directory = Path(out)
     check_directory(directory)
-    check_same_settings(directory, config)
+    check_same_settings(directory, config.settings(), free="methods")
     problem = problem_of(config)
     make_directories(directory)
     write_text(directory / "config.toml", tomli_w.dumps(config.settings()))

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import tomli_w
 from ntkbayes._checks import check_at_least, check_choice, check_positive
 from ntkbayes._files import atomic_path
 from ntkbayes.datasets import load_dataset
-from ntkbayes.experiment.directory import check_directory, write_text
+from ntkbayes.experiment.directory import check_directory, check_same_settings, write_text
 from ntkbayes.experiment.environment import environment
 from ntkbayes.lazy.conditions import CONDITIONS
 from ntkbayes.lazy.dynamics import ALL_LAYERS, MEASURES
@@ -134,7 +133,7 @@ def run_lazy_study(
     """
     directory = Path(out)
     check_directory(directory)
-    _check_same_settings(directory, config)
+    check_same_settings(directory, config.settings(), free="widths")
     data = load_dataset(config.dataset, seed=config.seed, num_train=config.num_train)
     plan = make_plan(
         dense_network(depth=config.depth, activation=config.activation),
@@ -167,21 +166,3 @@ def run_lazy_study(
         with atomic_path(directory / "figures" / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png")
     return LazyStudy(config, sweep, slopes, directory)
-
-
-def _check_same_settings(directory: Path, config: LazyConfig) -> None:
-    """Refuse results of other settings; widths may be added."""
-    path = directory / "config.toml"
-    if not path.exists():
-        return
-    try:
-        before = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not readable; choose another output directory.") from error
-    for name, now in config.settings().items():
-        if name != "widths" and before.get(name) != now:
-            raise ValueError(
-                f"{directory} holds results of other settings ({name} was "
-                f"{before.get(name, 'not set')}, now {now}); choose another output directory or "
-                "delete it."
-            )
