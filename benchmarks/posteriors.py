@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 
 import arviz as az
-import blackjax
 import jax
 import numpy as np
 from common import PrecomputedKernel, digits, results, timed, write_results
@@ -132,6 +131,8 @@ def run_blackjax(target, *, key, num_warmup, num_draws):
 
 @partial(jax.jit, static_argnames=("num_warmup", "num_draws"))
 def _blackjax_chains(target, keys, num_warmup, num_draws):
+    import blackjax  # starts JAX's devices, whose number must be set before
+
     def logdensity(position):
         return -target.potential(position)
 

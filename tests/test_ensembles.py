@@ -102,6 +102,58 @@ def test_without_score_noise_the_spread_near_data_is_laplace_times_the_theorys_f
     assert np.max(np.diag(spread) / np.diag(laplace)) < 0.9
 
 
+@pytest.mark.parametrize("perturb", [False, True])
+@pytest.mark.parametrize("initial", ["nngp", "ntk", "zero"])
+def test_first_order_covariance_is_that_of_the_derivative_of_training(initial, perturb):
+    """Theory 3.4 at test points: f₀ and score noise through the derivative, in full matrices."""
+    x, y, x_test = classification_data(num_train=5, num_test=3)
+    precision, h = 0.5, 1e-3
+    ensemble = nb.ntk_ensemble(
+        NETWORK, nb.Categorical(3), x, y, prior_precision=precision, initial=initial,
+        perturb_targets=perturb, tolerance=1e-10,
+    )  # fmt: skip
+    n, m = len(x), len(x_test)
+    kernel = NETWORK.kernel(jnp.concatenate([x, x_test]))
+    k = np.asarray(kernel.ntk) / precision
+    q = {"nngp": kernel.nngp, "ntk": k, "zero": 0 * k}[initial]
+    mode = nb.ntk_ensemble(
+        NETWORK, nb.Categorical(3), x, y, prior_precision=precision, tolerance=1e-10
+    )
+    steps = h * np.eye(3 * n).reshape(3 * n, n, 3)
+    b, _ = mode._train(jnp.concatenate([steps, -steps]), jnp.zeros((6 * n, n, 3)))
+    moved = np.asarray(b).reshape(2, 3 * n, 3 * n)
+    slope = ((moved[0] - moved[1]) / (2 * h)).T  # ∂b / ∂f₀
+    gain = precision * np.kron(k[n:, :n], np.eye(3)) @ slope
+    lift = np.concatenate([gain, np.eye(3 * m)], axis=1)
+    expected = lift @ np.kron(np.asarray(q), np.eye(3)) @ lift.T
+    if perturb:  # score noise, of covariance W, acts as f₀ does, through (I + W K)⁻¹
+        p = softmax(k[:n, :n] @ mode.mode.a)
+        W = brute_force_hessian(np.eye(n), p) - np.eye(3 * n)
+        through = np.linalg.inv(np.eye(3 * n) + W @ np.kron(k[:n, :n], np.eye(3)))
+        half = np.kron(k[n:, :n], np.eye(3)) @ through
+        expected = expected + half @ W @ half.T
+    found = np.asarray(ensemble.first_order_covariance(x_test)).reshape(3 * m, 3 * m)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["categorical", "bernoulli", "poisson"])
+def test_first_order_covariance_of_the_bayesian_ensemble_is_that_of_laplace(name):
+    """Theory 3.4: Q₀ = K and perturbed targets."""
+    num_classes = 3 if name == "categorical" else 2
+    x, y, x_test = classification_data(num_classes=num_classes)
+    likelihood = {
+        "categorical": nb.Categorical(3), "bernoulli": nb.Bernoulli(), "poisson": nb.Poisson(),
+    }[name]  # fmt: skip
+    model = (NETWORK, likelihood, x, y)
+    ensemble = nb.ntk_ensemble(*model, prior_precision=0.3, initial="ntk", perturb_targets=True)
+    laplace = nb.laplace(*model, prior_precision=0.3)
+    np.testing.assert_allclose(
+        ensemble.first_order_covariance(x_test),
+        laplace.covariance(x_test),
+        atol=1e-5,  # modes to 1e-6
+    )
+
+
 @pytest.mark.parametrize("initial", ["nngp", "zero"])
 def test_unregularised_classifiers_on_smooth_labels_are_gaussian_in_closed_form(initial):
     """Theory 1.5, evaluated naively with the full (n c) matrices."""

@@ -58,6 +58,14 @@ def test_squared_mmd_is_a_mean_over_all_pairs_of_different_draws(generator):
     assert found.value == pytest.approx(expected, rel=1e-10)
 
 
+def test_mean_distance_is_that_of_the_means_without_what_chance_adds(generator):
+    a, b = normal(generator, 12), normal(generator, 9, shift=0.3)
+    means = [draws.latent.mean(axis=0) for draws in (a, b)]
+    variances = [draws.latent.var(axis=0, ddof=1).mean() for draws in (a, b)]
+    expected = np.mean((means[0] - means[1]) ** 2) - variances[0] / 12 - variances[1] / 9
+    assert distances.mean_distance(a, b).value == pytest.approx(expected / variances[1], rel=1e-10)
+
+
 def test_the_default_bandwidth_is_the_median_distance_between_all_draws(generator):
     a, b = normal(generator, 12), normal(generator, 9, shift=0.3)
     pooled = np.concatenate([a.latent, b.latent]).reshape(21, -1)
@@ -83,7 +91,9 @@ def test_distances_of_shifted_normals_are_their_closed_forms(generator):
     assert abs(found.value - expected) < 3 * found.standard_error < 0.5 * expected
 
 
-@pytest.mark.parametrize("distance", [distances.energy_distance, distances.squared_mmd])
+@pytest.mark.parametrize(
+    "distance", [distances.energy_distance, distances.squared_mmd, distances.mean_distance]
+)
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 def test_joint_distances_have_no_bias_and_the_error_they_state(generator, distance, shift):
     found = [distance(normal(generator, 40), normal(generator, 25, shift)) for _ in range(300)]
@@ -224,10 +234,10 @@ def test_draws_that_do_not_fit_are_refused(generator):
     for distance in (distances.energy_distance, distances.covariance_comparison):
         with pytest.raises(ValueError, match=r"same points and outputs.*\(50, 5, 2\) and \(50, 4"):
             distance(a, b)
-    with pytest.raises(ValueError, match=r"a, b and far must be at the same points"):
+    with pytest.raises(ValueError, match=r"a, b and where must be at the same points"):
         distances.variance_ratio(a, a, np.array([True, False]))
-    with pytest.raises(ValueError, match=r"far must mark some of the points, but marks 5 of 5"):
-        distances.variance_ratio(a, a, np.ones(5, dtype=bool))
+    with pytest.raises(ValueError, match=r"where must mark some of the points, but marks none of"):
+        distances.variance_ratio(a, a, np.zeros(5, dtype=bool))
     far = np.arange(5) > 2
     with pytest.raises(ValueError, match="a single draw has no variance"):
         distances.variance_ratio(a, normal(generator, 1), far)

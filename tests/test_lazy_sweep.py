@@ -19,7 +19,7 @@ from ntkbayes.lazy import (
     plot_layers,
     sweep as sweep_module,
 )
-from ntkbayes.lazy.cells import COLUMNS
+from ntkbayes.lazy.sweep import COLUMNS
 
 DATA = nb.load_dataset("moons", num_train=16)
 SMALL = {"widths": (16, 32), "num_seeds": 2, "time": 1.0, "num_records": 3}

@@ -53,14 +53,14 @@ def joint(trees):
 def test_the_joint_table_holds_what_its_functions_return(trees, joint):
     a, b = (distances.joint_draws(trees[name]) for name in ("wider", "HMC"))
     covariances = distances.covariance_comparison(a, b)
-    variances = distances.variance_ratio(a, b, FAR)
     expected = {
         "energy_distance": distances.energy_distance(a, b),
         "squared_mmd": distances.squared_mmd(a, b, bandwidth=distances.median_distance(b)),
+        "mean_distance": distances.mean_distance(a, b),
         "covariance_distance": covariances.squared_distance,
         "covariance_alignment": covariances.alignment,
-        "variance_near": variances.near,
-        "variance_far": variances.far,
+        "variance_near": distances.variance_ratio(a, b, ~FAR),
+        "variance_far": distances.variance_ratio(a, b, FAR),
     }
     assert list(expected) == list(METRICS["joint"])
     for name, estimate in expected.items():
@@ -71,7 +71,7 @@ def test_the_joint_table_holds_what_its_functions_return(trees, joint):
 
 def test_the_joint_table_leaves_out_what_few_draws_cannot_say(joint):
     named = {method: list(rows["metric"]) for method, rows in joint.groupby("method")}
-    both = ["energy_distance", "squared_mmd"]
+    both = ["energy_distance", "squared_mmd", "mean_distance"]
     assert named["few"] == [*both, "variance_near", "variance_far"]
     assert named["Mode"] == both
     assert "HMC" not in named
@@ -104,7 +104,7 @@ def test_a_reference_of_short_chains_is_refused_unless_asked_for():
     chains = {"HMC": predictions(0, 8, num_chains=2), "Mode": predictions(1, 1, scale=0.0)}
     with pytest.raises(ValueError, match="HMC: do not use as reference"):
         compare_joint(chains, reference="HMC")
-    assert len(compare_joint(chains, reference="HMC", require_reliable=False)) == 2
+    assert len(compare_joint(chains, reference="HMC", require_reliable=False)) == 3
 
 
 def test_the_energy_matrix_has_the_distance_of_every_two(trees):

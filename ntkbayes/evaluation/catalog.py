@@ -116,6 +116,9 @@ _REGRESSION_DISTANCES = {
 _JOINT = {
     "energy_distance": MetricInfo("energy distance", "of joint distributions, logits or targets"),
     "squared_mmd": MetricInfo("MMD²", "the same with a Gaussian kernel, 0 to 2"),
+    "mean_distance": MetricInfo(
+        "mean distance²", "of mean functions, in variances of the reference"
+    ),
     "covariance_distance": MetricInfo("covariance distance²", "‖Σ − Σ_ref‖² / ‖Σ_ref‖²"),
     "covariance_alignment": MetricInfo("covariance alignment", "cosine of Σ and Σ_ref", "higher"),
     "variance_near": MetricInfo("variance near data", "over the reference's", None, nominal=1.0),

@@ -94,13 +94,14 @@ def compare_joint(
     -------
     DataFrame
         Long form with the columns of `compare`, for `wide_table` and the others. The metrics are
-        ``energy_distance`` and ``squared_mmd`` (with the median distance between draws of the
-        reference as its bandwidth), ``covariance_distance`` (relative to the reference, squared)
-        and ``covariance_alignment`` where both have 40 draws, ``variance_near`` and
-        ``variance_far`` (over the reference's) where the method has two. ``standard_error`` is
-        over *draws*, at fixed test points; values of methods share the error of the reference,
-        so that nothing is said of paired differences (NaN). All values are without bias: there is
-        no floor (NaN), and a distance of 0 may come out negative.
+        ``energy_distance``, ``squared_mmd`` (with the median distance between draws of the
+        reference as its bandwidth), ``mean_distance`` (squared, in variances of the reference),
+        ``covariance_distance`` (relative to the reference, squared) and ``covariance_alignment``
+        where both have 40 draws, ``variance_near`` and ``variance_far`` (over the reference's)
+        where the method has two. ``standard_error`` is over *draws*, at fixed test points; values
+        of methods share the error of the reference, so that nothing is said of paired differences
+        (NaN). All values are without bias: there is no floor (NaN), and a distance of 0 may come
+        out negative.
 
     Raises
     ------
@@ -141,12 +142,13 @@ def _estimates(
     found = {
         "energy_distance": distances.energy_distance(a, b),
         "squared_mmd": distances.squared_mmd(a, b, bandwidth=bandwidth),
+        "mean_distance": distances.mean_distance(a, b),
     }
     if distances.enough_for_covariance(a) and distances.enough_for_covariance(b):
         comparison = distances.covariance_comparison(a, b)
         found["covariance_distance"] = comparison.squared_distance
         found["covariance_alignment"] = comparison.alignment
     if far is not None and len(a.latent) > 1:
-        ratio = distances.variance_ratio(a, b, far)
-        found |= {"variance_near": ratio.near, "variance_far": ratio.far}
+        found["variance_near"] = distances.variance_ratio(a, b, ~far)
+        found["variance_far"] = distances.variance_ratio(a, b, far)
     return found

@@ -18,7 +18,7 @@ from ntkbayes.lazy.references import InfiniteWidth
 from ntkbayes.lazy.steps import Schedule, TrainingProblem, make_schedule, stability_limit
 from ntkbayes.networks import DenseNetwork, WideNetwork
 
-__all__ = ["NetworkOfWidth", "Plan", "make_plan"]
+__all__ = ["NetworkOfWidth", "Plan", "make_plan", "of_width"]
 
 NetworkOfWidth = DenseNetwork | Callable[[int], WideNetwork]
 
@@ -100,7 +100,7 @@ def make_plan(
     widths = sorted(set(widths))
     for width in widths:
         _check_memory(network, width, train, len(inputs), num_seeds)
-    networks = {width: _of_width(network, width) for width in widths}
+    networks = {width: of_width(network, width) for width in widths}
     infinite = _infinite(networks[widths[0]], train.x, inputs)
     largest = float(jnp.linalg.eigvalsh(infinite.ntk_train)[-1])
     problems, schedules = {}, {}
@@ -120,7 +120,8 @@ def make_plan(
     )  # fmt: skip
 
 
-def _of_width(network: NetworkOfWidth, width: int) -> WideNetwork:
+def of_width(network: NetworkOfWidth, width: int) -> WideNetwork:
+    """Return the network with this width."""
     if isinstance(network, DenseNetwork):
         return dataclasses.replace(network, width=width)
     return infinite_width(network(width))
@@ -151,7 +152,7 @@ def _check_memory(
     kernels = KERNEL_COPIES * num_seeds * (n + num_test) * n * c**2 * itemsize + WORKSPACE_BYTES
 
     def needed(width: int) -> int:
-        weights = num_seeds * _num_params(_of_width(network, width), train.x, c)
+        weights = num_seeds * _num_params(of_width(network, width), train.x, c)
         return COPIES * weights * itemsize + kernels
 
     if needed(width) <= available_bytes():

@@ -23,9 +23,9 @@ from ntkbayes.evaluation.plots.style import (
     new_figure,
     styled,
 )
-from ntkbayes.lazy.cells import COLUMNS
 from ntkbayes.lazy.conditions import CONDITIONS
 from ntkbayes.lazy.dynamics import ALL_LAYERS, MEASURES
+from ntkbayes.lazy.sweep import COLUMNS
 
 __all__ = ["plot_against_time", "plot_against_width", "plot_layers"]
 

@@ -15,7 +15,7 @@ import scipy.stats
 
 from ntkbayes._checks import check_positive
 from ntkbayes.evaluation.plots.style import check_columns
-from ntkbayes.lazy.cells import COLUMNS
+from ntkbayes.lazy.sweep import COLUMNS
 
 __all__ = ["fit_slopes"]
 

@@ -12,16 +12,21 @@ import tomli_w
 
 from ntkbayes._checks import check_at_least, check_choice, check_positive
 from ntkbayes._files import atomic_path
-from ntkbayes.datasets import load_dataset
+from ntkbayes.datasets import Dataset, load_dataset
 from ntkbayes.experiment.directory import check_directory, check_same_settings, write_text
 from ntkbayes.experiment.environment import environment
+from ntkbayes.lazy.cells import Cells
 from ntkbayes.lazy.conditions import CONDITIONS
 from ntkbayes.lazy.dynamics import ALL_LAYERS, MEASURES
+from ntkbayes.lazy.ensemble_plots import plot_ensembles, plot_variance_profile
+from ntkbayes.lazy.ensembles import ENSEMBLE_MEASURES, ensemble_sweep
 from ntkbayes.lazy.planning import make_plan
 from ntkbayes.lazy.plots import plot_against_time, plot_against_width, plot_layers
 from ntkbayes.lazy.slopes import fit_slopes
 from ntkbayes.lazy.sweep import DEFAULT_WIDTHS, OnProgress, WidthSweep, run_sweep
-from ntkbayes.networks import dense_network
+from ntkbayes.lazy.variances import PROFILE_COLUMNS, variance_profile
+from ntkbayes.likelihoods import Categorical
+from ntkbayes.networks import DenseNetwork, dense_network
 
 __all__ = ["STUDIES", "LazyConfig", "LazyStudy", "lazy_config", "run_lazy_study"]
 
@@ -40,6 +45,8 @@ class LazyConfig:
         Training points, and test points at which functions are compared.
     depth, activation
         Of the dense networks; their scales are `dense_network`'s.
+    ensemble_widths, num_members, num_draws, prior_precision
+        As in `ntkbayes.lazy.ensemble_sweep` and `variance_profile`.
     seed
         Of the data and all initial weights.
     dtype
@@ -55,6 +62,10 @@ class LazyConfig:
     num_test: int = 50
     depth: int = 2
     activation: str = "relu"
+    ensemble_widths: tuple[int, ...] = (8, 16, 32, 64)
+    num_members: int = 200
+    num_draws: int = 4000
+    prior_precision: float = 1.0
     seed: int = 0
     dtype: str = "float32"
 
@@ -69,12 +80,15 @@ class LazyConfig:
 
     def settings(self) -> dict[str, Any]:
         """Return all fields, for TOML."""
-        return dataclasses.asdict(self) | {"widths": list(self.widths)}
+        lists = {name: list(getattr(self, name)) for name in ("widths", "ensemble_widths")}
+        return dataclasses.asdict(self) | lists
 
 
 STUDIES: dict[str, LazyConfig] = {
     "moons": LazyConfig("moons"),
-    "digits": LazyConfig("digits", num_train=50, widths=(32, 64, 128, 256), time=5.0, num_seeds=3),
+    "digits": LazyConfig(
+        "digits", num_train=50, widths=(32, 64, 128, 256), time=5.0, num_seeds=3, num_members=100
+    ),
 }
 """Default settings by dataset: minutes on two cores."""
 
@@ -86,25 +100,48 @@ class LazyStudy:
     config: LazyConfig
     sweep: WidthSweep
     slopes: pd.DataFrame
+    ensembles: pd.DataFrame
+    variances: pd.DataFrame
     directory: Path
 
     @property
-    def rows(self) -> list[tuple[str, str, str, str, str]]:
-        """Measure, condition, slope, its interval and the value at the widest network, as text."""
+    def slope_rows(self) -> list[tuple[str, str, str, str, str]]:
+        """Title of the measure, condition, slope, interval and value at the widest, as text."""
         whole = self.slopes.loc[self.slopes["layer"] == ALL_LAYERS, :]
         rows = whole.to_dict("records")
         return [
             (
-                measure,
+                title,
                 CONDITIONS[row["condition"]].title,
                 f"{row['slope']:.2f}",
                 f"{row['lower']:.2f} to {row['upper']:.2f}",
                 f"{row['at_widest']:.2g}",
             )
-            for measure in MEASURES
+            for measure, title in MEASURES.items()
             for row in rows
             if row["measure"] == measure
         ]
+
+    @property
+    def ensemble_rows(self) -> list[tuple[str, ...]]:
+        """Width, and every measure of `ENSEMBLE_MEASURES` with its standard error, as text."""
+        cells = {
+            (row["width"], row["measure"]): f"{row['value']:.3f} ± {row['standard_error']:.3f}"
+            for row in self.ensembles.to_dict("records")
+        }
+        widths = sorted(set(self.ensembles["width"]))
+        return [(str(w), *(cells[w, measure] for measure in ENSEMBLE_MEASURES)) for w in widths]
+
+    @property
+    def variance_rows(self) -> list[tuple[str, ...]]:
+        """Ensemble, and predicted and measured ratios nearest the data and farthest, as text."""
+        rows = []
+        for method, part in self.variances.groupby("method", sort=False):
+            texts = [str(method)]
+            for row in (part.iloc[0], part.iloc[-1]):
+                texts += [f"{row[name]:.2f}" for name in ("predicted", "to_laplace", "to_hmc")]
+            rows.append(tuple(texts))
+        return rows
 
 
 def lazy_config(dataset: str, **given: Any) -> LazyConfig:
@@ -135,12 +172,17 @@ def run_lazy_study(
     check_directory(directory)
     check_same_settings(directory, config.settings(), free="widths")
     data = load_dataset(config.dataset, seed=config.seed, num_train=config.num_train)
+    data = dataclasses.replace(
+        data, x_test=data.x_test[: config.num_test], y_test=data.y_test[: config.num_test]
+    )
+    network = dense_network(depth=config.depth, activation=config.activation)
+    key = jax.random.key(config.seed)
     plan = make_plan(
-        dense_network(depth=config.depth, activation=config.activation),
+        network,
         data.x_train.astype(config.dtype),
         data.y_train,
-        data.x_test[: config.num_test].astype(config.dtype),
-        key=jax.random.key(config.seed),
+        data.x_test.astype(config.dtype),
+        key=key,
         conditions=CONDITIONS,
         widths=config.widths,
         num_seeds=config.num_seeds,
@@ -152,17 +194,52 @@ def run_lazy_study(
     (directory / "figures").mkdir(parents=True, exist_ok=True)
     write_text(directory / "config.toml", tomli_w.dumps(config.settings()))
     write_text(directory / "environment.json", json.dumps(environment(), indent=2) + "\n")
-    sweep = run_sweep(plan, directory / "cells", on_progress)
-    slopes = fit_slopes(sweep.table)
-    for name, table in (("lazy", sweep.table), ("slopes", slopes)):
-        with atomic_path(directory / f"{name}.parquet") as temporary:
+    variances = _variances(network, data, config, directory / "cells", on_progress)
+    ensembles = ensemble_sweep(
+        network, Categorical(data.num_classes), data, key=key,
+        prior_precision=config.prior_precision, widths=config.ensemble_widths,
+        num_members=config.num_members, num_draws=config.num_draws, directory=directory / "cells",
+        progress=lambda part: on_progress("ensembles of trained networks", 0.2 + 0.3 * part),
+    )  # fmt: skip
+    sweep = run_sweep(
+        plan, directory / "cells", lambda step, part: on_progress(step, 0.5 + 0.5 * part)
+    )
+    study = LazyStudy(config, sweep, fit_slopes(sweep.table), ensembles, variances, directory)
+    _write(study)
+    return study
+
+
+def _variances(
+    network: DenseNetwork, data: Dataset, config: LazyConfig, cells: Path, on_progress: OnProgress
+) -> pd.DataFrame:
+    """Read the profile if it is there; its settings are those of the directory."""
+    kept, settings = Cells(cells, PROFILE_COLUMNS), config.settings() | {"widths": None}
+    found = kept.read("variances", settings)
+    if found is None:
+        found = variance_profile(
+            network, data, key=jax.random.key(config.seed), num_draws=config.num_draws,
+            prior_precision=config.prior_precision,
+            progress=lambda part: on_progress("variances of ensembles, Laplace, HMC", 0.2 * part),
+        )  # fmt: skip
+        kept.write("variances", settings, found)
+    return found
+
+
+def _write(study: LazyStudy) -> None:
+    tables = {
+        "lazy": study.sweep.table, "slopes": study.slopes, "ensembles": study.ensembles,
+        "variances": study.variances,
+    }  # fmt: skip
+    for name, table in tables.items():
+        with atomic_path(study.directory / f"{name}.parquet") as temporary:
             table.to_parquet(temporary, index=False)
     figures = {
-        "width": plot_against_width(sweep.table),
-        "time": plot_against_time(sweep.table),
-        "layers": plot_layers(sweep.table),
+        "width": plot_against_width(study.sweep.table),
+        "time": plot_against_time(study.sweep.table),
+        "layers": plot_layers(study.sweep.table),
+        "ensembles": plot_ensembles(study.ensembles),
+        "variances": plot_variance_profile(study.variances),
     }
     for name, figure in figures.items():
-        with atomic_path(directory / "figures" / f"{name}.png") as temporary:
+        with atomic_path(study.directory / "figures" / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png")
-    return LazyStudy(config, sweep, slopes, directory)

@@ -11,18 +11,21 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import pandas as pd
 
 from ntkbayes._types import AnyArray, Float, Int, Key, Progress, silent, typed
-from ntkbayes.lazy.cells import Cells, to_table
+from ntkbayes.lazy.cells import Cells, digest
 from ntkbayes.lazy.conditions import CONDITIONS, Condition
-from ntkbayes.lazy.dynamics import InitialNetworks, initial_networks, train_width
+from ntkbayes.lazy.dynamics import InitialNetworks, Record, initial_networks, train_width
 from ntkbayes.lazy.planning import NetworkOfWidth, Plan, make_plan
 
-__all__ = ["DEFAULT_WIDTHS", "WidthSweep", "run_sweep", "width_sweep"]
+__all__ = ["COLUMNS", "DEFAULT_WIDTHS", "WidthSweep", "run_sweep", "width_sweep"]
 
+COLUMNS = ("condition", "width", "seed", "time", "measure", "layer", "value")
+"""Of a sweep's table."""
 DEFAULT_WIDTHS = (32, 64, 128, 256, 512)
 
 OnProgress = Callable[[str, float], None]
@@ -142,9 +145,13 @@ def width_sweep(
 
 def run_sweep(plan: Plan, directory: Path | None, on_progress: OnProgress) -> WidthSweep:
     """Compute what is missing in the directory, the narrow networks first."""
-    cells = Cells(plan, directory)
+    cells, data = Cells(directory, COLUMNS), _data_digest(plan)
     order = [(name, width) for width in plan.networks for name in plan.conditions]
-    found = {cell: table for cell in order if (table := cells.read(*cell)) is not None}
+    found = {
+        (name, width): table
+        for name, width in order
+        if (table := cells.read(f"{name}-{width}", _settings(plan, name, width, data))) is not None
+    }
     missing = [cell for cell in order if cell not in found]
     total, done = sum(plan.cost(*cell) for cell in missing), 0.0
     initial: InitialNetworks | None = None
@@ -169,8 +176,8 @@ def run_sweep(plan: Plan, directory: Path | None, on_progress: OnProgress) -> Wi
             name=f"{plan.conditions[name].title!r} at width {width}",
             progress=progress,
         )
-        found[name, width] = to_table(name, width, records)
-        cells.write(name, width, found[name, width])
+        found[name, width] = _to_table(name, width, records)
+        cells.write(f"{name}-{width}", _settings(plan, name, width, data), found[name, width])
         done += cost
     on_progress("done", 1.0)
     steps = {name: schedule.step for name, schedule in plan.schedules.items()}
@@ -188,3 +195,35 @@ def _initial(plan: Plan, width: int) -> InitialNetworks:
         num_kernel_points=plan.num_kernel_points,
         key=jax.random.fold_in(plan.key, width),
     )
+
+
+def _settings(plan: Plan, name: str, width: int, data: str) -> dict[str, Any]:
+    """Say all that decides a table."""
+    schedule = plan.schedules[name]
+    return {
+        "network": plan.networks[width].settings(),
+        "condition": plan.conditions[name].settings(),
+        "step": schedule.step,
+        "records": schedule.records,
+        "num_seeds": plan.num_seeds,
+        "num_kernel_points": plan.num_kernel_points,
+        "data": data,
+    }
+
+
+def _data_digest(plan: Plan) -> str:
+    """Of the data, in the dtype networks are trained in, and of the key."""
+    labels = next(iter(plan.problems.values())).train.targets.argmax(axis=1)
+    arrays = (plan.x_train, plan.x_test, labels, plan.infinite.ntk_train)
+    return digest(*arrays, key=plan.key)
+
+
+def _to_table(name: str, width: int, records: list[Record]) -> pd.DataFrame:
+    """Lay records out with one value per row."""
+    rows = [
+        (name, width, seed, record.time, measure, layer, value)
+        for record in records
+        for (measure, layer), values in record.values.items()
+        for seed, value in enumerate(values.tolist())
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))

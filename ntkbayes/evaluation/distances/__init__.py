@@ -6,8 +6,9 @@ show, estimated from the spread of the draws and their effective sample size (ES
 near its floor says that the methods cannot be told apart with these draws.
 
 Distances between joint distributions over all test points (`energy_distance`, `squared_mmd`,
-`covariance_comparison`, `variance_ratio`) take no weights: they are estimates without bias over
-`joint_draws`, 0 on average for equal distributions, each with its Monte-Carlo standard error.
+`mean_distance`, `covariance_comparison`, `variance_ratio`) take no weights: they are estimates
+without bias over `joint_draws`, 0 on average for equal distributions, each with its Monte-Carlo
+standard error.
 
 References
 ----------
@@ -30,7 +31,12 @@ from ntkbayes.evaluation.distances.covariances import (
     enough_for_covariance,
 )
 from ntkbayes.evaluation.distances.draws import Estimate, JointDraws, joint_draws
-from ntkbayes.evaluation.distances.joint import energy_distance, median_distance, squared_mmd
+from ntkbayes.evaluation.distances.joint import (
+    energy_distance,
+    mean_distance,
+    median_distance,
+    squared_mmd,
+)
 from ntkbayes.evaluation.distances.marginals import (
     normal_wasserstein_1,
     normal_wasserstein_2,
@@ -45,8 +51,10 @@ from ntkbayes.evaluation.distances.marginals import (
     wasserstein_floor,
 )
 from ntkbayes.evaluation.distances.variances import (
-    VarianceRatio,
+    distance_from_training,
     far_from_training,
+    mean_variance,
+    relative_to,
     variance_ratio,
 )
 
@@ -54,16 +62,18 @@ __all__ = [
     "CovarianceComparison",
     "Estimate",
     "JointDraws",
-    "VarianceRatio",
     "agreement",
     "covariance_comparison",
+    "distance_from_training",
     "energy_distance",
     "enough_for_covariance",
     "far_from_training",
     "jensen_shannon",
     "jensen_shannon_floor",
     "joint_draws",
+    "mean_distance",
     "mean_probability_error",
+    "mean_variance",
     "median_distance",
     "normal_wasserstein_1",
     "normal_wasserstein_2",
@@ -71,6 +81,7 @@ __all__ = [
     "probability_wasserstein_1",
     "probability_wasserstein_floor",
     "quantile_error",
+    "relative_to",
     "squared_mmd",
     "squared_quantile_error",
     "total_variation",

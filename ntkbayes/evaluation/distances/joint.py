@@ -5,7 +5,7 @@ points hang together, which marginal distances do not see. Draws are vectors of 
 one method and Y of the other, with the norm ‖x‖ = √(Σ x² / (m c)): a root mean square over points
 and outputs, in target units or logits, so that distances do not grow with the test set.
 
-**No floor.** Both distances are differences of means over pairs of *different* draws, U-statistics,
+**No floor.** All distances are differences of means over pairs of *different* draws, U-statistics,
 so that their expectation is the distance of the distributions themselves and 0 for equal ones;
 values below 0 are chance. Pairs from the same Markov chain are left out, because neighbouring
 draws are too close; several chains have pairs enough.
@@ -29,8 +29,9 @@ import numpy as np
 from ntkbayes._checks import check_positive
 from ntkbayes._types import typed
 from ntkbayes.evaluation.distances.draws import Estimate, JointDraws, gram_matrix
+from ntkbayes.evaluation.distances.variances import mean_variance, relative_to
 
-__all__ = ["energy_distance", "median_distance", "squared_mmd"]
+__all__ = ["energy_distance", "mean_distance", "median_distance", "squared_mmd"]
 
 
 @typed
@@ -78,6 +79,25 @@ def squared_mmd(a: JointDraws, b: JointDraws, *, bandwidth: float | int | None =
         bandwidth = _median(squared)
     check_positive("bandwidth", bandwidth)
     return _two_samples(np.exp(-squared / (2 * bandwidth**2)), a, b)
+
+
+@typed
+def mean_distance(a: JointDraws, b: JointDraws) -> Estimate:
+    """Squared distance of the mean functions over the mean variance of b, without unit.
+
+    ‖E X − E Y‖² / E‖Y − E Y‖²; at 1 the means are one standard deviation of b apart.
+
+    Parameters
+    ----------
+    a, b
+        Draws from `joint_draws`, at the same points.
+
+    Raises
+    ------
+    ValueError
+        If the shapes of the draws differ, b has a single draw, or b does not vary.
+    """
+    return relative_to(_two_samples(gram_matrix(a, b), a, b), mean_variance(b))
 
 
 @typed

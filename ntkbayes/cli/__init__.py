@@ -16,28 +16,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from ntkbayes.cli.progress import progress_shown
+from ntkbayes.cli.tables import show_comparison, show_lazy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ntkbayes.experiment import Comparison, OnProgress
-    from ntkbayes.lazy.study import LazyStudy
-
 __all__ = ["app", "main"]
 
 MAX_DEVICES = 4
-_HEADINGS = {
-    "predictive_entropy": "entropy",
-    "mutual_information": "mutual inform.",
-    "agreement": "agree with HMC",
-    "total_variation": "total variat. to HMC",
-    "wasserstein_1": "Wass.-1 to HMC",
-    **{f"coverage_{level}": f"cover {level} %" for level in (50, 90, 95)},
-    **{f"width_{level}": f"width {level} %" for level in (50, 90, 95)},
-}
-"""Narrow column headings: a table of all metrics must fit 80 columns."""
 
 app = typer.Typer(
     add_completion=False,
@@ -117,12 +106,12 @@ def _compare(
         directory = out or Path("runs") / dataset
         _start_jax()
         try:
-            with _progress() as on_progress:
+            with progress_shown() as on_progress:
                 comparison = run_comparison(config, directory, on_progress=on_progress)
         except KeyboardInterrupt:
             _say_interrupted(directory)
             raise typer.Exit(130) from None
-        _show(comparison)
+        show_comparison(comparison)
 
 
 @app.command("report")
@@ -169,7 +158,7 @@ def _lazy(
         directory = out or Path("runs") / f"lazy-{dataset}"
         _start_jax()
         try:
-            with _progress() as on_progress:
+            with progress_shown() as on_progress:
                 study = run_lazy_study(config, directory, on_progress=on_progress)
         except KeyboardInterrupt:
             Console(stderr=True, soft_wrap=True).print(
@@ -178,7 +167,7 @@ def _lazy(
                 highlight=False,
             )
             raise typer.Exit(130) from None
-        _show_lazy(study)
+        show_lazy(study)
 
 
 @app.command("datasets")
@@ -240,34 +229,6 @@ def _start_jax() -> None:
     jax.config.update("jax_num_cpu_devices", min(MAX_DEVICES, os.cpu_count() or 1))
 
 
-@contextmanager
-def _progress() -> Iterator[OnProgress]:
-    """Show a bar with the time left on a terminal; elsewhere one line for every step."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _Lines(console)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    with Progress(*columns, console=console, transient=True, speed_estimate_period=120) as bar:
-        task = bar.add_task("starting", total=1.0)
-        yield lambda step, fraction: bar.update(task, description=step, completed=fraction)
-
-
-class _Lines:
-    def __init__(self, console: Console):
-        self.console, self.last = console, ""
-
-    def __call__(self, step: str, fraction: float) -> None:
-        if step != self.last:
-            self.console.print(f"{fraction:4.0%}  {step}", highlight=False)
-            self.last = step
-
-
 def _say_interrupted(directory: Path) -> None:
     finished = sorted(path.stem for path in (directory / "predictions").glob("*.nc"))
     kept = f"finished: {', '.join(finished)}" if finished else "no method had finished"
@@ -276,113 +237,3 @@ def _say_interrupted(directory: Path) -> None:
         markup=False,
         highlight=False,
     )
-
-
-def _show(comparison: Comparison) -> None:
-    console, data = Console(), comparison.data
-    console.print(
-        f"{data.name}: {len(data.x_train)} training points, {len(data.x_test)} test points",
-        style="bold",
-        highlight=False,
-    )
-    for table in _tables(comparison, console.width):
-        console.print()
-        console.print(table)
-    console.print()
-    for remark in comparison.remarks:
-        style = "bold red" if remark.startswith("WARNING") else None
-        console.print(remark, style=style, markup=False, highlight=False)
-    console.print(
-        f"Results: {comparison.out}  (open {comparison.out / 'report.html'})",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _show_lazy(study: LazyStudy) -> None:
-    console = Console()
-    config = study.config
-    console.print(
-        f"{config.dataset}: {config.num_train} training points, {config.num_seeds} networks per "
-        f"width {', '.join(str(width) for width in config.widths)}, time {config.time:g}",
-        style="bold",
-        highlight=False,
-    )
-    console.print("Slopes against width in log-log at the end of training, 95 % intervals")
-    table = Table("measure", "condition", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("slope", "95 % interval", "at widest"):
-        table.add_column(heading, justify="right")
-    last = ""
-    for measure, *texts in study.rows:
-        if last and measure != last:
-            table.add_section()
-        table.add_row("" if measure == last else measure, *texts)
-        last = measure
-    console.print(table)
-    console.print(
-        f"Results: {study.directory}  (figures in {study.directory / 'figures'})",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _tables(comparison: Comparison, width: int) -> list[Table]:
-    """As few tables as the width allows, methods × metrics, the error below its value."""
-    from ntkbayes.evaluation import wide_table
-
-    wide = wide_table(comparison.metrics, metrics=comparison.headlines)
-    methods = [str(method) for method in wide.index]
-    cells = {
-        str(name): [str(text).replace(" ± ", "\n±") for text in wide[name]]
-        for name in wide.columns
-        if not str(name).endswith("_floor")
-    }
-    widths = {name: _widest([*texts, _heading(name)]) for name, texts in cells.items()}
-    # Every column has a divider, and padding on either side where there is room for it.
-    room = width - _widest(["method", *methods])
-    padding = 1 if sum(widths.values()) + 3 * len(widths) <= room else 0
-    return [
-        _table(methods, {name: cells[name] for name in names}, padding)
-        for names in _packed(widths, room)
-    ]
-
-
-def _packed(widths: dict[str, int], room: int) -> list[list[str]]:
-    """Share the columns out over blocks that fit the room."""
-    blocks: list[list[str]] = [[]]
-    left = room
-    for name, column in widths.items():
-        if blocks[-1] and column + 1 > left:
-            blocks.append([])
-            left = room
-        blocks[-1].append(name)
-        left -= column + 1
-    return blocks
-
-
-def _table(methods: list[str], cells: dict[str, list[str]], padding: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, padding), pad_edge=False, show_edge=False)
-    table.add_column("method", width=_widest(["method", *methods]))
-    for name, texts in cells.items():
-        heading = _heading(name)
-        table.add_column(heading, justify="right", width=_widest([*texts, heading]))
-    for method, *row in zip(methods, *cells.values(), strict=True):
-        table.add_row(method, *row)
-    return table
-
-
-def _heading(metric: str) -> str:
-    from ntkbayes.evaluation.catalog import metric_title
-
-    return _HEADINGS.get(metric) or metric_title(metric)
-
-
-def _widest(texts: list[str]) -> int:
-    """Length of the longest word: what a column needs when its texts are wrapped."""
-    return max(len(word) for text in texts for word in text.split())
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,122 @@
+"""Figures of ensembles: trained networks against infinite width, and variances against Bayes.
+
+Bars are 95 % intervals from standard errors; see `ntkbayes.evaluation.plots`.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from ntkbayes.evaluation.plots.style import (
+    NotebookFigure,
+    check_columns,
+    grid_shape,
+    legend_below,
+    new_figure,
+    styled,
+)
+from ntkbayes.lazy.ensembles import ENSEMBLE_COLUMNS, ENSEMBLE_MEASURES
+from ntkbayes.lazy.variances import PROFILE_COLUMNS
+
+__all__ = ["plot_ensembles", "plot_variance_profile"]
+
+LOOKS = {
+    "nngp": ("#56B4E9", "o"),
+    "nngp, perturbed": ("#009E73", "D"),
+    "ntk": ("#CC79A7", "v"),
+    "ntk, perturbed": ("#0072B2", "s"),
+    "laplace": ("#E69F00", "^"),
+}
+"""Colour and marker of each method, in Okabe & Ito's colours; those of comparisons where shared."""
+
+
+@styled
+def plot_ensembles(table: pd.DataFrame) -> NotebookFigure:
+    """Show how far ensembles of trained networks are from infinite width, a panel per measure.
+
+    Parameters
+    ----------
+    table
+        What `ensemble_sweep` returned.
+
+    Raises
+    ------
+    ValueError
+        If the table lacks a column.
+    """
+    check_columns("table", table, ENSEMBLE_COLUMNS)
+    measures = [name for name in ENSEMBLE_MEASURES if name in set(table["measure"])]
+    rows, columns = grid_shape(len(measures), max_columns=2)
+    figure = new_figure(0.6 + 3.1 * columns, 0.5 + 2.1 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    for axes, measure in zip(panels, measures, strict=False):
+        part = table.loc[table["measure"] == measure, :].sort_values("width")
+        width = part["width"].to_numpy(float)
+        axes.axhline(0, color="0.7", lw=0.8, zorder=0)
+        _errorbar(axes, width, part["value"], part["standard_error"], "#D55E00", "o")
+        floor = part["monte_carlo_floor"].to_numpy(float)
+        if np.isfinite(floor).any():
+            label = "what equal distributions would show"
+            axes.plot(width, floor, color="0.5", ls=(0, (4, 1.5)), lw=1.2, label=label)
+            axes.legend(loc="upper right")
+        axes.set_xscale("log")
+        axes.set_xticks(width, [f"{each:g}" for each in width])
+        axes.minorticks_off()
+        axes.set_title(ENSEMBLE_MEASURES[measure])
+    for axes in panels[len(measures) :]:
+        axes.set_visible(False)
+    for axes in panels[max(0, len(measures) - columns) : len(measures)]:
+        axes.set_xlabel("width")
+    return figure
+
+
+@styled
+def plot_variance_profile(table: pd.DataFrame) -> NotebookFigure:
+    """Show variances over Laplace's and over HMC's, by distance from the training data.
+
+    Markers are measured, dashed lines predicted to first order (over Laplace's only).
+
+    Parameters
+    ----------
+    table
+        What `variance_profile` returned.
+
+    Raises
+    ------
+    ValueError
+        If the table lacks a column.
+    """
+    check_columns("table", table, PROFILE_COLUMNS)
+    figure = new_figure(7.0, 3.4)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, reference in zip(panels, ("laplace", "hmc"), strict=True):
+        axes.axhline(1, color="0.7", lw=0.8, zorder=0)
+        for name, part in table.groupby("method", sort=False):
+            color, marker = LOOKS.get(str(name), ("#882255", "P"))
+            if name == reference:
+                continue
+            x = part["distance"].to_numpy(float)
+            value, error = part[f"to_{reference}"], part[f"to_{reference}_error"]
+            _errorbar(axes, x, value, error, color, marker, label=str(name))
+            if reference == "laplace":
+                axes.plot(x, part["predicted"], color=color, ls=(0, (4, 1.5)), lw=1.0)
+        axes.set(xscale="log", yscale="log", xlabel="distance from the training data")
+        axes.set_title(f"variance over {'Laplace’s' if reference == 'laplace' else 'HMC’s'}")
+        axes.yaxis.set_major_formatter("{x:g}")
+    legend_below(figure, panels[1])
+    return figure
+
+
+def _errorbar(
+    axes: Axes,
+    x: np.ndarray,
+    value: pd.Series,
+    error: pd.Series,
+    color: str,
+    marker: str,
+    label: str | None = None,
+) -> None:
+    axes.errorbar(
+        x, value.to_numpy(float), 1.96 * error.to_numpy(float), color=color, marker=marker, ms=4,
+        lw=1.0, elinewidth=0.9, capsize=1.5, label=label,
+    )  # fmt: skip
