@@ -292,6 +292,7 @@ print(np.abs(functions.mean(axis=0) - exact).max())
 """
 
 
+@pytest.mark.slow
 def test_chains_shared_out_over_two_devices_are_reproducible_and_right():
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", MULTI_DEVICE],

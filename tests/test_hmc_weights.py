@@ -75,6 +75,7 @@ class LinearModel(WideNetwork):
         return {"network": "linear"}
 
 
+@pytest.mark.slow
 def test_weight_space_and_function_space_agree_on_a_linear_classifier():
     x, y, x_test = classification_data(num_classes=2)
     network = LinearModel(2 * jax.random.normal(jax.random.key(5), (2, 30)))

@@ -123,7 +123,7 @@ def test_measured_variances_are_the_predicted_ones_where_the_data_say_little(wea
 
 
 def test_laplace_and_hmc_agree_where_the_data_say_little(weak_data):
-    part = weak_data[weak_data["method"] == "laplace"]
+    part = weak_data[weak_data["method"] == "Laplace"]
     assert np.all(part["predicted"] == 1)
     assert np.all(np.abs(part["to_hmc"] - 1) < 4 * part["to_hmc_error"] + 0.01)
     assert np.all(part["prior_share"] > 0.9)
@@ -139,7 +139,7 @@ def test_predictions_are_what_the_theory_says_where_the_data_say_much():
     step = np.array([1.0, -1.0]) / 2  # for two classes, centred logits are ± half the difference
     difference = np.einsum("c,icid,d->i", step, laplace, step)
     k = np.asarray(NETWORK.ntk(x)) / 0.5
-    assert table.loc["laplace", "prior_share"] == pytest.approx(
+    assert table.loc["Laplace", "prior_share"] == pytest.approx(
         difference.mean() / (np.diag(k).mean() / 2), rel=1e-6
     )
     assert table.loc["ntk, perturbed", "predicted"] == pytest.approx(1, abs=1e-5)
@@ -178,7 +178,7 @@ def test_figures_show_every_measure_and_method(ensembles, weak_data):
     assert titles == list(ENSEMBLE_MEASURES.values())
     figure = plot_variance_profile(weak_data)
     (legend,) = figure.legends
-    assert {text.get_text() for text in legend.get_texts()} == {*ENSEMBLES, "laplace"}
+    assert {text.get_text() for text in legend.get_texts()} == {*ENSEMBLES, "Laplace"}
     dashed = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == "--"]
     assert len(dashed) == len(ENSEMBLES)
     with pytest.raises(ValueError, match="but lacks width"):

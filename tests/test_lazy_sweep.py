@@ -17,6 +17,7 @@ from ntkbayes.lazy import (
     plot_against_time,
     plot_against_width,
     plot_layers,
+    study as lazy_study,
     sweep as sweep_module,
 )
 from ntkbayes.lazy.sweep import COLUMNS
@@ -219,9 +220,10 @@ def test_progress_rises_to_one():
     assert len(seen) > 20
 
 
-def test_figures_show_every_measure_condition_and_width(claims):
+def test_figures_show_every_measure_condition_and_width():
+    swept = run(conditions=CONDITIONS, time=0.5)
     width, time, layers = (
-        plot(claims.table) for plot in (plot_against_width, plot_against_time, plot_layers)
+        plot(swept.table) for plot in (plot_against_width, plot_against_time, plot_layers)
     )
     titles = [axes.get_title() for axes in width.axes]
     assert titles == [
@@ -232,12 +234,12 @@ def test_figures_show_every_measure_condition_and_width(claims):
         *(condition.title for condition in CONDITIONS.values()),
         "slope −½",
     }
-    line = next(line for line in time.axes[0].get_lines() if line.get_label() == "width 288")
-    at_end = np.exp(np.log(values(claims, "regularized", "ntk_change", 288)).mean())
+    line = next(line for line in time.axes[0].get_lines() if line.get_label() == "width 32")
+    at_end = np.exp(np.log(values(swept, "regularized", "ntk_change", 32)).mean())
     assert line.get_ydata()[-1] == pytest.approx(at_end)
     assert [axes.get_title() for axes in layers.axes] == ["layer 1", "layer 2", "all weights"]
     with pytest.raises(ValueError, match="unknown measure"):
-        plot_against_width(claims.table, measures=("ntk_chang",))
+        plot_against_width(swept.table, measures=("ntk_chang",))
 
 
 @pytest.fixture
@@ -245,16 +247,29 @@ def _jax_has_started(monkeypatch):
     monkeypatch.setattr(cli, "_start_jax", lambda: None)
 
 
-@pytest.mark.usefixtures("_jax_has_started")
+@pytest.fixture
+def _small_study(monkeypatch):
+    small = lazy_study.LazyConfig(
+        "moons", depth=1, activation="erf", num_train=8, num_records=3, time=0.5, num_seeds=2,
+        ensemble_widths=(4,), num_members=40,
+    )  # fmt: skip
+    monkeypatch.setitem(lazy_study.STUDIES, "moons", small)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_jax_has_started", "_small_study")
 def test_the_command_writes_table_slopes_and_figures_and_resumes(tmp_path):
-    arguments = ["lazy", "moons", "--num-seeds", "2", "--time", "0.5", "--out", str(tmp_path)]
+    arguments = ["lazy", "moons", "--out", str(tmp_path)]
     done = CliRunner().invoke(cli.app, [*arguments, "--widths", "16,8"])
     assert done.exit_code == 0, done.output
-    assert "squared error" in done.output
+    for words in ("squared error", "relative change of the NTK", "40 trained", "ntk, perturbed"):
+        assert words in done.output
     table = pd.read_parquet(tmp_path / "lazy.parquet")
     assert set(table["condition"]) == set(CONDITIONS)
     figures = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    assert figures == ["layers.png", "time.png", "width.png"]
+    assert figures == [
+        f"{name}.png" for name in ("ensembles", "layers", "time", "variances", "width")
+    ]
     wider = CliRunner().invoke(cli.app, [*arguments, "--widths", "8,16,24"])
     assert wider.exit_code == 0, wider.output
     assert "width 24" in wider.stderr

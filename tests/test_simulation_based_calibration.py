@@ -48,7 +48,10 @@ def p_value(method, simulated):
     return kstest((below + ties) / (NUM_RANKED + 1), "uniform").pvalue
 
 
-@pytest.mark.parametrize("method", ["gp", "laplace", "bayesian ensemble", "hmc"])
+@pytest.mark.parametrize(
+    "method",
+    ["gp", "laplace", "bayesian ensemble", pytest.param("hmc", marks=pytest.mark.slow)],
+)
 def test_the_truth_has_a_uniform_rank_among_draws_of_a_posterior(method, simulated):
     assert p_value(method, simulated) > 1e-3
 

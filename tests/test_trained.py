@@ -99,6 +99,7 @@ def distance_to_classification_limit(network, num_members, **settings):
     return ensemble, distance(trained, f0 + np.asarray(k @ solution.a), f0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "distance_to_limit", [distance_to_regression_limit, distance_to_classification_limit]
 )

@@ -6,6 +6,7 @@ Bars are 95 % intervals from standard errors; see `ntkbayes.evaluation.plots`.
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
@@ -25,7 +26,7 @@ LOOKS = {
     "nngp, perturbed": ("#009E73", "D"),
     "ntk": ("#CC79A7", "v"),
     "ntk, perturbed": ("#0072B2", "s"),
-    "laplace": ("#E69F00", "^"),
+    "Laplace": ("#E69F00", "^"),
 }
 """Colour and marker of each method, in Okabe & Ito's colours; those of comparisons where shared."""
 
@@ -89,20 +90,23 @@ def plot_variance_profile(table: pd.DataFrame) -> NotebookFigure:
     check_columns("table", table, PROFILE_COLUMNS)
     figure = new_figure(7.0, 3.4)
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, reference in zip(panels, ("laplace", "hmc"), strict=True):
+    for axes, reference in zip(panels, ("Laplace", "HMC"), strict=True):
         axes.axhline(1, color="0.7", lw=0.8, zorder=0)
         for name, part in table.groupby("method", sort=False):
             color, marker = LOOKS.get(str(name), ("#882255", "P"))
             if name == reference:
                 continue
             x = part["distance"].to_numpy(float)
-            value, error = part[f"to_{reference}"], part[f"to_{reference}_error"]
+            ratio = f"to_{reference.lower()}"
+            value, error = part[ratio], part[f"{ratio}_error"]
             _errorbar(axes, x, value, error, color, marker, label=str(name))
-            if reference == "laplace":
+            if reference == "Laplace":
                 axes.plot(x, part["predicted"], color=color, ls=(0, (4, 1.5)), lw=1.0)
-        axes.set(xscale="log", yscale="log", xlabel="distance from the training data")
-        axes.set_title(f"variance over {'Laplace’s' if reference == 'laplace' else 'HMC’s'}")
+        axes.set(yscale="log", xlabel="distance from the training data")
+        axes.set_title(f"variance over {reference}’s")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     legend_below(figure, panels[1])
     return figure
 

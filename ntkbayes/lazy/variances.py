@@ -20,7 +20,7 @@ import pandas as pd
 
 from ntkbayes._checks import check_at_least, check_choice
 from ntkbayes._types import Array, Float, Key, Progress, silent, typed
-from ntkbayes.datasets import Dataset, away_inputs
+from ntkbayes.datasets import Dataset, away_inputs, shift
 from ntkbayes.ensembles import ntk_ensemble
 from ntkbayes.evaluation import distances, predict
 from ntkbayes.evaluation.diagnostics import check_reliable
@@ -64,7 +64,8 @@ def variance_profile(
 
     Variances of logits, less their mean over classes, on which no probability depends. Points are
     the dataset's test points, and points in shells of growing radius around the training points
-    (`ntkbayes.datasets.away_inputs`), sorted by distance and shared out over bins of equal number.
+    (`ntkbayes.datasets.away_inputs`), or for pictures test points with noise at five severities
+    (`ntkbayes.shift`), sorted by distance and shared out over bins of equal number.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ def variance_profile(
     num_draws
         Draws of every method; of HMC, over four chains.
     num_away
-        Points in each of five shells.
+        Points in each of five shells, or at each severity.
     num_bins
         Number of bins.
     progress
@@ -88,7 +89,7 @@ def variance_profile(
     Returns
     -------
     DataFrame
-        One row per method and bin: ``method`` (`ENSEMBLES`, and "laplace"), ``distance`` (from the
+        One row per method and bin: ``method`` (`ENSEMBLES`, and "Laplace"), ``distance`` (from the
         nearest training point, mean over the bin, standardised input units), ``num_points``, and
         ratios of mean variances over the bin's points and classes: ``prior_share``, Laplace's over
         that of the prior Θ/λ, which is what the data leave of it; ``predicted``, to first order
@@ -106,11 +107,7 @@ def variance_profile(
     check_at_least("num_bins", num_bins, 1)
     key_hmc, key_draws, key_check = jax.random.split(key, 3)
     model = (network, Categorical(data.num_classes), data.x_train, data.y_train)
-    shells = [
-        away_inputs(data, severity, num_points=num_away)
-        for severity in range(1, NUM_SEVERITIES + 1)
-    ]
-    x = jnp.concatenate([data.x_test, *shells])
+    x = jnp.concatenate([data.x_test, *_farther_inputs(data, num_away)])
     chains = hmc(
         *model, prior_precision=prior_precision, key=key_hmc, num_draws=-(-num_draws // 4),
         progress=lambda part: progress(0.8 * part),
@@ -123,8 +120,8 @@ def variance_profile(
         )
         for name, (initial, perturb) in ENSEMBLES.items()
     }
-    measured = {"hmc": _draws(chains, key_draws, x, chains.num_available)}
-    predicted = {"laplace": _class_variance(posterior.covariance(x))}
+    measured = {"HMC": _draws(chains, key_draws, x, chains.num_available)}
+    predicted = {"Laplace": _class_variance(posterior.covariance(x))}
     prior = jax.vmap(lambda x: network.ntk(x[None])[0, 0])(x) / prior_precision
     for position, (name, ensemble) in enumerate(methods.items()):
         predicted[name] = _class_variance(ensemble.first_order_covariance(x))
@@ -132,6 +129,14 @@ def variance_profile(
         progress(0.8 + 0.2 * (position + 1) / len(methods))
     prior_variance = np.asarray(prior) * (1 - 1 / data.num_classes)
     return _profile(_bins(x, data.x_train, num_bins), prior_variance, predicted, measured)
+
+
+def _farther_inputs(data: Dataset, num_away: int) -> list[Array]:
+    """Return shells around the data; of pictures, test points with more and more noise."""
+    severities = range(1, NUM_SEVERITIES + 1)
+    if data.image_shape is None:
+        return [away_inputs(data, severity, num_points=num_away) for severity in severities]
+    return [shift(data, "noise", severity).x_test[:num_away] for severity in severities]
 
 
 def _class_variance(covariance: Float[Array, "m c m c"]) -> np.ndarray:
@@ -164,11 +169,11 @@ def _profile(
     rows = []
     for method, variance in predicted.items():
         for distance, where in bins:
-            of_laplace = Estimate(float(predicted["laplace"][where].mean()), 0.0)
+            of_laplace = Estimate(float(predicted["Laplace"][where].mean()), 0.0)
             at = {name: distances.mean_variance(draws, where) for name, draws in measured.items()}
-            own = of_laplace if method == "laplace" else at[method]
+            own = of_laplace if method == "Laplace" else at[method]
             to_laplace = distances.relative_to(own, of_laplace)
-            to_hmc = distances.relative_to(own, at["hmc"])
+            to_hmc = distances.relative_to(own, at["HMC"])
             rows.append(
                 {
                     "method": method,
