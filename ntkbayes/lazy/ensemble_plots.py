@@ -54,12 +54,13 @@ def plot_ensembles(table: pd.DataFrame) -> NotebookFigure:
         part = table.loc[table["measure"] == measure, :].sort_values("width")
         width = part["width"].to_numpy(float)
         axes.axhline(0, color="0.7", lw=0.8, zorder=0)
-        _errorbar(axes, width, part["value"], part["standard_error"], "#D55E00", "o")
+        value, error = (part[name].to_numpy(float) for name in ("value", "standard_error"))
+        _errorbar(axes, width, value, error, "#D55E00", "o")
         floor = part["monte_carlo_floor"].to_numpy(float)
         if np.isfinite(floor).any():
             label = "what equal distributions would show"
             axes.plot(width, floor, color="0.5", ls=(0, (4, 1.5)), lw=1.2, label=label)
-            axes.legend(loc="upper right")
+            legend_below(figure, axes)
         axes.set_xscale("log")
         axes.set_xticks(width, [f"{each:g}" for each in width])
         axes.minorticks_off()
@@ -98,7 +99,7 @@ def plot_variance_profile(table: pd.DataFrame) -> NotebookFigure:
                 continue
             x = part["distance"].to_numpy(float)
             ratio = f"to_{reference.lower()}"
-            value, error = part[ratio], part[f"{ratio}_error"]
+            value, error = (part[column].to_numpy(float) for column in (ratio, f"{ratio}_error"))
             _errorbar(axes, x, value, error, color, marker, label=str(name))
             if reference == "Laplace":
                 axes.plot(x, part["predicted"], color=color, ls=(0, (4, 1.5)), lw=1.0)
@@ -114,13 +115,13 @@ def plot_variance_profile(table: pd.DataFrame) -> NotebookFigure:
 def _errorbar(
     axes: Axes,
     x: np.ndarray,
-    value: pd.Series,
-    error: pd.Series,
+    value: np.ndarray,
+    error: np.ndarray,
     color: str,
     marker: str,
     label: str | None = None,
 ) -> None:
     axes.errorbar(
-        x, value.to_numpy(float), 1.96 * error.to_numpy(float), color=color, marker=marker, ms=4,
+        x, value, 1.96 * error, color=color, marker=marker, ms=4,
         lw=1.0, elinewidth=0.9, capsize=1.5, label=label,
     )  # fmt: skip

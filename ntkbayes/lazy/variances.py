@@ -22,6 +22,7 @@ from ntkbayes._checks import check_at_least, check_choice
 from ntkbayes._types import Array, Float, Key, Progress, silent, typed
 from ntkbayes.datasets import Dataset, away_inputs, shift
 from ntkbayes.ensembles import ntk_ensemble
+from ntkbayes.ensembles.convex import ConvexEnsemble
 from ntkbayes.evaluation import distances, predict
 from ntkbayes.evaluation.diagnostics import check_reliable
 from ntkbayes.evaluation.distances import Estimate, JointDraws
@@ -114,19 +115,17 @@ def variance_profile(
     )  # fmt: skip
     check_reliable("HMC", predict(chains, data, key=key_check))
     posterior = laplace(*model, prior_precision=prior_precision)
-    methods: dict[str, Predictor] = {
-        name: ntk_ensemble(
-            *model, prior_precision=prior_precision, initial=initial, perturb_targets=perturb
-        )
-        for name, (initial, perturb) in ENSEMBLES.items()
-    }
     measured = {"HMC": _draws(chains, key_draws, x, chains.num_available)}
     predicted = {"Laplace": _class_variance(posterior.covariance(x))}
     prior = jax.vmap(lambda x: network.ntk(x[None])[0, 0])(x) / prior_precision
-    for position, (name, ensemble) in enumerate(methods.items()):
+    for position, (name, (initial, perturb)) in enumerate(ENSEMBLES.items()):
+        ensemble = ntk_ensemble(
+            *model, prior_precision=prior_precision, initial=initial, perturb_targets=perturb
+        )
+        assert isinstance(ensemble, ConvexEnsemble)  # what cross-entropy with λ > 0 gives
         predicted[name] = _class_variance(ensemble.first_order_covariance(x))
         measured[name] = _draws(ensemble, key_draws, x, num_draws)
-        progress(0.8 + 0.2 * (position + 1) / len(methods))
+        progress(0.8 + 0.2 * (position + 1) / len(ENSEMBLES))
     prior_variance = np.asarray(prior) * (1 - 1 / data.num_classes)
     return _profile(_bins(x, data.x_train, num_bins), prior_variance, predicted, measured)
 
