@@ -158,7 +158,11 @@ def test_predictions_are_what_the_theory_says_where_the_data_say_much():
         (sweep, {"prior_precision": -1.0}, "prior_precision"),
         (profile, {"num_away": 0}, "num_away must be at least 1"),
         (profile, {"num_bins": 0}, "num_bins must be at least 1"),
-        (profile, {"num_draws": 20}, "HMC: do not use as reference"),
+        (
+            profile,
+            {"num_draws": 20},
+            r"HMC: do not use as reference.* Raise num_draws, which is 20",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(call, settings, message):

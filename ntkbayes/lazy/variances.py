@@ -23,8 +23,7 @@ from ntkbayes._types import Array, Float, Key, Progress, silent, typed
 from ntkbayes.datasets import Dataset, away_inputs, shift
 from ntkbayes.ensembles import ntk_ensemble
 from ntkbayes.ensembles.convex import ConvexEnsemble
-from ntkbayes.evaluation import distances, predict
-from ntkbayes.evaluation.diagnostics import check_reliable
+from ntkbayes.evaluation import chain_diagnostics, distances, predict
 from ntkbayes.evaluation.distances import Estimate, JointDraws
 from ntkbayes.likelihoods import Categorical
 from ntkbayes.networks import WideNetwork
@@ -113,7 +112,9 @@ def variance_profile(
         *model, prior_precision=prior_precision, key=key_hmc, num_draws=-(-num_draws // 4),
         progress=lambda part: progress(0.8 * part),
     )  # fmt: skip
-    check_reliable("HMC", predict(chains, data, key=key_check))
+    diagnostics = chain_diagnostics(predict(chains, data, key=key_check))
+    if not diagnostics.reliable:
+        raise ValueError(f"HMC: {diagnostics.verdict} Raise num_draws, which is {num_draws}.")
     posterior = laplace(*model, prior_precision=prior_precision)
     measured = {"HMC": _draws(chains, key_draws, x, chains.num_available)}
     predicted = {"Laplace": _class_variance(posterior.covariance(x))}
