@@ -102,3 +102,27 @@ def test_ordinary_ensembles_spread_too_little_far_from_the_moons(run):
     assert abs(distance["Laplace"] - 0.0217) < 2 * floor["Laplace"]
     assert summary.loc["NTK ensemble", "total variation, far"] > 0.04
     assert found["peer_from_ours"] < 1.5 * floor["Laplace"]
+
+
+@pytest.mark.slow
+def test_the_start_and_the_noise_on_targets_mend_the_gap(run):
+    found = run("02_regression_and_the_gap")
+    gap, at_data = found["summary"]["sd in the gap"], found["summary"]["sd at the data"]
+    kept = {name: found["summary"].loc[name] for name in found["summary"].index}
+    np.testing.assert_allclose(
+        gap[["NTK ensemble", "NTKGP start", "GP"]], [0.193, 0.608, 0.645], atol=1e-3
+    )
+    np.testing.assert_allclose(
+        at_data[["NTK ensemble", "NTKGP start", "GP"]], [0.0021, 0.011, 0.055], rtol=0.05
+    )
+    assert kept["Bayesian NTK ensemble"]["largest difference from GP"] < 1e-9
+    share, by_theory = found["share"], found["share_by_theory"]
+    np.testing.assert_allclose(share["NTKGP start"], by_theory, rtol=1e-6)
+    np.testing.assert_allclose(share[["Bayesian NTK ensemble", "GP"]], 1, rtol=1e-6)
+    assert np.all(share["NTK ensemble"] < 0.05)
+    by_decay = found["by_decay"]
+    assert by_decay.loc["NTK ensemble"].is_monotonic_increasing
+    assert by_decay.loc["GP"].is_monotonic_decreasing
+    covered = found["table"].set_index(["metric", "method"])["value"]["coverage_95"]
+    np.testing.assert_allclose(covered[["NTK ensemble", "GP"]], [0.805, 0.9])  # exact, not drawn
+    assert max(found["largest"].values()) < 1e-9
