@@ -11,6 +11,7 @@ import pytest
 import scipy.special
 import scipy.stats
 from arviz_stats.ecdf_utils import ecdf_pit
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from plotted import NAMES, draw, texts, visible
 
 from ntkbayes.datasets import load_dataset
@@ -165,6 +166,18 @@ def test_probability_maps_put_every_grid_point_in_its_place():
     overlaid = [len(points.get_offsets()) for points in probability[0].collections[1:]]
     assert overlaid == list(np.bincount(moons.y_train))
     assert [axes.get_title() for axes in probability] == ["HMC", "Mode"]
+
+
+def test_probability_maps_of_many_methods_fit_their_figure():
+    moons, axis = load_dataset("moons"), np.linspace(-5, 5, 3)
+    draws = dict.fromkeys(("a", "b", "c", "d", "e"), np.zeros((1, 9, 2)))
+    figure = plot_probability_maps(
+        draws, x1=axis, x2=axis, x_train=moons.x_train, y_train=moons.y_train
+    )
+    FigureCanvasAgg(figure).draw()
+    drawn = figure.get_tightbbox().extents * figure.dpi
+    assert np.all(drawn[:2] >= 0)
+    assert np.all(drawn[2:] <= figure.bbox.max)
 
 
 def test_bands_are_the_quantiles_of_the_draws_with_the_exact_outline():

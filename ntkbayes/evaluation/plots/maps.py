@@ -66,7 +66,7 @@ def plot_probability_maps(
         "mutual information\n(nats)": [metrics.pointwise_mutual_information(v) for v in p.values()],
     }
     ratio = float((x2[-1] - x2[0]) / (x1[-1] - x1[0]))
-    size = (1.2 + 1.55 * len(p), 0.7 + len(rows) * 1.5 * ratio)
+    size = (1.6 + 1.55 * len(p), 0.7 + len(rows) * 1.5 * ratio)
     figure = new_figure(*size, compressed=True)
     panels = figure.subplots(len(rows), len(p), squeeze=False, sharex=True, sharey=True)
     top = max(float(v.max()) for v in rows["mutual information\n(nats)"])
@@ -78,9 +78,11 @@ def plot_probability_maps(
     for row, (label, maps), look in zip(panels, rows.items(), looks, strict=True):
         images = []
         for axes, values in zip(row, maps, strict=True):
-            images.append(axes.pcolormesh(x1, x2, values.reshape(shape), rasterized=True, **look))
+            look = {"shading": "gouraud", "rasterized": True, **look}
+            images.append(axes.pcolormesh(x1, x2, values.reshape(shape), **look))
             _class_points(axes, np.asarray(x_train), np.asarray(y_train))
             axes.set(aspect="equal", xlim=(x1[0], x1[-1]), ylim=(x2[0], x2[-1]))
+            axes.locator_params(nbins=3)
         figure.colorbar(images[-1], ax=list(row), label=label)
     for axes, name in zip(panels[0], p, strict=True):
         axes.set_title(two_lines(name))
