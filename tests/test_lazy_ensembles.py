@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import ntkbayes as nb
+from ntkbayes.evaluation.distances import distance_from_training
 from ntkbayes.lazy import (
     ENSEMBLE_MEASURES,
     ENSEMBLES,
@@ -40,6 +41,11 @@ def profile(**settings):
         "num_bins": 2,
     } | settings  # fmt: skip
     return nb.lazy.variance_profile(NETWORK, DATA, **settings)
+
+
+def points_of_the_profile():
+    shells = [nb.datasets.away_inputs(DATA, severity, num_points=10) for severity in range(1, 6)]
+    return np.concatenate([DATA.x_test, *shells])
 
 
 @pytest.fixture(scope="module")
@@ -129,12 +135,19 @@ def test_laplace_and_hmc_agree_where_the_data_say_little(weak_data):
     assert np.all(part["prior_share"] > 0.9)
 
 
+def test_bins_are_of_equal_number_and_by_distance(weak_data):
+    x = points_of_the_profile()
+    halves = np.array_split(np.sort(distance_from_training(x, DATA.x_train)), 2)
+    part = weak_data[weak_data["method"] == "Laplace"]
+    np.testing.assert_allclose(part["distance"], [half.mean() for half in halves])
+    assert list(part["num_points"]) == [len(half) for half in halves]
+
+
 def test_predictions_are_what_the_theory_says_where_the_data_say_much():
     """Theory 3.4: Laplace with perturbed targets; without, too small; ordinary ones by Q₀."""
     table = profile(prior_precision=0.5, num_bins=1).set_index("method")
     model = (NETWORK, nb.Categorical(2), DATA.x_train, DATA.y_train)
-    shells = [nb.datasets.away_inputs(DATA, severity, num_points=10) for severity in range(1, 6)]
-    x = np.concatenate([DATA.x_test, *shells])
+    x = points_of_the_profile()
     laplace = np.asarray(nb.laplace(*model, prior_precision=0.5).covariance(x))
     step = np.array([1.0, -1.0]) / 2  # for two classes, centred logits are ± half the difference
     difference = np.einsum("c,icid,d->i", step, laplace, step)
