@@ -25,7 +25,7 @@ from ntkbayes.evaluation.plots.style import (
 )
 from ntkbayes.lazy.conditions import CONDITIONS
 from ntkbayes.lazy.dynamics import ALL_LAYERS, MEASURES
-from ntkbayes.lazy.sweep import COLUMNS
+from ntkbayes.lazy.sweep import COLUMNS, at_end
 
 __all__ = ["plot_against_time", "plot_against_width", "plot_layers"]
 
@@ -67,9 +67,7 @@ def plot_against_width(
     ValueError
         If the table lacks a column, or a measure is unknown.
     """
-    shown = _checked(table, measures)
-    end = shown.groupby("condition")["time"].transform("max")
-    shown = shown.loc[shown["time"] == end, :]
+    shown = at_end(_checked(table, measures))
     rows, columns = grid_shape(len(measures), max_columns=2)
     figure = new_figure(0.6 + 3.1 * columns, 0.7 + 2.4 * rows)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
@@ -163,8 +161,7 @@ def plot_layers(table: pd.DataFrame) -> NotebookFigure:
         If the table lacks a column.
     """
     check_columns("table", table, COLUMNS)
-    end = table.groupby("condition")["time"].transform("max")
-    shown = table.loc[(table["time"] == end) & (table["measure"] == "weight_movement"), :]
+    shown = at_end(table.loc[table["measure"] == "weight_movement", :])
     layers = [layer for layer in dict.fromkeys(shown["layer"]) if layer != ALL_LAYERS]
     layers = [*sorted(layers), ALL_LAYERS]
     rows, columns = grid_shape(len(layers))

@@ -15,7 +15,7 @@ import scipy.stats
 
 from ntkbayes._checks import check_positive
 from ntkbayes.evaluation.plots.style import check_columns
-from ntkbayes.lazy.sweep import COLUMNS
+from ntkbayes.lazy.sweep import COLUMNS, at_end
 
 __all__ = ["fit_slopes"]
 
@@ -49,9 +49,9 @@ def fit_slopes(table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     check_positive("level", level)
     if level >= 1:
         raise ValueError(f"level must be below 1, but is {level}.")
-    end = table.groupby("condition")["time"].transform("max")
-    usable = (table["value"] > 0) & (table["value"] < np.inf) & ~table["measure"].isin(NOT_POWERS)
-    last = table.loc[(table["time"] == end) & usable, :]
+    last = at_end(table)
+    usable = (last["value"] > 0) & (last["value"] < np.inf) & ~last["measure"].isin(NOT_POWERS)
+    last = last.loc[usable, :]
     rows = [
         {"condition": names[0], "measure": names[1], "layer": names[2]} | _fit(group, level)
         for names, group in last.groupby(["condition", "measure", "layer"], sort=False)

@@ -22,7 +22,7 @@ from ntkbayes.lazy.conditions import CONDITIONS, Condition
 from ntkbayes.lazy.dynamics import InitialNetworks, Record, initial_networks, train_width
 from ntkbayes.lazy.planning import NetworkOfWidth, Plan, make_plan
 
-__all__ = ["COLUMNS", "DEFAULT_WIDTHS", "WidthSweep", "run_sweep", "width_sweep"]
+__all__ = ["COLUMNS", "DEFAULT_WIDTHS", "WidthSweep", "at_end", "run_sweep", "width_sweep"]
 
 COLUMNS = ("condition", "width", "seed", "time", "measure", "layer", "value")
 """Of a sweep's table."""
@@ -141,6 +141,12 @@ def width_sweep(
     )
     where = None if directory is None else Path(directory)
     return run_sweep(plan, where, lambda _, fraction: progress(fraction))
+
+
+def at_end(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a sweep's table at the end of each condition's training."""
+    end = table.groupby("condition")["time"].transform("max")
+    return table.loc[table["time"] == end, :]
 
 
 def run_sweep(plan: Plan, directory: Path | None, on_progress: OnProgress) -> WidthSweep:
