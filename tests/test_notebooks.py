@@ -126,3 +126,18 @@ def test_the_start_and_the_noise_on_targets_mend_the_gap(run):
     covered = found["table"].set_index(["metric", "method"])["value"]["coverage_95"]
     np.testing.assert_allclose(covered[["NTK ensemble", "GP"]], [0.805, 0.9])  # exact, not drawn
     assert max(found["largest"].values()) < 1e-9
+
+
+@pytest.mark.slow
+def test_the_margin_grows_like_log_t_and_residuals_bound_errors(run):
+    found = run("03_classification_in_closed_form")
+    assert abs(found["slope"] - 1) < 0.03  # between t = 1,000 and 100,000, not yet at infinity
+    for name, limit in found["limits"].items():
+        assert abs(found["smallest"][name].iloc[-1] - limit) < 1e-4
+    certificates = found["certificates"]
+    assert np.all(certificates["error"] < certificates["bound"])
+    assert np.all(certificates["residual"] <= certificates["tolerance"].astype(float))
+    assert certificates["products with K"].max() < 12
+    np.testing.assert_allclose(found["at_training"], np.log(19), rtol=1e-8)
+    assert max(found["z_size"].values()) < 3  # over points that are far from independent
+    assert found["difference"] < 1e-5  # ten times the tolerance of a step
