@@ -19,7 +19,7 @@ from common import results, write_results
 import ntkbayes as nb
 from ntkbayes.cli.progress import progress_shown
 from ntkbayes.experiment.environment import environment
-from ntkbayes.lazy import CONDITIONS, plot_against_time
+from ntkbayes.lazy import CONDITIONS, fit_slopes, plot_against_time
 from ntkbayes.lazy.study import STUDIES, run_lazy_study
 
 LONG = ("unregularized", "smoothed")
@@ -69,9 +69,14 @@ def main():
         config, options.directory, widths=options.long_widths, time=options.long_time
     )
     plot_against_time(long).savefig(out.with_name(f"{out.stem}_long.png"))
+    table = study.sweep.table
     found = {
         "config": config.settings(),
         "slopes": study.slopes.to_dict("records"),
+        "slopes_from_width": {
+            width: fit_slopes(table.loc[table["width"] >= width, :]).to_dict("records")
+            for width in options.widths[2:-1:2]
+        },
         "ensembles": study.ensembles.to_dict("records"),
         "variances": study.variances.to_dict("records"),
         "long_training": means(long).to_dict("records"),

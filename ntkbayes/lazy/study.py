@@ -113,8 +113,8 @@ class LazyStudy:
             (
                 title,
                 CONDITIONS[row["condition"]].title,
-                f"{row['slope']:.2f}",
-                f"{row['lower']:.2f} to {row['upper']:.2f}",
+                f"{row['slope']:z.2f}",
+                f"{row['lower']:z.2f} to {row['upper']:z.2f}",
                 f"{row['at_widest']:.2g}",
             )
             for measure, title in MEASURES.items()
@@ -126,7 +126,7 @@ class LazyStudy:
     def ensemble_rows(self) -> list[tuple[str, ...]]:
         """Width, and every measure of `ENSEMBLE_MEASURES` with its standard error, as text."""
         cells = {
-            (row["width"], row["measure"]): f"{row['value']:.3f} ± {row['standard_error']:.3f}"
+            (row["width"], row["measure"]): f"{row['value']:z.3f} ± {row['standard_error']:.3f}"
             for row in self.ensembles.to_dict("records")
         }
         widths = sorted(set(self.ensembles["width"]))
