@@ -86,6 +86,19 @@ def test_variances_near_and_far_need_to_know_which_points_are(trees):
     )
 
 
+@pytest.mark.parametrize(
+    ("far", "message"),
+    [
+        (np.ones(NUM_POINTS, dtype=bool), rf"far must mark some .* marks {NUM_POINTS} of"),
+        (np.zeros(NUM_POINTS, dtype=bool), r"far must mark some .* marks 0 of"),
+        (FAR[1:], rf"far must mark the {NUM_POINTS} test points, but has {NUM_POINTS - 1}"),
+    ],
+)
+def test_marks_that_do_not_divide_the_points_are_refused(trees, far, message):
+    with pytest.raises(ValueError, match=message):
+        compare_joint(trees, reference="HMC", far=far)
+
+
 def test_fewer_draws_are_used_if_asked_for(trees):
     found = compare_joint(trees, reference="HMC", max_draws=50)
     a, b = (distances.joint_draws(trees[name], max_draws=50) for name in ("wider", "HMC"))

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ntkbayes.cli.progress import progress_shown
-from ntkbayes.cli.tables import show_comparison, show_lazy
+from ntkbayes.cli.tables import print_line, show_comparison, show_lazy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,9 +126,7 @@ def _report(
         _start_jax()
         comparison = load_comparison(directory)
         write_figures_and_report(comparison)
-        Console().print(
-            f"Report: {directory / 'report.html'}", markup=False, highlight=False, soft_wrap=True
-        )
+        print_line(f"Report: {directory / 'report.html'}")
 
 
 @app.command("lazy")
@@ -161,11 +159,7 @@ def _lazy(
             with progress_shown() as on_progress:
                 study = run_lazy_study(config, directory, on_progress=on_progress)
         except KeyboardInterrupt:
-            Console(stderr=True, soft_wrap=True).print(
-                f"interrupted. The same command continues from {directory}.",
-                markup=False,
-                highlight=False,
-            )
+            print_line(f"interrupted. The same command continues from {directory}.", stderr=True)
             raise typer.Exit(130) from None
         show_lazy(study)
 
@@ -200,7 +194,7 @@ def _one_line_errors() -> Iterator[None]:
         if isinstance(error, TypeError) and not _is_from_check(error):
             raise
         text = " ".join(str(error).split())
-        Console(stderr=True, soft_wrap=True).print(f"error: {text}", markup=False, highlight=False)
+        print_line(f"error: {text}", stderr=True)
         raise typer.Exit(2) from None
 
 
@@ -232,8 +226,4 @@ def _start_jax() -> None:
 def _say_interrupted(directory: Path) -> None:
     finished = sorted(path.stem for path in (directory / "predictions").glob("*.nc"))
     kept = f"finished: {', '.join(finished)}" if finished else "no method had finished"
-    Console(stderr=True, soft_wrap=True).print(
-        f"interrupted; {kept}. The same command continues from {directory}.",
-        markup=False,
-        highlight=False,
-    )
+    print_line(f"interrupted; {kept}. The same command continues from {directory}.", stderr=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ntkbayes.experiment import Comparison
     from ntkbayes.lazy.study import LazyStudy
 
-__all__ = ["show_comparison", "show_lazy"]
+__all__ = ["print_line", "show_comparison", "show_lazy"]
 
 _HEADINGS = {
     "predictive_entropy": "entropy",
@@ -25,6 +25,11 @@ _HEADINGS = {
     **{f"width_{level}": f"width {level} %" for level in (50, 90, 95)},
 }
 """Narrow column headings: a table of all metrics must fit 80 columns."""
+
+
+def print_line(text: str, *, stderr: bool = False) -> None:
+    """Print a line as it is: without markup, colours or line breaks, which would split paths."""
+    Console(stderr=stderr).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_comparison(comparison: Comparison) -> None:
@@ -42,12 +47,7 @@ def show_comparison(comparison: Comparison) -> None:
     for remark in comparison.remarks:
         style = "bold red" if remark.startswith("WARNING") else None
         console.print(remark, style=style, markup=False, highlight=False)
-    console.print(
-        f"Results: {comparison.out}  (open {comparison.out / 'report.html'})",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    print_line(f"Results: {comparison.out}  (open {comparison.out / 'report.html'})")
 
 
 def show_lazy(study: LazyStudy) -> None:
@@ -72,12 +72,7 @@ def show_lazy(study: LazyStudy) -> None:
         console.print()
         console.print(caption, highlight=False)
         console.print(table)
-    console.print(
-        f"Results: {study.directory}  (figures in {study.directory / 'figures'})",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    print_line(f"Results: {study.directory}  (figures in {study.directory / 'figures'})")
 
 
 def _slopes(study: LazyStudy) -> Table:

@@ -106,13 +106,15 @@ def compare_joint(
     Raises
     ------
     ValueError
-        As in `compare`, and if the reference has a single draw, or does not vary.
+        As in `compare`, and if the reference has a single draw or does not vary, or `far` does not
+        divide these test points.
     """
     check_comparable(trees)
     check_reference(trees, reference, require_reliable)
     of_reference = joint_draws(trees[reference], max_draws=max_draws)
     if len(of_reference.latent) < 2:
         raise ValueError(f"the reference {reference} must have two draws or more, but has one.")
+    _check_far(far, of_reference.latent.shape[1])
     bandwidth = distances.median_distance(of_reference)
     first = trees[reference]
     rows = [
@@ -134,6 +136,15 @@ def compare_joint(
         ).items()
     ]
     return pd.DataFrame(rows)
+
+
+def _check_far(far: np.ndarray | None, num_points: int) -> None:
+    if far is None:
+        return
+    if len(far) != num_points:
+        raise ValueError(f"far must mark the {num_points} test points, but has {len(far)} marks.")
+    if far.all() or not far.any():
+        raise ValueError(f"far must mark some of the points, but marks {far.sum()} of {len(far)}.")
 
 
 def _estimates(

@@ -11,6 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
     check_columns,
+    finish_panels,
     grid_shape,
     legend_below,
     new_figure,
@@ -65,10 +66,7 @@ def plot_ensembles(table: pd.DataFrame) -> NotebookFigure:
         axes.set_xticks(width, [f"{each:g}" for each in width])
         axes.minorticks_off()
         axes.set_title(ENSEMBLE_MEASURES[measure])
-    for axes in panels[len(measures) :]:
-        axes.set_visible(False)
-    for axes in panels[max(0, len(measures) - columns) : len(measures)]:
-        axes.set_xlabel("width")
+    finish_panels(panels, len(measures), columns, xlabel="width")
     return figure
 
 

@@ -27,7 +27,7 @@ from ntkbayes.datasets import Dataset
 from ntkbayes.ensembles import deep_ensemble, ntk_ensemble
 from ntkbayes.evaluation import compare, compare_joint, predict
 from ntkbayes.lazy.cells import Cells, digest
-from ntkbayes.lazy.planning import NetworkOfWidth, of_width
+from ntkbayes.lazy.planning import NetworkOfWidth, checked_widths, of_width
 from ntkbayes.likelihoods import Likelihood
 
 __all__ = ["ENSEMBLE_COLUMNS", "ENSEMBLE_MEASURES", "ensemble_sweep"]
@@ -118,11 +118,9 @@ def ensemble_sweep(
     >>> list(table["measure"])
     ['mean_distance', 'covariance_distance', 'energy_distance', 'total_variation']
     """
-    check_at_least("the number of widths", len(widths), 1)
-    check_at_least("the smallest width", min(widths), 1)
+    widths = checked_widths(widths)
     check_at_least("num_members", num_members, 40)
     check_at_least("num_draws", num_draws, 40)
-    widths = sorted(set(widths))
     settings = {
         "likelihood": repr(likelihood),
         "prior_precision": float(prior_precision),

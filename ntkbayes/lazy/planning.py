@@ -18,7 +18,7 @@ from ntkbayes.lazy.references import InfiniteWidth
 from ntkbayes.lazy.steps import Schedule, TrainingProblem, make_schedule, stability_limit
 from ntkbayes.networks import DenseNetwork, WideNetwork
 
-__all__ = ["NetworkOfWidth", "Plan", "make_plan", "of_width"]
+__all__ = ["NetworkOfWidth", "Plan", "checked_widths", "make_plan", "of_width"]
 
 NetworkOfWidth = DenseNetwork | Callable[[int], WideNetwork]
 
@@ -84,9 +84,8 @@ def make_plan(
     """
     check_at_least("num_seeds", num_seeds, 1)
     check_at_least("num_kernel_points", num_kernel_points, 1)
-    check_at_least("the number of widths", len(widths), 1)
+    widths = checked_widths(widths)
     check_at_least("the number of conditions", len(conditions), 1)
-    check_at_least("the smallest width", min(widths), 1)
     check_not_empty("y_train", y_train)
     num_classes = max(2, int(np.max(np.asarray(y_train))) + 1)
     sets = {
@@ -97,7 +96,6 @@ def make_plan(
     }
     train = next(iter(sets.values()))
     inputs = checked_inputs(train, x_test)
-    widths = sorted(set(widths))
     for width in widths:
         _check_memory(network, width, train, len(inputs), num_seeds)
     networks = {width: of_width(network, width) for width in widths}
@@ -118,6 +116,19 @@ def make_plan(
         networks, dict(conditions), problems, schedules, infinite, inputs, num_seeds,
         num_kernel_points, key,
     )  # fmt: skip
+
+
+def checked_widths(widths: Sequence[int]) -> list[int]:
+    """Return the widths in rising order, each once.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one is not positive.
+    """
+    check_at_least("the number of widths", len(widths), 1)
+    check_at_least("the smallest width", min(widths), 1)
+    return sorted(set(widths))
 
 
 def of_width(network: NetworkOfWidth, width: int) -> WideNetwork:

@@ -18,6 +18,7 @@ from ntkbayes._checks import check_choice
 from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
     check_columns,
+    finish_panels,
     grid_shape,
     legend_below,
     new_figure,
@@ -85,10 +86,7 @@ def plot_against_width(
         _name_values(axes)
         axes.set_title(MEASURES[measure])
     _name_widths(panels, sorted(set(shown["width"])))
-    for axes in panels[len(measures) :]:
-        axes.set_visible(False)
-    for axes in panels[max(0, len(measures) - columns) : len(measures)]:
-        axes.set_xlabel("width")
+    finish_panels(panels, len(measures), columns, xlabel="width")
     legend_below(figure, panels[0])
     return figure
 

@@ -20,7 +20,7 @@ from ntkbayes.lazy.conditions import CONDITIONS
 from ntkbayes.lazy.dynamics import ALL_LAYERS, MEASURES
 from ntkbayes.lazy.ensemble_plots import plot_ensembles, plot_variance_profile
 from ntkbayes.lazy.ensembles import ENSEMBLE_MEASURES, ensemble_sweep
-from ntkbayes.lazy.planning import make_plan
+from ntkbayes.lazy.planning import checked_widths, make_plan
 from ntkbayes.lazy.plots import plot_against_time, plot_against_width, plot_layers
 from ntkbayes.lazy.slopes import fit_slopes
 from ntkbayes.lazy.sweep import DEFAULT_WIDTHS, OnProgress, WidthSweep, run_sweep
@@ -73,8 +73,8 @@ class LazyConfig:
         check_choice("dataset", self.dataset, ("moons", "digits"))
         check_at_least("num_seeds", self.num_seeds, 1)
         check_at_least("num_test", self.num_test, 1)
-        check_at_least("the number of widths", len(self.widths), 1)
-        check_at_least("the smallest width", min(self.widths), 1)
+        checked_widths(self.widths)
+        checked_widths(self.ensemble_widths)
         check_positive("time", self.time)
         check_choice("dtype", self.dtype, ("float32", "float64"))
 

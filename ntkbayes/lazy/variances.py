@@ -166,14 +166,19 @@ def _profile(
     predicted: dict[str, np.ndarray],
     measured: dict[str, JointDraws],
 ) -> pd.DataFrame:
+    variances = {
+        name: [distances.mean_variance(draws, where) for _, where in bins]
+        for name, draws in measured.items()
+    }
+    variances["Laplace"] = [
+        Estimate(float(predicted["Laplace"][where].mean()), 0.0) for _, where in bins
+    ]
     rows = []
     for method, variance in predicted.items():
-        for distance, where in bins:
-            of_laplace = Estimate(float(predicted["Laplace"][where].mean()), 0.0)
-            at = {name: distances.mean_variance(draws, where) for name, draws in measured.items()}
-            own = of_laplace if method == "Laplace" else at[method]
+        of_all = zip(bins, variances[method], variances["Laplace"], variances["HMC"], strict=True)
+        for (distance, where), own, of_laplace, of_hmc in of_all:
             to_laplace = distances.relative_to(own, of_laplace)
-            to_hmc = distances.relative_to(own, at["HMC"])
+            to_hmc = distances.relative_to(own, of_hmc)
             rows.append(
                 {
                     "method": method,

@@ -78,8 +78,10 @@ def plot_probability_maps(
     for row, (label, maps), look in zip(panels, rows.items(), looks, strict=True):
         images = []
         for axes, values in zip(row, maps, strict=True):
-            look = {"shading": "gouraud", "rasterized": True, **look}
-            images.append(axes.pcolormesh(x1, x2, values.reshape(shape), **look))
+            image = axes.pcolormesh(
+                x1, x2, values.reshape(shape), shading="gouraud", rasterized=True, **look
+            )
+            images.append(image)
             _class_points(axes, np.asarray(x_train), np.asarray(y_train))
             axes.set(aspect="equal", xlim=(x1[0], x1[-1]), ylim=(x2[0], x2[-1]))
             axes.locator_params(nbins=3)
