@@ -9,6 +9,7 @@ methods share a panel, one marker and one kind of dashes.
 - regression: `plot_bands`, `plot_coverage`, `plot_pit_ecdf`.
 - either: `plot_metric_forest`, `plot_distance_heatmap`, `plot_convergence` in the number of draws.
 - other data: `plot_ood_scores`, `plot_severity`.
+- your own: `styled` around a function that fills a `new_figure`, with `method_looks` for its lines.
 """
 
 from ntkbayes.evaluation.plots.classification import plot_predictive_distributions
@@ -23,11 +24,13 @@ from ntkbayes.evaluation.plots.selective import (
     plot_risk_coverage,
     plot_severity,
 )
-from ntkbayes.evaluation.plots.style import METHOD_COLORS
+from ntkbayes.evaluation.plots.style import METHOD_COLORS, method_looks, new_figure, styled
 
 __all__ = [
     "METHOD_COLORS",
     "grid_points",
+    "method_looks",
+    "new_figure",
     "plot_bands",
     "plot_confidence_histogram",
     "plot_convergence",
@@ -41,4 +44,5 @@ __all__ = [
     "plot_reliability",
     "plot_risk_coverage",
     "plot_severity",
+    "styled",
 ]
