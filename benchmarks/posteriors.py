@@ -3,8 +3,9 @@
 - Laplace on digits, ten classes coupled by the full softmax block, against scikit-learn's
   one-vs-rest `GaussianProcessClassifier`, which couples nothing, on the same kernel: time to fit,
   and log loss of the predictive probabilities at test points.
-- The No-U-Turn sampler on the function-space density of digits, ours (NumPyro's) against BlackJAX'
-  with its window adaptation, on the same whitened density: smallest and median bulk ESS of the
+- Hamiltonian Monte Carlo on the function-space density of digits: ours (NumPyro's, trajectories of
+  given mean length) against BlackJAX' No-U-Turn sampler with its window adaptation, on the same
+  density in the same coordinates: smallest and median bulk ESS of the
   predictive probabilities per second, adaptation included. All chains are vectorised on one
   device, or ours shared over several.
 

@@ -173,7 +173,7 @@ METHODS: dict[str, Method] = {
     ),
     "hmc": Method(
         "HMC",
-        "the exact posterior by Hamiltonian Monte Carlo (NUTS), the reference",
+        "the exact posterior by Hamiltonian Monte Carlo, the reference",
         _hmc,
         cost=60,
         fit_share=0.95,

@@ -6,13 +6,17 @@ posterior log density is, up to a constant,
     −½ ‖z‖² + Σᵢ log p(yᵢ | (L z)ᵢ).
 
 Chains start at random around the mode and move in coordinates that make the *posterior* nearly
-isotropic: the eigenbasis of K, scaled by (K⁻¹ + w I)⁻¹ᐟ² with w a typical curvature of the
-likelihood.
+isotropic: the eigenbasis of K and, between outputs, that of what the likelihood sees (a softmax
+does not see a shift of all logits), scaled by (1/κ + w)⁻¹ᐟ² with κ an eigenvalue of K and w the
+curvature of the likelihood at the mode along its eigenvector. Where all deviations are about 1, so
+is the best length of a trajectory, and Hamiltonian Monte Carlo needs no U-turn to find it.
+
 At test points the same function continues as B z + C ε, with [B, C] the rows that extend L.
 
 References
 ----------
-Murray & Adams 2010, arXiv 1006.0868 (whitening).
+Murray & Adams 2010, arXiv 1006.0868 (whitening). Hoffman, Radul & Sountsov 2021, PMLR 130, 3907
+(trajectories of varying length).
 """
 
 from collections.abc import Callable
@@ -37,6 +41,9 @@ from ntkbayes.solvers import find_mode
 __all__ = ["FunctionSpacePosterior", "sample_functions"]
 
 START_TOLERANCE = 1e-2
+TRAJECTORY_LENGTH = 2.5
+"""Mean length, in deviations of the posterior. Of 1.6, 2.2 and 3, the latter two gave the most
+effective draws per second on digits, iris, moons and diabetes, two to six times those of NUTS."""
 
 
 class FunctionSpacePosterior(HMCPredictor):
@@ -125,8 +132,8 @@ def sample_functions(
         sampled = eqx.tree_at(lambda t: t.root, target, target.root.astype(product_dtype))
     chains = run(sampled)
     rotation = solve_triangular(factor, target.root.astype(factor.dtype), lower=True)
-    position = chains.position.astype(train.x.dtype)
-    whitened = jnp.einsum("ij,sjc->sic", rotation, position)
+    coefficients = jax.vmap(target.coefficients)(chains.position).astype(train.x.dtype)
+    whitened = jnp.einsum("ij,sjc->sic", rotation, coefficients)
     return FunctionSpacePosterior(
         likelihood=likelihood,
         train=train,
@@ -139,25 +146,35 @@ def sample_functions(
 
 
 class _FunctionTarget(Target):
-    """The density of position u, with f = R u and R Rᵀ = (K⁻¹ + w I)⁻¹ in K's eigenbasis."""
+    """The density of position u, with f = R (scale ∘ u) Bᵀ, R Rᵀ = K and B orthogonal."""
 
     likelihood: Likelihood
     root: Float[Array, "n n"]
-    prior_weight: Float[Array, "n"]
+    basis: Float[Array, "c c"]
+    scale: Float[Array, "n c"]
     targets: Float[Array, "n c"]
     mode: Float[Array, "n c"]
 
+    def coefficients(self, position: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        """Coefficients a of f = R a; a priori N(0, I)."""
+        return (self.scale * position) @ self.basis.T
+
     def potential(self, position: Float[Array, "n c"]) -> Float[Array, ""]:
-        """½ ‖z‖² − Σ log p(yᵢ | fᵢ), where ‖z‖² = fᵀ K⁻¹ f = Σ prior_weight u²."""
-        f = (self.root @ position.astype(self.root.dtype)).astype(position.dtype)
+        """½ ‖a‖² − Σ log p(yᵢ | fᵢ), where ‖a‖² = fᵀ K⁻¹ f."""
+        a = self.coefficients(position)
+        f = (self.root @ a.astype(self.root.dtype)).astype(position.dtype)
         log_likelihood = jax.vmap(self.likelihood.log_prob)(self.targets, f)
-        prior = 0.5 * jnp.sum(self.prior_weight[:, None] * position**2)
-        return prior - jnp.sum(log_likelihood)
+        return 0.5 * jnp.vdot(a, a) - jnp.sum(log_likelihood)
 
     def start(self, key: Key) -> Float[Array, "n c"]:
         """Draw around the mode, wider than the posterior, whose deviations are about 1 here."""
         shape, dtype = self.targets.shape, self.targets.dtype
         return self.mode + jax.random.uniform(key, shape, dtype, -2.0, 2.0)
+
+    @property
+    def trajectory_length(self) -> float:
+        """About as long as brings a position of deviation 1 to the other side."""
+        return TRAJECTORY_LENGTH
 
     def settings(self) -> dict[str, Any]:
         """Name space and likelihood."""
@@ -165,17 +182,18 @@ class _FunctionTarget(Target):
 
 
 def _target(likelihood: Likelihood, k: Array, factor: Array, targets: Array) -> _FunctionTarget:
-    """Scale the eigenbasis of K by a typical curvature w, the likelihood's at f = 0.
+    """Scale the eigenbasis of K by the curvature at the mode, the mean of what is seen per point.
 
     Data narrow the posterior along leading eigenvectors only. In these coordinates that is a
-    diagonal scale: w removes most of it, and the sampler's diagonal mass matrix learns the rest.
+    diagonal scale: it removes most of it, and the sampler's diagonal mass matrix learns the rest.
     """
     vectors, singular_values, _ = jnp.linalg.svd(factor)
-    num_outputs = targets.shape[1]
-    curvature = likelihood.curvature(jnp.zeros(num_outputs, targets.dtype))
-    prior_weight = 1 / (1 + jnp.trace(curvature) / num_outputs * singular_values**2)
-    root = vectors * (singular_values * jnp.sqrt(prior_weight))[None, :]
-    # A rough mode will do: f = K a = R u at u = (s / √prior_weight) Vᵀ a.
-    a = find_mode(k, likelihood, targets, tolerance=START_TOLERANCE).a
-    mode = (singular_values / jnp.sqrt(prior_weight))[:, None] * (vectors.T @ a)
-    return _FunctionTarget(likelihood, root, prior_weight, targets, mode)
+    root = vectors * singular_values[None, :]
+    seen, basis = jnp.linalg.eigh(likelihood.identified(targets.dtype))  # 0 or 1 each
+    # A rough mode will do: f = K α = R a at a = Rᵀ α.
+    alpha = find_mode(k, likelihood, targets, tolerance=START_TOLERANCE).a
+    curvature = jnp.trace(jax.vmap(likelihood.curvature)(k @ alpha), axis1=1, axis2=2)
+    along = (vectors**2).T @ curvature / jnp.sum(seen)
+    scale = 1 / jnp.sqrt(1 + (along * singular_values**2)[:, None] * jnp.round(seen)[None, :])
+    mode = root.T @ alpha @ basis / scale
+    return _FunctionTarget(likelihood, root, basis, scale, targets, mode)

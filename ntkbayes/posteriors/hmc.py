@@ -44,11 +44,13 @@ def hmc(
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> HMCPredictor:
-    """Sample a posterior with the No-U-Turn sampler.
+    """Sample a posterior by Hamiltonian Monte Carlo.
 
     In function space the target of whitened z (n c) is −½ ‖z‖² + Σ log p(yᵢ | (L z)ᵢ), with
     L Lᵀ = K = Θ / λ: the posterior of the infinitely wide model. In weight space the target of
-    z (p) is −½ ‖z‖² + Σ log p(yᵢ | f(xᵢ; θ̄ + z / √λ)): that of the finite network.
+    z (p) is −½ ‖z‖² + Σ log p(yᵢ | f(xᵢ; θ̄ + z / √λ)): that of the finite network, sampled by
+    NUTS. Function space has coordinates in which the posterior is nearly isotropic, and
+    trajectories of varying but given length there.
 
     The chains are shared out over JAX's local devices: on a CPU, set ``jax_num_cpu_devices``
     before the first computation and every device runs its chains at their own pace. The same

@@ -137,6 +137,10 @@ class _WeightTarget(Target):
         flat, _ = ravel_pytree(self.center)
         return jax.random.normal(key, flat.shape, flat.dtype)
 
+    @property
+    def trajectory_length(self) -> None:
+        """None is right everywhere: the posterior of weights is narrow here and wide there."""
+
     def settings(self) -> dict[str, Any]:
         """Name space, network, prior and likelihood."""
         return {
