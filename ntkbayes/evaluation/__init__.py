@@ -5,7 +5,7 @@
   `probabilities`, `observations` and `pooled` give arrays.
 - comparison: `compare` (every metric with its standard error), `paired_differences`,
   `distance_matrix`, `compare_joint` (whole latent functions), `calibration_table` (tests);
-  `METRICS` says what each metric is.
+  `METRICS` says what each metric is; `seed_table` sums up several seeds.
 - tables: `wide_table`, `markdown_table`, `latex_table`, and `write_table` for files.
 - leave_one_out: `leave_one_out`, the predictive density of training points left out of a posterior.
 - chains: `chain_diagnostics`, R-hat, ESS and MCSE of the predictions, and what the sampler says.
@@ -46,6 +46,7 @@ from ntkbayes.evaluation.plots import (
 )
 from ntkbayes.evaluation.predictions import predict
 from ntkbayes.evaluation.report import verdict, verdict_baselines, write_report
+from ntkbayes.evaluation.seeds import seed_table
 from ntkbayes.evaluation.severity import detection_table, severity_curve
 from ntkbayes.evaluation.storage import (
     load_predictions,
@@ -101,6 +102,7 @@ __all__ = [
     "predict",
     "probabilities",
     "save_predictions",
+    "seed_table",
     "severity_curve",
     "verdict",
     "verdict_baselines",

@@ -1,0 +1,107 @@
+"""Comparisons repeated with several seeds: means, ranks and paired differences over the seeds.
+
+A seed decides the split of the data and all random numbers. Errors here are those from seed to
+seed, which hold what a bootstrap over one test set leaves out: other training data. Splits of one
+dataset share points, so that they are somewhat too small for a statement about new data sets
+(Nadeau & Bengio 2003, Machine Learning 52, 239).
+"""
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from ntkbayes.evaluation.catalog import metric_info
+
+__all__ = ["seed_table"]
+
+COLUMNS = ["dataset", "seed", "method", "metric", "value"]
+_CELL = ["dataset", "metric", "method"]
+
+
+def seed_table(long: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFrame:
+    """Summarise comparisons over their seeds.
+
+    Parameters
+    ----------
+    long
+        Rows of `compare` for several seeds, and perhaps datasets, with a column ``seed``:
+        ``dataset, seed, method, metric, value``; other columns are ignored.
+    baseline
+        Method from which the others' paired differences are taken; None for no differences.
+
+    Returns
+    -------
+    DataFrame
+        One row for each dataset, metric and method, with
+
+        - ``num_seeds``, ``value`` (the mean) and ``standard_error`` over seeds;
+        - ``rank``, from 1 for the best method of a dataset, metric and seed, its mean over seeds;
+          equal values share theirs; NaN for metrics that are neither better low nor high;
+        - ``difference`` from the baseline, the mean over seeds of the difference on the same
+          split, with ``difference_low`` and ``difference_high``, its 95 % interval (Student's t).
+
+    Raises
+    ------
+    ValueError
+        If columns are missing, a method lacks seeds that others of the same dataset and metric
+        have, a seed occurs twice, or the baseline is not among the methods.
+    """
+    missing = [column for column in COLUMNS if column not in long.columns]
+    if missing or long.empty:
+        problem = f"lacks {', '.join(missing)}" if missing else "is empty"
+        raise ValueError(f"long must have the columns {', '.join(COLUMNS)}, but {problem}.")
+    long = long.loc[:, COLUMNS].reset_index(drop=True)
+    _check_balanced(long)
+    long["rank"] = _losses(long).groupby([long[c] for c in ("dataset", "metric", "seed")]).rank()
+    cells = long.groupby(_CELL, sort=False)
+    table = cells.agg(
+        num_seeds=("seed", "size"),
+        value=("value", "mean"),
+        standard_error=("value", "sem"),
+        rank=("rank", "mean"),
+    )
+    if baseline is not None:
+        table = table.join(_differences(long, baseline))
+    return table.reset_index()
+
+
+def _check_balanced(long: pd.DataFrame) -> None:
+    if long.duplicated([*_CELL, "seed"]).any():
+        raise ValueError("long holds a seed twice for the same dataset, metric and method.")
+    for (dataset, metric), rows in long.groupby(["dataset", "metric"], sort=False):
+        seeds = rows.groupby("method")["seed"].agg(frozenset)
+        lacking = seeds.index[seeds.map(len) < rows["seed"].nunique()]
+        if len(lacking):
+            raise ValueError(
+                f"every method must have the same seeds, but {', '.join(lacking)} lacks some that "
+                f"others have of {metric} on {dataset}."
+            )
+
+
+def _losses(long: pd.DataFrame) -> pd.Series:
+    """Each value as something that is better the lower it is."""
+    info = {name: metric_info(name) for name in long["metric"].unique()}
+
+    def loss(metric: str, value: float) -> float:
+        if info[metric].better is not None:
+            return value if info[metric].better == "lower" else -value
+        nominal = info[metric].nominal
+        return np.nan if nominal is None else abs(value - nominal)
+
+    pairs = zip(long["metric"], long["value"], strict=True)
+    return pd.Series([loss(metric, value) for metric, value in pairs], index=long.index)
+
+
+def _differences(long: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    if baseline not in set(long["method"]):
+        raise ValueError(f"baseline must be one of the methods, but is {baseline!r}.")
+    same_split = ["dataset", "metric", "seed"]
+    reference = long.loc[long["method"] == baseline].set_index(same_split)["value"]
+    paired = long.join(reference.rename("reference"), on=same_split)
+    paired["difference"] = paired["value"] - paired["reference"]
+    cells = paired.groupby(_CELL, sort=False)["difference"]
+    mean, count = cells.mean(), cells.count()
+    half = cells.sem() * scipy.stats.t.ppf(0.975, np.maximum(count - 1, 1))
+    return pd.DataFrame(
+        {"difference": mean, "difference_low": mean - half, "difference_high": mean + half}
+    )
