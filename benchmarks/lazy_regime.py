@@ -2,7 +2,7 @@
 
 Two parts. The study itself: six conditions, widths to 4,096, ensembles of trained networks against
 infinite width, variances against Laplace and HMC. And long training without a regulariser, with
-one-hot targets and with smoothed ones: does the kernel come to rest? What is finished stays in
+one-hot targets and with smoothed ones: does the kernel come to rest, and how near to infinite width? What is finished stays in
 `--directory`, from which the same command continues.
 
     python benchmarks/lazy_regime.py --directory runs/lazy-regime
@@ -80,6 +80,7 @@ def main():
         "ensembles": study.ensembles.to_dict("records"),
         "variances": study.variances.to_dict("records"),
         "long_training": means(long).to_dict("records"),
+        "long_slopes": fit_slopes(long).to_dict("records"),
         "environment": environment(),
     }
     write_results(out, found)
