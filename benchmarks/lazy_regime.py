@@ -2,8 +2,8 @@
 
 Two parts. The study itself: six conditions, widths to 4,096, ensembles of trained networks against
 infinite width, variances against Laplace and HMC. And long training without a regulariser, with
-one-hot targets and with smoothed ones: does the kernel come to rest, and how near to infinite width? What is finished stays in
-`--directory`, from which the same command continues.
+one-hot targets and with smoothed ones: does the kernel come to rest, and how near to infinite width
+are networks then? What is finished stays in `--directory`, from which the same command continues.
 
     python benchmarks/lazy_regime.py --directory runs/lazy-regime
 """
