@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import tomllib
 
 import numpy as np
@@ -347,12 +348,37 @@ def test_a_choice_on_a_bound_is_a_warning_below_the_table(tuned, finished):
     assert low < chosen.values["bias_scale"] < high
 
 
-@pytest.mark.parametrize("command", ["datasets", "methods"])
-def test_lists_name_every_entry(command):
-    result = invoke(command)
-    assert result.exit_code == 0
-    for name in {"datasets": DATASETS, "methods": METHODS}[command]:
-        assert name in result.stdout
+LISTS = {"datasets": DATASETS, "methods": METHODS}
+
+
+@pytest.mark.parametrize("command", LISTS)
+def test_lists_are_one_entry_a_line_in_a_pipe(command):
+    lines = [line.split("\t") for line in invoke(command).stdout.splitlines()]
+    assert [name for name, _, _ in lines] == list(LISTS[command])
+    for name, _, text in lines:
+        assert LISTS[command][name].description in text
+
+
+@pytest.mark.parametrize("width", [30, 59, 60, 100])
+@pytest.mark.parametrize("command", LISTS)
+def test_lists_fit_the_terminal_and_show_every_name_whole(command, width, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what Rich takes for a terminal
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = re.sub("\x1b\\[[0-9;]*m", "", invoke(command).stdout)
+    assert max(map(len, shown.splitlines())) <= width
+    assert set(LISTS[command]) <= {line.split()[0] for line in shown.splitlines()}
+
+
+@pytest.mark.parametrize("command", ["", "compare", "report", "lazy", "datasets", "methods"])
+def test_help_ends_with_examples_that_the_command_line_takes(command):
+    shown = invoke(*command.split(), "--help").stdout
+    examples = shown.split("Examples:\n")[1].splitlines()
+    assert examples
+    for example in examples:
+        program, *words = example.split(" | ")[0].split()
+        assert program == "ntkbayes"
+        listed = invoke(words[0], "--help").stdout
+        assert not [word for word in words if word.startswith("--") and word not in listed]
 
 
 def test_version_is_shown():

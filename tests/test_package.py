@@ -37,6 +37,35 @@ def test_help_and_lists_do_not_wait_for_the_numerical_libraries(argument, shown)
     assert not HEAVY & set(json.loads(modules))
 
 
+CORE = {"jax", "numpy", "equinox", "jaxtyping", "beartype", "lazy_loader"}
+SOLVERS = {"optax", "diffrax", "lineax", "optimistix"}
+DATA = {"scipy", "pandas", "sklearn"}
+ALL = CORE | SOLVERS | DATA | {"matplotlib", "arviz", "xarray", "jinja2", "rich", "typer"} | {
+    *("numpyro.infer", "gpjax", "netCDF4", "neural_tangents", "flax", "blackjax", "zarr")
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("__version__", {"lazy_loader"}),
+        ("make_dataset", CORE),
+        ("dense_network", CORE),
+        ("stax_network", CORE),
+        ("Categorical", CORE),
+        ("load_dataset", CORE | DATA | {"rich"}),
+        ("ntk_ensemble", CORE | SOLVERS),
+        ("laplace", CORE | SOLVERS | {"scipy"}),
+        ("hmc", CORE | SOLVERS | {"scipy"}),
+        ("compare", ALL - {"numpyro.infer", "gpjax", "netCDF4", "typer"}),
+    ],
+)
+def test_libraries_are_imported_when_they_are_used(name, allowed):
+    code = f"import ntkbayes, json, sys; ntkbayes.{name}; print(json.dumps(list(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(json.loads(done.stdout)) & ALL <= allowed
+
+
 @pytest.mark.parametrize("package", [nb, nb.datasets])
 def test_every_public_name_is_listed_and_is_that_of_its_home(package):
     assert set(package.__all__) <= set(dir(package))

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from ntkbayes.cli.progress import progress_shown
-from ntkbayes.cli.tables import print_line, show_comparison, show_lazy
+from ntkbayes.cli.tables import print_line, print_listing, show_comparison, show_lazy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,11 +26,24 @@ __all__ = ["app", "main"]
 
 MAX_DEVICES = 4
 
+
+def _examples(*commands: str) -> str:
+    """Text for the end of a help page; the backspace keeps the lines as they are."""
+    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
+
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Is the spread of wide networks over random initialisations a usable uncertainty?",
+    epilog=_examples(
+        "ntkbayes compare moons",
+        "ntkbayes compare digits --methods laplace,hmc --num-train 300",
+        "ntkbayes lazy moons",
+        "ntkbayes compare --help",
+    ),
 )
 
 
@@ -57,7 +68,15 @@ def _options(
     pass
 
 
-@app.command("compare")
+@app.command(
+    "compare",
+    short_help="Compare methods on one dataset.",
+    epilog=_examples(
+        "ntkbayes compare moons",
+        "ntkbayes compare wine --tune --seed 3 --out runs/wine-3",
+        "ntkbayes compare digits --methods ntk-ensemble,laplace,hmc --num-train 300",
+    ),
+)
 def _compare(
     dataset: Annotated[str, typer.Argument(help="One of `ntkbayes datasets`.")],
     methods: Annotated[
@@ -114,11 +133,11 @@ def _compare(
         show_comparison(comparison)
 
 
-@app.command("report")
+@app.command("report", epilog=_examples("ntkbayes report runs/moons"))
 def _report(
     directory: Annotated[Path, typer.Argument(help="The --out of a finished `ntkbayes compare`.")],
 ) -> None:
-    """Write figures and report of a finished comparison again, from its files."""
+    """Write a finished comparison's figures and report again."""
     with _one_line_errors():
         from ntkbayes.experiment import load_comparison
         from ntkbayes.experiment.report import write_figures_and_report
@@ -129,7 +148,13 @@ def _report(
         print_line(f"Report: {directory / 'report.html'}")
 
 
-@app.command("lazy")
+@app.command(
+    "lazy",
+    epilog=_examples(
+        "ntkbayes lazy moons",
+        "ntkbayes lazy digits --widths 32,64,128,256,512 --out runs/lazy-wider",
+    ),
+)
 def _lazy(
     dataset: Annotated[str, typer.Argument(help="moons or digits.")],
     widths: Annotated[
@@ -143,7 +168,7 @@ def _lazy(
         Path | None, typer.Option(help="Directory of the results. Default: runs/lazy-DATASET.")
     ] = None,
 ) -> None:
-    """Train networks of several widths and measure how near their tangent they stay.
+    """Measure how near their tangent trained networks stay.
 
     Running again with the same options and --out continues where the last run stopped; widths may
     be added.
@@ -164,26 +189,26 @@ def _lazy(
         show_lazy(study)
 
 
-@app.command("datasets")
+@app.command("datasets", epilog=_examples("ntkbayes datasets", "ntkbayes datasets | cut -f 1"))
 def _datasets() -> None:
-    """List the datasets."""
+    """List the datasets.
+
+    In a pipe: one a line, with tabs between name, task and text.
+    """
     from ntkbayes.datasets import DATASETS
 
-    table = Table("dataset", "task", "what it is", "source", box=box.SIMPLE_HEAD)
-    for name, info in DATASETS.items():
-        table.add_row(name, info.task, info.description, info.source)
-    Console().print(table)
+    print_listing({name: (d.task, f"{d.description} ({d.source})") for name, d in DATASETS.items()})
 
 
-@app.command("methods")
+@app.command("methods", epilog=_examples("ntkbayes methods", "ntkbayes methods | cut -f 1"))
 def _methods() -> None:
-    """List the methods."""
+    """List the methods.
+
+    In a pipe: one a line, with tabs between name, title and text.
+    """
     from ntkbayes.methods import METHODS
 
-    table = Table("name", "title", "what it is", box=box.SIMPLE_HEAD)
-    for name, method in METHODS.items():
-        table.add_row(name, method.title, method.description)
-    Console().print(table)
+    print_listing({name: (m.title, m.description) for name, m in METHODS.items()})
 
 
 @contextmanager

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import typer
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ntkbayes.experiment import Comparison
     from ntkbayes.lazy.study import LazyStudy
 
-__all__ = ["print_line", "show_comparison", "show_lazy"]
+__all__ = ["print_line", "print_listing", "show_comparison", "show_lazy"]
 
 _HEADINGS = {
     "predictive_entropy": "entropy",
@@ -27,9 +31,31 @@ _HEADINGS = {
 """Narrow column headings: a table of all metrics must fit 80 columns."""
 
 
+NARROW = 60
+"""Columns below which names stand on lines of their own."""
+
+
 def print_line(text: str, *, stderr: bool = False) -> None:
     """Print a line as it is: without markup, colours or line breaks, which would split paths."""
     Console(stderr=stderr).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_listing(rows: Mapping[str, tuple[str, str]]) -> None:
+    """Print name → title and text: names that can be copied, or for a pipe lines with tabs."""
+    console = Console()
+    if not console.is_terminal:
+        for name, texts in rows.items():
+            typer.echo("\t".join([name, *texts]))
+    elif console.width < NARROW:
+        for name, (title, text) in rows.items():
+            console.print(Text(name, style="bold"), no_wrap=True)
+            console.print(Padding(Text(f"{title}: {text}"), (0, 0, 0, 2)))
+    else:
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(no_wrap=True)
+        for name, (title, text) in rows.items():
+            grid.add_row(Text(name, style="bold"), Text(f"{title}: {text}"))
+        console.print(grid)
 
 
 def show_comparison(comparison: Comparison) -> None:

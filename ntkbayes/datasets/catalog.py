@@ -26,26 +26,28 @@ class DatasetInfo:
 
 DATASETS: dict[str, DatasetInfo] = {
     "digits": DatasetInfo(
-        "8 × 8 images of handwritten digits, 10 classes", "classification", "UCI, by scikit-learn"
+        "1,797 images, 8 × 8, of handwritten digits, 10 classes",
+        "classification",
+        "UCI, by scikit-learn",
     ),
     "breast_cancer": DatasetInfo(
-        "30 measurements of cell nuclei, malignant or benign",
+        "30 measurements of the cell nuclei of 569 tumours, malignant or benign",
         "classification",
         "UCI Wisconsin diagnostic, by scikit-learn",
     ),
     "wine": DatasetInfo(
-        "13 chemical measurements of wines from 3 cultivars",
+        "13 chemical measurements of 178 wines from 3 cultivars",
         "classification",
         "UCI, by scikit-learn",
     ),
     "iris": DatasetInfo(
-        "4 measurements of flowers of 3 species", "classification", "Fisher, by scikit-learn"
+        "4 measurements of 150 flowers of 3 species", "classification", "Fisher, by scikit-learn"
     ),
     "moons": DatasetInfo(
         "2-D points on two interleaved half circles", "classification", "synthetic, scikit-learn"
     ),
     "diabetes": DatasetInfo(
-        "10 measurements of patients, disease progression after one year",
+        "10 measurements of 442 patients, disease progression after one year",
         "regression",
         "Efron et al., by scikit-learn",
     ),

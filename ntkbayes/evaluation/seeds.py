@@ -68,14 +68,17 @@ def seed_table(long: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFra
 def _check_balanced(long: pd.DataFrame) -> None:
     if long.duplicated([*_CELL, "seed"]).any():
         raise ValueError("long holds a seed twice for the same dataset, metric and method.")
-    for (dataset, metric), rows in long.groupby(["dataset", "metric"], sort=False):
-        seeds = rows.groupby("method")["seed"].agg(frozenset)
-        lacking = seeds.index[seeds.map(len) < rows["seed"].nunique()]
-        if len(lacking):
-            raise ValueError(
-                f"every method must have the same seeds, but {', '.join(lacking)} lacks some that "
-                f"others have of {metric} on {dataset}."
-            )
+    seeds: dict[tuple[str, str], dict[str, set[int]]] = {}
+    for dataset, metric, method, seed in zip(*(long[c] for c in (*_CELL, "seed")), strict=True):
+        seeds.setdefault((dataset, metric), {}).setdefault(method, set()).add(seed)
+    for (dataset, metric), of_method in seeds.items():
+        everything = set.union(*of_method.values())
+        for method, there in of_method.items():
+            if there != everything:
+                raise ValueError(
+                    f"every method must have the same seeds, but {method} lacks some that others "
+                    f"have of {metric} on {dataset}."
+                )
 
 
 def _losses(long: pd.DataFrame) -> pd.Series:

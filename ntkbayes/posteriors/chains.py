@@ -17,19 +17,21 @@ Neal 2011, Handbook of Markov Chain Monte Carlo, ch. 5, §5.4.2.2 (varying lengt
 import abc
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from numpyro.infer import HMC, NUTS
 
 from ntkbayes._checks import check_at_least
 from ntkbayes._types import Array, Float, Key, Progress
 from ntkbayes.kernels.memory import check_memory
 from ntkbayes.posteriors.checkpoints import RunIdentity, Snapshot, fingerprint, load, save
+
+if TYPE_CHECKING:
+    from numpyro.infer import HMC
 
 __all__ = ["Chains", "Target", "run_chains"]
 
@@ -172,7 +174,9 @@ def _initial_states(target: Target, keys: Array, mesh: Mesh, num_warmup: int) ->
     return _over_chains(one_chain, mesh, target, keys)
 
 
-def _sampler(target: Target, key: Key, position: Array, num_warmup: int) -> tuple[HMC, Any]:
+def _sampler(target: Target, key: Key, position: Array, num_warmup: int) -> "tuple[HMC, Any]":
+    from numpyro.infer import HMC, NUTS  # slow to import, and needed only here
+
     settings = {"potential_fn": target.potential, "target_accept_prob": TARGET_ACCEPT}
     length = target.trajectory_length
     if length is None:
