@@ -29,6 +29,7 @@ from ntkbayes.methods import METHODS, REFERENCE
 
 DATASETS = ("digits", "breast_cancer", "wine", "iris", "moons", "diabetes")
 CLASSIFICATION = ("accuracy", "nll", "brier", "ece_debiased", "aurc", "total_variation")
+JOINT = ("energy_distance", "mean_distance", "covariance_distance")
 REGRESSION = ("rmse", "nll", "crps", "coverage_90", "interval_score_90", "wasserstein_1")
 NUM_TRAIN = {"digits": 500}
 BASELINE = METHODS[REFERENCE].title
@@ -48,8 +49,10 @@ def one_comparison(dataset, seed, num_train, directory, on_progress):
             scaled, comparison.data, key=jax.random.key(seed), num_draws=1, method=SCALED
         )
     reliable = comparison.diagnostics[BASELINE].reliable
-    long = nb.compare(trees, reference=BASELINE if reliable else None, require_reliable=False)
-    return long.assign(seed=seed), comparison.selection.values, reliable
+    parts = [nb.compare(trees, reference=BASELINE if reliable else None, require_reliable=False)]
+    if reliable:
+        parts.append(pd.read_csv(directory / "joint_distances.csv").assign(dataset=dataset))
+    return pd.concat(parts).assign(seed=seed), comparison.selection.values, reliable
 
 
 def average_ranks(seeds):
@@ -122,7 +125,7 @@ def main():
                 hyperparameters.setdefault(dataset, []).append(values)
                 reliable.setdefault(dataset, []).append(bool(sound))
     long = pd.concat(parts)
-    shown = long[long["metric"].isin({*CLASSIFICATION, *REGRESSION})]
+    shown = long[long["metric"].isin({*CLASSIFICATION, *REGRESSION, *JOINT})]
     seeds = seed_table(shown, baseline=BASELINE)
     classes = seeds[seeds["dataset"] != "diabetes"]
     plot_differences(classes, ["nll", "brier", "ece_debiased"]).savefig(

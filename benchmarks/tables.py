@@ -1,0 +1,249 @@
+"""The tables of both READMEs, made from the results: nothing in them is typed.
+
+A table stands between ``<!-- table NAME -->`` and ``<!-- end -->``; this writes them all again.
+
+    python benchmarks/tables.py
+"""
+
+import json
+import re
+from pathlib import Path
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+DOCUMENTS = (HERE.parent / "README.md", HERE / "README.md")
+BLOCK = re.compile(r"(<!-- table ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+METHODS = (
+    "HMC", "Bayesian NTK ensemble", "GP", "NTK ensemble", "Deep ensemble", "Mode",
+    "Mode, temperature-scaled", "Laplace",
+)  # fmt: skip
+CONDITIONS = {
+    "regularized": "decay towards the initial weights (A)",
+    "smoothed_regularized": "the same, smoothed targets (D)",
+    "smoothed": "smoothed targets, no decay (C)",
+    "unregularized": "one-hot targets, no decay (B)",
+    "squared_error": "squared error, for comparison",
+    "decay_to_zero": "decay towards *zero* (E)",
+}
+
+
+def load(name, directory=RESULTS):
+    """One benchmark's results, or None if it was not run."""
+    path = directory / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def markdown(header, rows, *, num_texts=1):
+    """Make a Markdown table: columns of text, then of numbers."""
+    lines = [header, ["---"] * num_texts + ["---:"] * (len(header) - num_texts), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def speed_table(directory=RESULTS):
+    """Say how many times as long peers take for what we do."""
+    rows = []
+    if found := load("dense_kernel", directory):
+        size = f"{found['num_points']:,} points, {found['num_features']} features"
+        row = (f"NTK of a dense network, {size}", "neural-tangents", found["ratios"]["NTK"])
+        rows.append(row)
+    if (found := load("classification_ensemble", directory)) and found["peers"]:
+        member = found["ensembles"][0]["seconds_per_member_with_fit"]
+        what = f"one trained classifier, digits, n = {found['num_train']:,}"
+        network = found["peers"]["trained_network"]["seconds"] / member
+        rows.append((what, "gradient descent, width 1,024", network))
+        modes = found["peers"]["scikit_learn_seconds"] / member
+        rows.append((what, "scikit-learn, one class against the rest", modes))
+    if found := load("posteriors", directory):
+        laplace, chains = found["laplace"], found["chains"]
+        what = f"Laplace, ten coupled classes, n = {laplace['num_train']:,}"
+        rows.append((what, "scikit-learn, one class against the rest", laplace["ratio"]))
+        what = f"HMC, {chains['num_latent']:,} latent values, effective draws per second"
+        rows.append((what, "BlackJAX, NUTS", chains["ratio_min"]))
+    if found := load("finite_laplace", directory):
+        what = f"Laplace of a finite network, {found['num_parameters']:,} weights"
+        rows.append((what, "laplace-torch", found["ratio"]))
+    texts = [[what, peer, f"**{_ratio(ratio)}×**"] for what, peer, ratio in rows]
+    return markdown(["", "compared with", "times as fast"], texts, num_texts=2)
+
+
+def _ratio(ratio):
+    return f"{ratio:,.0f}" if ratio >= 20 else f"{ratio:.1f}"
+
+
+def lazy_table():
+    """Slopes on moons, widths 32 to 4,096."""
+    slopes = _slopes(load("lazy_moons")["slopes"])
+    rows = []
+    for condition, title in CONDITIONS.items():
+        gap = slopes.get((condition, "flow_gap"))
+        texts = [_interval(slopes[condition, name]) for name in ("ntk_change", "linearization_gap")]
+        rows.append([title, *texts, _interval(gap) if gap else "no such limit"])
+    return markdown(
+        ["", "change of the NTK", "distance to own linearisation", "distance to infinite width"],
+        rows,
+    )
+
+
+def long_table():
+    """Digits without decay until time 100: what still moves, and slopes then."""
+    found = load("lazy_digits")
+    slopes = _slopes(found["long_slopes"])
+    rows = []
+    for condition in ("smoothed", "unregularized"):
+        moved = [
+            " → ".join(
+                f"{_at(found['long_training'], condition, measure, 128, index):.2f}"
+                for index in (-3, -1)
+            )
+            for measure in ("ntk_change", "logit_norm")
+        ]
+        end = slopes.get((condition, "end_gap"))
+        texts = [_interval(end) if end else "no end"]
+        rows.append([CONDITIONS[condition], *moved, *texts])
+    return markdown(
+        [
+            "", "change of the NTK, width 128, time 32 → 100", "logit norm, the same",
+            "slope of the distance to the end of training at infinite width",
+        ],
+        rows,
+    )  # fmt: skip
+
+
+def _slopes(records):
+    return {(r["condition"], r["measure"]): r for r in records if r["layer"] == "all"}
+
+
+def _interval(record):
+    texts = (f"{record[name]:.2f}" for name in ("slope", "lower", "upper"))
+    slope, low, high = (text.replace("-0.00", "0.00").replace("-", "−") for text in texts)
+    return f"{slope} ({low} to {high})"
+
+
+def _at(records, condition, measure, width, index):
+    chosen = [
+        (r["time"], r["value"])
+        for r in records
+        if (r["condition"], r["measure"], r["width"]) == (condition, measure, width)
+    ]
+    return sorted(chosen)[index][1]
+
+
+def posterior_table():
+    """Digits: distance from HMC, mean over seeds."""
+    columns = ("total_variation", "energy_distance", "mean_distance", "covariance_distance")
+    rows = _calibration_rows("digits", columns, [m for m in METHODS if m != "HMC"])
+    header = ["", "total variation", "energy distance", "mean²", "covariance²"]
+    return markdown(header, rows)
+
+
+def rank_table():
+    """Average rank over the five classification sets."""
+    ranks = {row["method"]: row for row in load("calibration")["average_ranks"]}
+    names = ["accuracy", "nll", "brier", "ece_debiased", "aurc"]
+    best = {name: min(row[name] for row in ranks.values()) for name in names}
+    order = sorted(ranks, key=lambda method: ranks[method]["nll"])
+    rows = [
+        [method, *(_bold(f"{ranks[method][n]:.1f}", ranks[method][n] == best[n]) for n in names)]
+        for method in order
+    ]
+    return markdown(["", "accuracy", "NLL", "Brier", "ECE debiased", "AURC"], rows)
+
+
+def _bold(text, wanted):
+    return f"**{text}**" if wanted else text
+
+
+def across_table(metric):
+    """One metric: methods by datasets, mean ± standard error over seeds."""
+    table = [row for row in load("calibration")["table"] if row["metric"] == metric]
+    datasets = [d for d in dict.fromkeys(row["dataset"] for row in table) if d != "diabetes"]
+    cells = {(row["method"], row["dataset"]): row for row in table}
+    methods = [m for m in METHODS if (m, datasets[0]) in cells]
+    best = {d: min(cells[m, d]["value"] for m in methods) for d in datasets}
+    rows = [
+        [
+            method,
+            *(
+                _bold(_value(cells[method, d]), cells[method, d]["value"] == best[d])
+                for d in datasets
+            ),
+        ]
+        for method in methods
+    ]
+    return markdown(["", *(d.replace("_", " ") for d in datasets)], rows)
+
+
+def diabetes_table():
+    """Show the regression's metrics."""
+    columns = ("rmse", "nll", "crps", "coverage_90", "wasserstein_1")
+    rows = _calibration_rows("diabetes", columns, METHODS)
+    header = ["", "RMSE", "NLL", "CRPS", "coverage of 90 %", "Wasserstein-1 to HMC"]
+    return markdown(header, rows)
+
+
+def difference_table():
+    """NLL minus HMC's on the same split, with its 95 % interval."""
+    table = [row for row in load("calibration")["table"] if row["metric"] == "nll"]
+    datasets = list(dict.fromkeys(row["dataset"] for row in table))
+    cells = {(row["method"], row["dataset"]): row for row in table}
+    rows = [
+        [method, *(_difference(cells.get((method, dataset))) for dataset in datasets)]
+        for method in METHODS
+        if method != "HMC"
+    ]
+    return markdown(["", *(d.replace("_", " ") for d in datasets)], rows)
+
+
+def _difference(row):
+    if row is None:
+        return ""
+    texts = (row[name] for name in ("difference", "difference_low", "difference_high"))
+    middle, low, high = (f"{value:+.3f}".replace("-", "−") for value in texts)
+    clear = row["difference_low"] > 0 or row["difference_high"] < 0
+    return _bold(middle, clear) + f" ({low} to {high})"
+
+
+def _calibration_rows(dataset, columns, methods):
+    table = [row for row in load("calibration")["table"] if row["dataset"] == dataset]
+    cells = {(row["method"], row["metric"]): row for row in table}
+    return [
+        [method, *(_value(cells.get((method, name))) for name in columns)]
+        for method in methods
+        if any((method, name) in cells for name in columns)
+    ]
+
+
+def _value(row):
+    if row is None:
+        return ""
+    return f"{row['value']:.3f} ± {row['standard_error']:.3f}".replace("-", "−")
+
+
+TABLES = {
+    "speed": speed_table,
+    "lazy": lazy_table,
+    "long training": long_table,
+    "posteriors": posterior_table,
+    "ranks": rank_table,
+    "nll": lambda: across_table("nll"),
+    "nll differences": difference_table,
+    "ece": lambda: across_table("ece_debiased"),
+    "total variation": lambda: across_table("total_variation"),
+    "diabetes": diabetes_table,
+}
+
+
+def with_tables(text):
+    """Return the text of a document with all its tables written anew."""
+    return BLOCK.sub(lambda block: block[1] + "\n" + TABLES[block[2]]() + "\n" + block[3], text)
+
+
+def main():
+    """Write the tables of both documents."""
+    for path in DOCUMENTS:
+        path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")
+        print(f"written: {path.relative_to(HERE.parent)}")
+
+
+if __name__ == "__main__":
+    main()
