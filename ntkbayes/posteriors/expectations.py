@@ -1,6 +1,6 @@
 """Expectations of a likelihood under independent Gaussians, point by point.
 
-For f ~ N(m, diag v) at one point: E log p, E s and the diagonal of E W, with the likelihood's score
+For f ~ N(m, diag v) at one point: E log p, E s and E W, with the likelihood's score
 s and curvature W. By a fixed set of points, so that they are smooth functions of m and v.
 """
 
@@ -11,12 +11,13 @@ import numpy as np
 from scipy.stats import norm, qmc
 
 from ntkbayes._types import Array, Float
-from ntkbayes.likelihoods import Categorical, Likelihood
+from ntkbayes.likelihoods import Likelihood
 
-__all__ = ["Expectations", "Quadrature", "curvature_product", "expectations", "quadrature"]
+__all__ = ["Expectations", "Quadrature", "expectations", "quadrature"]
 
 NUM_POINTS = 256
-BLOCK = 256
+BLOCK = 25_600
+"""Entries of W at each point of the rule that are held at once."""
 
 
 class Quadrature(eqx.Module):
@@ -27,11 +28,16 @@ class Quadrature(eqx.Module):
 
 
 class Expectations(eqx.Module):
-    """E log p, E s and the diagonal of E W at every training point."""
+    """E log p, E s and E W at every training point."""
 
     log_prob: Float[Array, "n"]
     scores: Float[Array, "n c"]
-    weights: Float[Array, "n c"]
+    curvature: Float[Array, "n c c"]
+
+    @property
+    def weights(self) -> Float[Array, "n c"]:
+        """The diagonals of E W."""
+        return jnp.diagonal(self.curvature, axis1=1, axis2=2)
 
 
 def expectations(
@@ -49,23 +55,11 @@ def expectations(
         return Expectations(
             rule.weights @ jax.vmap(likelihood.log_prob, (None, 0))(target, f),
             rule.weights @ jax.vmap(likelihood.score, (None, 0))(target, f),
-            rule.weights @ jax.vmap(lambda f: jnp.diagonal(likelihood.curvature(f)))(f),
+            jnp.einsum("q,qcd->cd", rule.weights, jax.vmap(likelihood.curvature)(f)),
         )
 
-    return jax.lax.map(at_point, (targets, mean, variance), batch_size=BLOCK)
-
-
-def curvature_product(
-    likelihood: Likelihood,
-    targets: Float[Array, "n c"],
-    expected: Expectations,
-    v: Float[Array, "n c"],
-) -> Float[Array, "n c"]:
-    """Multiply by E W, or for the softmax by diag(p) − p pᵀ ⪰ E W at p = E softmax(f)."""
-    if not isinstance(likelihood, Categorical):
-        return expected.weights * v
-    p = targets - expected.scores
-    return p * (v - jnp.sum(p * v, axis=1, keepdims=True))
+    size = max(1, BLOCK // targets.shape[1] ** 2)
+    return jax.lax.map(at_point, (targets, mean, variance), batch_size=size)
 
 
 def quadrature(num_outputs: int, dtype: jnp.dtype) -> Quadrature:

@@ -39,7 +39,6 @@ from ntkbayes.likelihoods import Likelihood
 from ntkbayes.posteriors.expectations import (
     Expectations,
     Quadrature,
-    curvature_product,
     expectations,
     quadrature,
 )
@@ -102,7 +101,7 @@ class _Problem(eqx.Module):
         return expectations(self.likelihood, self.targets, mean, variance, self.rule)
 
     def curvature(self, expected: Expectations, v: Float[Array, "n c"]) -> Float[Array, "n c"]:
-        return curvature_product(self.likelihood, self.targets, expected, v)
+        return jnp.einsum("ncd,nd->nc", expected.curvature, v)
 
 
 class _Mean(eqx.Module):
@@ -173,7 +172,9 @@ def fit_variational(
         if change < 0.5 * tolerance:
             progress(1.0)
             return VariationalFit(mean, roots, scores, weights, elbo, iteration)
-        rate = max(0.1, rate / 2) if change > change_before else min(1.0, 1.2 * rate)
+        # A change that stays the same is a cycle, around a fixed point that shorter steps reach.
+        shrinks = change < 0.95 * change_before
+        rate = min(1.0, 1.2 * rate) if shrinks else max(0.1, rate / 2)
         weights = weights + rate * (expected.weights - weights)
         change_before = change
         progress(min(0.95, iteration / 25))
