@@ -141,3 +141,20 @@ def test_the_margin_grows_like_log_t_and_residuals_bound_errors(run):
     np.testing.assert_allclose(found["at_training"], np.log(19), rtol=1e-8)
     assert max(found["z_size"].values()) < 3  # over points that are far from independent
     assert found["difference"] < 1e-5  # ten times the tolerance of a step
+
+
+@pytest.mark.slow
+def test_the_best_calibrated_digits_are_the_worst_when_turned(run):
+    found = run("05_calibration_benchmark")
+    for kept in (found["by_severity"]("ece"), found["by_severity"]("nll")):
+        assert kept[0].idxmin() == kept[5].idxmax() == "Mode + temperature"
+        assert kept[0].idxmax() == "Laplace"
+        assert np.all(kept.loc["HMC", 0] > kept.loc[["Mode", "NTK ensemble", "Deep ensemble"], 0])
+        assert kept.loc["HMC", 5] < kept.loc["Mode", 5]
+        bayesian = kept.loc["Bayesian NTK ensemble"] - kept.loc["HMC"]
+        assert np.all(abs(bayesian) < 0.15)  # a few draws of each, and short chains
+    assert found["temperature"] < 1
+    scores = found["auroc"]["value"].unstack()
+    assert np.all(scores["predictive_entropy"] > scores["mutual_information"])
+    assert abs(scores.loc["Mode", "mutual_information"] - 0.5) < 1e-9  # it has one member
+    assert max(found["largest"].values()) < 1e-9
