@@ -144,6 +144,28 @@ def test_the_margin_grows_like_log_t_and_residuals_bound_errors(run):
 
 
 @pytest.mark.slow
+def test_kernels_change_like_one_over_width_and_only_where_weights_are_held(run):
+    found = run("04_when_is_training_lazy")
+    slope = found["slopes"]["slope"]
+    for held in ("regularized", "smoothed_regularized"):
+        assert -1.4 < slope["ntk_change", held] < -0.6  # three networks of three widths
+        assert slope["ntk_change", held] < slope["flow_gap", held] < 0
+    assert abs(slope["ntk_change", "decay_to_zero"]) < 0.01
+    assert abs(found["widest"].loc["decay_to_zero", "ntk_change"] - 1) < 0.02
+    before = found["compared"].loc["kernel before training"]
+    assert before["lower"] < -0.5 < before["upper"]
+    last = found["late"].query("time == time.max()").groupby(["measure", "condition"])["value"]
+    last = last.mean()
+    assert abs(last["logit_norm", "smoothed"] - np.log(19) / 2) < 0.15  # at rest, not yet exactly
+    assert last["logit_norm", "unregularized"] > 3
+    assert last["ntk_change", "unregularized"] > 2 * last["ntk_change", "smoothed"] > 2
+    distance = found["distances"]
+    z = distance["value"] / distance["standard_error"]
+    assert z[8, "energy_distance"] > 3
+    assert abs(z[64, "energy_distance"]) < 3
+
+
+@pytest.mark.slow
 def test_the_best_calibrated_digits_are_the_worst_when_turned(run):
     found = run("05_calibration_benchmark")
     for kept in (found["by_severity"]("ece"), found["by_severity"]("nll")):
