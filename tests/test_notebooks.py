@@ -180,3 +180,17 @@ def test_the_best_calibrated_digits_are_the_worst_when_turned(run):
     assert np.all(scores["predictive_entropy"] > scores["mutual_information"])
     assert abs(scores.loc["Mode", "mutual_information"] - 0.5) < 1e-9  # it has one member
     assert max(found["largest"].values()) < 1e-9
+
+
+@pytest.mark.slow
+def test_two_frameworks_have_one_kernel_and_two_samplers_one_posterior(run):
+    found = run("06_bring_your_own")
+    assert max(found["difference"].values()) < 1e-12
+    distance, floor = found["nuts"]
+    assert distance < 4 * floor  # of independent draws; short chains' are not
+    assert found["mode"].converged
+    assert found["networks"]["Equinox"].num_parameters == 82
+    away = found["distances"]["value"]
+    assert np.all(away[["Linearised ensemble", "Laplace", "random forest"]] > 4 * distance)
+    score = found["table"].set_index(["metric", "method"])["value"]["nll"]
+    assert score["HMC"] < score["Laplace"] < score["Linearised ensemble"]
