@@ -194,3 +194,17 @@ def test_two_frameworks_have_one_kernel_and_two_samplers_one_posterior(run):
     assert np.all(away[["Linearised ensemble", "Laplace", "random forest"]] > 4 * distance)
     score = found["table"].set_index(["metric", "method"])["value"]["nll"]
     assert score["HMC"] < score["Laplace"] < score["Linearised ensemble"]
+
+
+@pytest.mark.slow
+def test_the_order_of_methods_is_the_same_for_every_architecture(run):
+    found = run("07_convolution_and_residual")
+    value = found["tables"]["value"].unstack("method")
+    distance, spread = value.loc["total_variation"], value.loc["mutual_information"]
+    assert np.all(distance["Bayesian NTK ensemble"] < distance["NTK ensemble"])
+    assert np.all(distance["NTK ensemble"] < distance["Laplace"])
+    assert np.all(spread["NTK ensemble"] < 0.3 * spread["HMC"])
+    assert np.all(abs(spread["Bayesian NTK ensemble"] / spread["HMC"] - 1) < 0.25)
+    ratio = found["ratio"].T["initial variance / prior variance"]
+    assert ratio["dense"] < ratio["convolution, residual"] < 0.3
+    assert max(map(float, found["differences"].values())) < 1e-6  # kernels of coinciding points
