@@ -141,3 +141,70 @@ def test_the_margin_grows_like_log_t_and_residuals_bound_errors(run):
     np.testing.assert_allclose(found["at_training"], np.log(19), rtol=1e-8)
     assert max(found["z_size"].values()) < 3  # over points that are far from independent
     assert found["difference"] < 1e-5  # ten times the tolerance of a step
+
+
+@pytest.mark.slow
+def test_kernels_change_like_one_over_width_and_only_where_weights_are_held(run):
+    found = run("04_when_is_training_lazy")
+    slope = found["slopes"]["slope"]
+    for held in ("regularized", "smoothed_regularized"):
+        assert -1.4 < slope["ntk_change", held] < -0.6  # three networks of three widths
+        assert slope["ntk_change", held] < slope["flow_gap", held] < 0
+    assert abs(slope["ntk_change", "decay_to_zero"]) < 0.01
+    assert abs(found["widest"].loc["decay_to_zero", "ntk_change"] - 1) < 0.02
+    before = found["compared"].loc["kernel before training"]
+    assert before["lower"] < -0.5 < before["upper"]
+    last = found["late"].query("time == time.max()").groupby(["measure", "condition"])["value"]
+    last = last.mean()
+    assert abs(last["logit_norm", "smoothed"] - np.log(19) / 2) < 0.15  # at rest, not yet exactly
+    assert last["logit_norm", "unregularized"] > 3
+    assert last["ntk_change", "unregularized"] > 2 * last["ntk_change", "smoothed"] > 2
+    distance = found["distances"]
+    z = distance["value"] / distance["standard_error"]
+    assert z[8, "energy_distance"] > 3
+    assert abs(z[64, "energy_distance"]) < 3
+
+
+@pytest.mark.slow
+def test_the_best_calibrated_digits_are_the_worst_when_turned(run):
+    found = run("05_calibration_benchmark")
+    for kept in (found["by_severity"]("ece"), found["by_severity"]("nll")):
+        assert kept[0].idxmin() == kept[5].idxmax() == "Mode + temperature"
+        assert kept[0].idxmax() == "Laplace"
+        assert np.all(kept.loc["HMC", 0] > kept.loc[["Mode", "NTK ensemble", "Deep ensemble"], 0])
+        assert kept.loc["HMC", 5] < kept.loc["Mode", 5]
+        bayesian = kept.loc["Bayesian NTK ensemble"] - kept.loc["HMC"]
+        assert np.all(abs(bayesian) < 0.15)  # a few draws of each, and short chains
+    assert found["temperature"] < 1
+    scores = found["auroc"]["value"].unstack()
+    assert np.all(scores["predictive_entropy"] > scores["mutual_information"])
+    assert abs(scores.loc["Mode", "mutual_information"] - 0.5) < 1e-9  # it has one member
+    assert max(found["largest"].values()) < 1e-9
+
+
+@pytest.mark.slow
+def test_two_frameworks_have_one_kernel_and_two_samplers_one_posterior(run):
+    found = run("06_bring_your_own")
+    assert max(found["difference"].values()) < 1e-12
+    distance, floor = found["nuts"]
+    assert distance < 4 * floor  # of independent draws; short chains' are not
+    assert found["mode"].converged
+    assert found["networks"]["Equinox"].num_parameters == 82
+    away = found["distances"]["value"]
+    assert np.all(away[["Linearised ensemble", "Laplace", "random forest"]] > 4 * distance)
+    score = found["table"].set_index(["metric", "method"])["value"]["nll"]
+    assert score["HMC"] < score["Laplace"] < score["Linearised ensemble"]
+
+
+@pytest.mark.slow
+def test_the_order_of_methods_is_the_same_for_every_architecture(run):
+    found = run("07_convolution_and_residual")
+    value = found["tables"]["value"].unstack("method")
+    distance, spread = value.loc["total_variation"], value.loc["mutual_information"]
+    assert np.all(distance["Bayesian NTK ensemble"] < distance["NTK ensemble"])
+    assert np.all(distance["NTK ensemble"] < distance["Laplace"])
+    assert np.all(spread["NTK ensemble"] < 0.3 * spread["HMC"])
+    assert np.all(abs(spread["Bayesian NTK ensemble"] / spread["HMC"] - 1) < 0.25)
+    ratio = found["ratio"].T["initial variance / prior variance"]
+    assert ratio["dense"] < ratio["convolution, residual"] < 0.3
+    assert max(map(float, found["differences"].values())) < 1e-6  # kernels of coinciding points
