@@ -1,13 +1,25 @@
-"""The README's example is run as it stands there, and prints what the README says it prints."""
+"""The README's example prints what the README says, and its tables are those of the results."""
 
+import importlib.util
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 NUMBER = re.compile(r"\d+\.\d+")
+
+
+@pytest.mark.parametrize("document", ["README.md", "benchmarks/README.md"])
+def test_tables_are_made_from_the_results(document):
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    text = (ROOT / document).read_text(encoding="utf-8")
+    assert "<!-- table " in text
+    assert tables.with_tables(text) == text, "run benchmarks/tables.py"
 
 
 @pytest.mark.slow
