@@ -70,6 +70,38 @@ def _ratio(ratio):
     return f"{ratio:,.0f}" if ratio >= 20 else f"{ratio:.1f}"
 
 
+def posterior_speed_table():
+    """Show seconds, effective draws and accuracy of Laplace and HMC beside their peers'."""
+    found = load("posteriors")
+    laplace, chains = found["laplace"], found["chains"]
+    ours, peer = chains["ntkbayes"], chains["blackjax"]
+
+    def row(what, name, digits=0):
+        a, b = ours[name], peer[name]
+        return [what, f"{a:.{digits}f}", f"{b:.{digits}f}", f"**{a / b:.1f}×**"]
+
+    rows = [
+        [
+            f"Laplace, n = {laplace['num_train']:,}, ten coupled classes, seconds to fit",
+            f"{laplace['seconds']:.2f}",
+            f"{laplace['scikit_learn_seconds']:.1f} (scikit-learn)",
+            f"**{laplace['ratio']:.1f}×**",
+        ],
+        [
+            "its log loss at 300 test points",
+            f"{laplace['log_loss']:.3f}", f"{laplace['scikit_learn_log_loss']:.3f}", "",
+        ],
+        row("HMC, smallest effective size per second", "min_ess_per_second"),
+        row("the same, median", "median_ess_per_second"),
+        [
+            "leapfrog steps per draw",
+            f"{ours['leapfrog_steps_per_draw']:.0f}", f"{peer['leapfrog_steps_per_draw']:.0f}", "",
+        ],
+        ["largest R-hat", f"{ours['max_rhat']:.3f}", f"{peer['max_rhat']:.3f}", ""],
+    ]  # fmt: skip
+    return markdown(["", "ntkbayes", "peer (BlackJAX)", "ratio"], rows)
+
+
 def lazy_table():
     """Slopes on moons, widths 32 to 4,096."""
     slopes = _slopes(load("lazy_moons")["slopes"])
@@ -221,6 +253,7 @@ def _value(row):
 
 TABLES = {
     "speed": speed_table,
+    "posterior speed": posterior_speed_table,
     "lazy": lazy_table,
     "long training": long_table,
     "posteriors": posterior_table,

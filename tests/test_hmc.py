@@ -148,6 +148,34 @@ def test_draws_at_the_training_inputs_are_the_visited_functions(activation):
     np.testing.assert_allclose(draws.latent, visited, rtol=0, atol=6 * variance**0.5)
 
 
+def test_a_shift_of_all_logits_keeps_its_prior():
+    """The softmax does not see it: the sums of z over classes stay N(0, c), whatever the labels."""
+    x, y = regression_data()
+    posterior = hmc(
+        NETWORK,
+        Categorical(3),
+        x,
+        (y > 0) + (y > 0.8).astype(int),
+        prior_precision=PRIOR_PRECISION,
+        key=jax.random.key(0),
+        num_warmup=100,
+        num_draws=300,
+    )
+    shift = np.asarray(posterior.whitened.sum(axis=-1)).reshape(NUM_CHAINS, 300, len(x))
+    for power, expected in ((1, 0.0), (2, 3.0)):
+        error = az.mcse(shift**power, method="mean", chain_axis=0, draw_axis=1)
+        mean = (shift**power).mean(axis=(0, 1))
+        np.testing.assert_array_less(np.abs(mean - expected), 5 * error)
+
+
+def test_trajectories_have_many_lengths_around_their_mean():
+    """Else a direction whose period they match would stand still."""
+    steps = np.asarray(run_regression(num_warmup=100, num_draws=100).stats["num_steps"])
+    chain = steps[:100]  # of one step size
+    assert 1.6 * chain.min() < chain.mean() < 0.7 * chain.max()
+    assert len(np.unique(chain)) >= 4
+
+
 def test_potential_energy_belongs_to_the_visited_functions_chain_by_chain():
     posterior = run_regression()
     _, y = regression_data()
