@@ -12,6 +12,7 @@ from monte_carlo import assert_within_standard_errors, elliptical_slice, importa
 
 from ntkbayes.likelihoods import Bernoulli, Categorical, Gaussian, Poisson
 from ntkbayes.networks import dense_network
+from ntkbayes.posteriors import function_space
 from ntkbayes.posteriors.hmc import hmc
 
 NETWORK = dense_network(depth=1)
@@ -168,6 +169,18 @@ def test_a_shift_of_all_logits_keeps_its_prior():
         np.testing.assert_array_less(np.abs(mean - expected), 5 * error)
 
 
+def test_what_the_softmax_does_not_see_is_a_coordinate_of_its_own():
+    """There the posterior is as wide as the prior, and the sampler may learn that."""
+    x, y = regression_data()
+    k, likelihood = prior(x, x), Categorical(3)
+    targets = likelihood.targets((y > 0) + (y > 0.8).astype(int))
+    target = function_space._target(likelihood, k, np.linalg.cholesky(k), targets)
+    (unseen,) = np.flatnonzero(np.all(target.scale == 1, axis=0))
+    moved = np.asarray(target.coefficients(np.ones_like(k[:, :3]) * (np.arange(3) == unseen)))
+    np.testing.assert_allclose(np.abs(moved), 3**-0.5, rtol=1e-12)
+    np.testing.assert_allclose(moved, moved[:, :1] * np.ones(3), rtol=1e-12)
+
+
 def test_trajectories_have_many_lengths_around_their_mean():
     """Else a direction whose period they match would stand still."""
     steps = np.asarray(run_regression(num_warmup=100, num_draws=100).stats["num_steps"])
@@ -300,6 +313,7 @@ jax.config.update("jax_num_cpu_devices", 2)
 import numpy as np
 from ntkbayes.likelihoods import Gaussian
 from ntkbayes.networks import dense_network
+from ntkbayes.posteriors import function_space
 from ntkbayes.posteriors.hmc import hmc
 
 rng = np.random.default_rng(0)
