@@ -22,6 +22,23 @@ Data flows one way:
 Losses are sums over data, so ``prior_precision`` means the same in training and in Bayes.
 Importing this package changes no JAX setting; enable float64 yourself where you want it. The public
 names are listed in ``__init__.pyi``; each is imported when it is first used.
+
+Examples
+--------
+The examples of all functions begin with this; those of `ntkbayes.evaluation` and `ntkbayes.lazy`
+go on from it in the docstring there:
+
+>>> import jax
+>>> import numpy as np
+>>> import ntkbayes as nb
+>>> jax.config.update("jax_enable_x64", True)
+>>> key = jax.random.key(0)
+>>> data = nb.load_dataset("moons", num_train=20)
+>>> network = nb.dense_network(depth=1, width=16)
+>>> model = (network, nb.Categorical(data.num_classes), data.x_train, data.y_train)
+>>> sine = nb.load_dataset("sine", num_train=12)
+>>> smooth = nb.dense_network(depth=1, width=16, activation="erf", bias_scale=1.0)
+>>> model_sine = (smooth, nb.Gaussian(0.05), sine.x_train, sine.y_train)
 """
 
 import lazy_loader

@@ -21,6 +21,12 @@ class Draws(eqx.Module):
     stats
         One number per draw, such as ``residual`` and ``iterations`` of a solver or ``diverging``
         of a Markov chain.
+
+    Examples
+    --------
+    >>> draws = nb.ntk_ensemble(*model, prior_precision=1.0).draw(key, data.x_test, num_draws=50)
+    >>> draws.latent.shape, bool((draws.stats["residual"] < 1e-6).all())
+    ((50, 300, 2), True)
     """
 
     latent: Float[Array, "s m c"]
@@ -34,6 +40,14 @@ class Predictor(eqx.Module):
     ----------
     likelihood
         Turns latent functions into observations.
+
+    Examples
+    --------
+    >>> ensemble = nb.ntk_ensemble(*model, prior_precision=1.0)
+    >>> ensemble.settings["method"], ensemble.num_available, ensemble.is_posterior
+    ('ntk_ensemble', None, False)
+    >>> ensemble.sample(key, data.x_test, num_draws=50).shape
+    (50, 300, 2)
     """
 
     likelihood: eqx.AbstractVar[Likelihood]
@@ -76,7 +90,14 @@ class Predictor(eqx.Module):
 
 
 class GaussianPredictor(Predictor):
-    """A predictor whose functions are Gaussian, with exact moments."""
+    """A predictor whose functions are Gaussian, with exact moments.
+
+    Examples
+    --------
+    >>> posterior = nb.laplace(*model, prior_precision=1.0)
+    >>> posterior.mean(data.x_test).shape, posterior.covariance(data.x_test).shape
+    ((300, 2), (300, 2, 300, 2))
+    """
 
     @property
     def has_moments(self) -> bool:

@@ -117,6 +117,13 @@ def temperature_scaled(
     ------
     ValueError
         If the predictor is no predictor of classes, or as in `ntkbayes.predict`.
+
+    Examples
+    --------
+    >>> posterior = nb.laplace(*model, prior_precision=1.0)
+    >>> scaled = nb.temperature_scaled(posterior, data, key=key, num_draws=50)
+    >>> round(scaled.temperature, 1), scaled.settings["method"]
+    (0.6, 'laplace_temperature_scaled')
     """
     if not isinstance(predictor.likelihood, Categorical | Bernoulli):
         raise ValueError(

@@ -58,9 +58,17 @@ def make_dataset(
     Raises
     ------
     ValueError
-        If x or y holds NaN or infinity or is no number or label, their rows differ, a split would
-        be empty, only one class occurs or one has no training point, or the regression target is
-        constant.
+        If the task is unknown, a fraction or the seed is out of range, x or y holds NaN or infinity
+        or is no number or label, their rows differ, a split would be empty, only one class occurs
+        or one has no training point, class names do not fit the labels or come with a regression,
+        or the regression target is constant.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(50, 3))
+    >>> mine = nb.make_dataset(x, np.where(x[:, 0] > 0, "high", "low"), task="classification")
+    >>> mine.class_names, mine.x_train.shape
+    (('high', 'low'), (30, 3))
     """
     check_choice("task", task, TASKS)
     check_at_least("seed", seed, 0)

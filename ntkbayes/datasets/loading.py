@@ -53,6 +53,14 @@ def load_dataset(name: str, *, seed: int = 0, num_train: int | None = None) -> D
     .. [1] Pedregosa et al. 2011, Scikit-learn: Machine Learning in Python, JMLR 12.
     .. [2] Foong, Li, Hernández-Lobato, Turner 2019, 'In-Between' Uncertainty in Bayesian Neural
        Networks, arXiv:1906.11537.
+
+    Examples
+    --------
+    >>> data = nb.load_dataset("moons", num_train=20)
+    >>> data.x_train.shape, data.x_val.shape, data.x_test.shape
+    ((20, 2), (100, 2), (300, 2))
+    >>> data.class_names
+    ('upper', 'lower')
     """
     check_choice("dataset", name, DATASETS)
     check_at_least("seed", seed, 0)

@@ -53,6 +53,13 @@ class Dataset(eqx.Module):
         If a split is empty, its arrays disagree in rows or features, a value is not finite, the
         training split holds one class only or a constant regression target, or a class index has
         no name.
+
+    Examples
+    --------
+    >>> data.task, data.num_classes, data.feature_names
+    ('classification', 2, ('x0', 'x1'))
+    >>> np.allclose(data.x_train.mean(axis=0), 0), np.allclose(data.x_train.std(axis=0), 1)
+    (True, True)
     """
 
     x_train: Float[Array, "n d"] = eqx.field(converter=_as_float)

@@ -68,6 +68,14 @@ def shift(data: Dataset, kind: str, severity: int, *, seed: int = 0) -> Dataset:
     ------
     ValueError
         If the kind is unknown or does not fit the data, or severity or seed is out of range.
+
+    Examples
+    --------
+    >>> noisy = nb.shift(data, "feature-noise", 3)
+    >>> noisy.name
+    'moons/feature-noise-3'
+    >>> np.array_equal(noisy.x_train, data.x_train), np.array_equal(noisy.x_test, data.x_test)
+    (True, False)
     """
     check_choice("shift", kind, SHIFTS)
     _check_severity(severity, minimum=0)
@@ -115,6 +123,13 @@ def away_inputs(
     ------
     ValueError
         If the data are pictures, or severity, num_points or seed is out of range.
+
+    Examples
+    --------
+    >>> x_away = nb.away_inputs(data, 5, num_points=100)
+    >>> largest = np.linalg.norm(data.x_train, axis=1).max()
+    >>> x_away.shape, bool((np.linalg.norm(x_away, axis=1) > 2 * largest).all())
+    ((100, 2), True)
     """
     _check_severity(severity, minimum=1)
     check_at_least("num_points", num_points, 1)

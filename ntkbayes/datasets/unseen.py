@@ -41,6 +41,13 @@ def hold_out_classes(data: Dataset, classes: Sequence[str]) -> tuple[Dataset, Fl
     ValueError
         If the task is regression, `classes` is empty or holds an unknown name, fewer than two
         classes remain, a split has no point of those, or the held-out classes have no test points.
+
+    Examples
+    --------
+    >>> digits = nb.load_dataset("digits", num_train=100)
+    >>> without, x_unseen = nb.hold_out_classes(digits, ["8", "9"])
+    >>> without.name, without.num_classes, x_unseen.shape
+    ('digits/without-8-9', 8, (99, 64))
     """
     held_out = _class_indices(data, classes)
     kept = np.setdiff1d(np.arange(data.num_classes), held_out)

@@ -68,7 +68,7 @@ def ntk_ensemble(
     perturb_targets
         Train each member on its own noisy targets: y + N(0, σ²), or labels resampled at the mode.
     time
-        Training time of gradient flow at unit rate on the summed loss.
+        Training time > 0 of gradient flow at unit rate on the summed loss; infinite: to the end.
     initial_functions
         ``"exact"`` draws them from their Gaussian law, (n + m)³ work for m test points; for
         n + m beyond some ten thousand, ``"networks"`` takes finite networks of `network`'s width.
@@ -80,8 +80,22 @@ def ntk_ensemble(
     Raises
     ------
     ValueError
-        If the network has no infinite-width kernels, the data do not fit the likelihood, or the
-        settings exclude a finite solution.
+        If the network has no infinite-width kernels, the data do not fit the likelihood, a setting
+        is out of range, or the settings exclude a finite solution.
+
+    Examples
+    --------
+    >>> ensemble = nb.ntk_ensemble(*model, prior_precision=1.0)
+    >>> ensemble.sample(key, data.x_test, num_draws=50).shape
+    (50, 300, 2)
+
+    With Gaussian noise, initial functions of the NTK's law and perturbed targets make it Bayes:
+
+    >>> settings = {"prior_precision": 1.0, "initial": "ntk", "perturb_targets": True}
+    >>> bayesian = nb.ntk_ensemble(*model_sine, **settings)
+    >>> gp = nb.gp_posterior(*model_sine, prior_precision=1.0)
+    >>> np.allclose(bayesian.variance(sine.x_test), gp.variance(sine.x_test))
+    True
     """
     wide_network = infinite_width(network)
     check_choice("initial", initial, INITIAL)

@@ -150,6 +150,14 @@ def deep_ensemble(
     ValueError
         If data or settings are out of range, the objective has no minimum, or training does not
         lower it.
+
+    Examples
+    --------
+    >>> ensemble = nb.deep_ensemble(*model, prior_precision=1.0, num_members=3, key=key)
+    >>> ensemble.num_available, bool(ensemble.converged.all())
+    (3, True)
+    >>> ensemble.sample(key, data.x_test, num_draws=3).shape
+    (3, 300, 2)
     """
     check_positive("prior_precision", prior_precision, or_zero=True)
     check_at_least("num_members", num_members, 1)

@@ -15,6 +15,24 @@
 - report: `write_report`, one HTML file, with the `verdict` in words.
 - `metrics` and `distances`: the formulas, as functions of arrays and weighted test points.
   `mixtures`: the predictive distribution of a regression, exactly, from draws and noise.
+
+Examples
+--------
+The examples of the functions begin with that of `ntkbayes`, and with predictions by two methods
+each of a classification and a regression:
+
+>>> predictors = {
+...     "NTK ensemble": nb.ntk_ensemble(*model, prior_precision=1.0),
+...     "Laplace": nb.laplace(*model, prior_precision=1.0),
+... }
+>>> predictors_sine = {
+...     "NTK ensemble": nb.ntk_ensemble(*model_sine, prior_precision=1.0),
+...     "GP": nb.gp_posterior(*model_sine, prior_precision=1.0),
+... }
+>>> trees, trees_sine = (
+...     {name: nb.predict(p, d, key=key, num_draws=50) for name, p in methods.items()}
+...     for methods, d in ((predictors, data), (predictors_sine, sine))
+... )
 """
 
 from ntkbayes.evaluation import distances, metrics, mixtures

@@ -31,6 +31,14 @@ def calibration_table(trees: dict[str, xr.DataTree]) -> pd.DataFrame:
     ------
     ValueError
         If the predictions are not comparable or not of a classification task.
+
+    Examples
+    --------
+    >>> table = nb.evaluation.calibration_table(trees)
+    >>> list(table["test"].unique())
+    ['kolmogorov_smirnov', 'kuiper', 'spiegelhalter']
+    >>> bool(table["p_value"].between(0, 1).all())
+    True
     """
     check_comparable(trees)
     rows = [

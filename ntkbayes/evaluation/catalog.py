@@ -27,6 +27,12 @@ class MetricInfo(eqx.Module):
         Whether it belongs into a table of the most important metrics.
     nominal
         The value a calibrated predictor has, of metrics that are better neither low nor high.
+
+    Examples
+    --------
+    >>> info = nb.evaluation.METRICS["classification"]["ece"]
+    >>> info.title, info.description, info.better
+    ('ECE', '|accuracy − confidence| over 15 equal bins', 'lower')
     """
 
     title: str
@@ -154,5 +160,21 @@ def metric_title(column: str) -> str:
 
 
 def headline_metrics(task: str) -> list[str]:
-    """Names of the most important metrics of a task, in order."""
+    """Return the names of the most important metrics of a task, in order.
+
+    Parameters
+    ----------
+    task
+        "classification" or "regression"; the other keys of `METRICS` have none.
+
+    Raises
+    ------
+    KeyError
+        If the task is unknown.
+
+    Examples
+    --------
+    >>> nb.evaluation.headline_metrics("regression")[:3]
+    ['rmse', 'nll', 'crps']
+    """
     return [name for name, info in METRICS[task].items() if info.headline]

@@ -58,6 +58,15 @@ def compare(
     ValueError
         If there are no predictions, if they are not of the same dataset, split and observations,
         or if `reference` is not among the methods, or not reliable.
+
+    Examples
+    --------
+    >>> table = nb.compare(trees, reference="Laplace").set_index(["metric", "method"])
+    >>> table.loc["nll", ["value", "standard_error", "from_best"]].round(2)
+                  value  standard_error  from_best
+    method
+    NTK ensemble   0.34            0.02       0.00
+    Laplace        0.38            0.02       0.04
     """
     check_comparable(trees)
     check_reference(trees, reference, require_reliable)
@@ -133,6 +142,13 @@ def paired_differences(
     ------
     ValueError
         As in `compare`, and if `baseline` is not among the methods.
+
+    Examples
+    --------
+    >>> table = nb.evaluation.paired_differences(trees, baseline="Laplace", reference=None)
+    >>> table.loc[table["metric"] == "nll", ["method", "baseline", "difference"]].round(2)
+             method baseline  difference
+    1  NTK ensemble  Laplace       -0.04
     """
     check_comparable(trees)
     check_reference(trees, reference, require_reliable)

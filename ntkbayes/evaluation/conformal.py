@@ -118,9 +118,16 @@ def conformal_sets(
     Raises
     ------
     ValueError
-        If the task is not classification, the trees are not of one method and task, the first is
-        not of validation points, `score` is unknown, `level` is not between 0 and 1, or there are
-        too few validation points for it.
+        If the task is not classification, the trees are not of one method, task, dataset and
+        outputs, the first is not of validation points or the second is, `score` is unknown, `seed`
+        is negative, `level` is not between 0 and 1, or there are too few validation points for it.
+
+    Examples
+    --------
+    >>> tree_val = nb.predict(predictors["Laplace"], data, key=key, num_draws=50, split="val")
+    >>> sets = nb.evaluation.conformal_sets(tree_val, trees["Laplace"], level=0.9)
+    >>> sets.members.shape, round(float(sets.covered.mean()), 1)
+    ((300, 2), 0.9)
     """
     check_choice("score", score, SCORES)
     check_at_least("seed", seed, 0)
@@ -155,6 +162,13 @@ def conformal_intervals(
     ------
     ValueError
         As in `conformal_sets`, and if the observation noise is not Gaussian.
+
+    Examples
+    --------
+    >>> tree_val = nb.predict(predictors_sine["GP"], sine, key=key, num_draws=50, split="val")
+    >>> intervals = nb.evaluation.conformal_intervals(tree_val, trees_sine["GP"], level=0.9)
+    >>> intervals.lower.shape, bool((intervals.size > 0).all())
+    ((200, 1), True)
     """
     _check_pair(tree_val, tree_test)
     if tree_val.attrs["task"] != "regression":

@@ -42,6 +42,20 @@ def conformal_table(
     ------
     ValueError
         As in `conformal_sets` and `compare`, and if the names differ.
+
+    Examples
+    --------
+    >>> trees_val = {
+    ...     name: nb.predict(predictor, data, key=key, num_draws=50, split="val")
+    ...     for name, predictor in predictors.items()
+    ... }
+    >>> table = nb.evaluation.conformal_table(trees_val, trees, level=0.9)
+    >>> table.loc[:, ["method", "metric", "value"]].round(2)
+             method    metric  value
+    0  NTK ensemble  coverage   0.87
+    1  NTK ensemble      size   1.02
+    2       Laplace  coverage   0.89
+    3       Laplace      size   1.08
     """
     if trees_val.keys() != trees_test.keys():
         raise ValueError(

@@ -163,6 +163,17 @@ def chain_diagnostics(tree: xr.DataTree) -> ChainDiagnostics:
     ------
     ValueError
         If the draws are from no Markov chain.
+
+    Examples
+    --------
+    Four chains of independent draws, from another tool:
+
+    >>> latent = np.random.default_rng(0).normal(size=(4, 1000, 3, 2))
+    >>> y = np.array([0, 1, 1])
+    >>> tree = nb.from_draws(latent, nb.Categorical(2), y, key=key, method="my sampler")
+    >>> found = nb.evaluation.chain_diagnostics(tree)
+    >>> found.num_chains, found.num_draws, found.reliable
+    (4, 4000, True)
     """
     if not from_markov_chains(tree):
         raise ValueError(

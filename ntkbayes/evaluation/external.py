@@ -79,10 +79,9 @@ def from_draws(
 
     Examples
     --------
-    >>> import jax, numpy as np, ntkbayes as nb
     >>> logits = np.random.default_rng(0).normal(size=(100, 4, 3))
     >>> tree = nb.from_draws(
-    ...     logits, nb.Categorical(3), np.array([0, 2, 1, 1]), key=jax.random.key(0), method="mine"
+    ...     logits, nb.Categorical(3), np.array([0, 2, 1, 1]), key=key, method="mine"
     ... )
     >>> dict(tree["posterior/latent"].sizes)
     {'chain': 1, 'draw': 100, 'obs_id': 4, 'output': 3}
@@ -147,10 +146,9 @@ def from_probabilities(
 
     Examples
     --------
-    >>> import jax, numpy as np, ntkbayes as nb
     >>> p = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
     >>> y = np.array([0, 2])
-    >>> tree = nb.from_probabilities(p, y, key=jax.random.key(0), method="random forest")
+    >>> tree = nb.from_probabilities(p, y, key=key, method="random forest")
     >>> np.exp(tree["log_likelihood/y"].values)
     array([[[0.7, 0.8]]])
     """

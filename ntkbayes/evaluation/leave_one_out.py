@@ -107,14 +107,10 @@ def leave_one_out(tree: xr.DataTree) -> LeaveOneOut:
 
     Examples
     --------
-    >>> import jax, ntkbayes as nb
-    >>> data, network = nb.load_dataset("sine"), nb.dense_network(depth=1, activation="erf")
-    >>> gp = nb.gp_posterior(
-    ...     network, nb.Gaussian(0.1), data.x_train, data.y_train, prior_precision=0.1
-    ... )
-    >>> tree = nb.predict(gp, data, key=jax.random.key(0), num_draws=10, split="train")
-    >>> nb.leave_one_out(tree).closed_form
-    True
+    >>> tree = nb.predict(predictors_sine["GP"], sine, key=key, num_draws=10, split="train")
+    >>> left_out = nb.leave_one_out(tree)
+    >>> left_out.closed_form, len(left_out.pointwise), round(left_out.elpd, 1)
+    (True, 12, -3.1)
     """
     _check_posterior_at_training_points(tree)
     if _has_closed_form(tree):

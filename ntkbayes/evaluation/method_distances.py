@@ -39,10 +39,22 @@ def distance_matrix(trees: dict[str, xr.DataTree], *, measure: str | None = None
         probabilities in classification; in regression ``"wasserstein_1"``, of the latent
         function's marginals (noise excluded), in target units.
 
+    Returns
+    -------
+    DataFrame
+        Symmetric, method × method. On the diagonal 0, or 1 where higher is closer (``agreement``).
+
     Raises
     ------
     ValueError
         As in `compare`, and if the task has no such distance.
+
+    Examples
+    --------
+    >>> nb.evaluation.distance_matrix(trees).round(2)
+                  NTK ensemble  Laplace
+    NTK ensemble          0.00     0.05
+    Laplace               0.05     0.00
     """
     check_comparable(trees)
     names = list(trees)
@@ -108,6 +120,12 @@ def compare_joint(
     ValueError
         As in `compare`, and if the reference has a single draw or does not vary, or `far` does not
         divide these test points.
+
+    Examples
+    --------
+    >>> table = nb.evaluation.compare_joint(trees, reference="Laplace")
+    >>> list(table["metric"])[:4]
+    ['energy_distance', 'squared_mmd', 'mean_distance', 'covariance_distance']
     """
     check_comparable(trees)
     check_reference(trees, reference, require_reliable)

@@ -60,9 +60,15 @@ def predict(
     Raises
     ------
     ValueError
-        If `split` is unknown or has no points, if more draws are asked for than there are, fewer
-        than one, or a number that is no multiple of the number of chains, or if a draw is not
-        finite.
+        If `split` is unknown or has no points, if its observations do not fit the likelihood, if
+        more draws are asked for than there are, fewer than one, or a number that is no multiple of
+        the number of chains, or if a draw is not finite.
+
+    Examples
+    --------
+    >>> tree = nb.predict(predictors["Laplace"], data, key=key, num_draws=50)
+    >>> dict(tree["posterior/latent"].sizes)
+    {'chain': 1, 'draw': 50, 'obs_id': 300, 'output': 2}
     """
     check_choice("split", split, SPLITS)
     x = getattr(data, f"x_{split}")

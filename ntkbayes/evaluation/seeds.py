@@ -36,7 +36,8 @@ def seed_table(long: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFra
 
         - ``num_seeds``, ``value`` (the mean) and ``standard_error`` over seeds;
         - ``rank``, from 1 for the best method of a dataset, metric and seed, its mean over seeds;
-          equal values share theirs; NaN for metrics that are neither better low nor high;
+          equal values share theirs. Metrics with a nominal value, such as a coverage, are ranked
+          by their distance from it; NaN for others that are neither better low nor high;
         - ``difference`` from the baseline, the mean over seeds of the difference on the same
           split, with ``difference_low`` and ``difference_high``, its 95 % interval (Student's t).
 
@@ -45,6 +46,18 @@ def seed_table(long: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFra
     ValueError
         If columns are missing, a method lacks seeds that others of the same dataset and metric
         have, a seed occurs twice, or the baseline is not among the methods.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> rows = [(0, "Laplace", 0.30), (1, "Laplace", 0.40), (0, "HMC", 0.25), (1, "HMC", 0.30)]
+    >>> long = pd.DataFrame(rows, columns=["seed", "method", "value"])
+    >>> long = long.assign(dataset="moons", metric="nll")
+    >>> table = nb.evaluation.seed_table(long, baseline="Laplace")
+    >>> table.loc[:, ["method", "value", "rank", "difference"]].round(3)
+        method  value  rank  difference
+    0  Laplace  0.350   2.0       0.000
+    1      HMC  0.275   1.0      -0.075
     """
     missing = [column for column in COLUMNS if column not in long.columns]
     if missing or long.empty:

@@ -45,6 +45,12 @@ def save_predictions(tree: xr.DataTree, path: str | os.PathLike[str]) -> None:
         If `path` has another ending, or is a directory without predictions.
     ModuleNotFoundError
         If `path` ends in ``.zarr`` and the package zarr is missing.
+
+    Examples
+    --------
+    >>> nb.save_predictions(trees["Laplace"], "laplace.nc")
+    >>> nb.load_predictions("laplace.nc").identical(trees["Laplace"])
+    True
     """
     path = Path(path)
     zarr = _is_zarr(path)
@@ -60,6 +66,16 @@ def save_predictions(tree: xr.DataTree, path: str | os.PathLike[str]) -> None:
 def load_predictions(path: str | os.PathLike[str]) -> xr.DataTree:
     """Read predictions into memory, from netCDF or Zarr; the file is closed again.
 
+    Parameters
+    ----------
+    path
+        What `save_predictions` has written.
+
+    Returns
+    -------
+    DataTree
+        As it was saved.
+
     Raises
     ------
     FileNotFoundError
@@ -69,6 +85,13 @@ def load_predictions(path: str | os.PathLike[str]) -> xr.DataTree:
         else, or if `path` ends in neither ``.nc`` nor ``.zarr``.
     ModuleNotFoundError
         If `path` ends in ``.zarr`` and the package zarr is missing.
+
+    Examples
+    --------
+    >>> nb.save_predictions(trees["Laplace"], "laplace.nc")
+    >>> tree = nb.load_predictions("laplace.nc")
+    >>> tree.attrs["method"], tree.attrs["dataset"], tree.attrs["split"]
+    ('laplace', 'moons', 'test')
     """
     path = Path(path)
     zarr = _is_zarr(path)
@@ -140,14 +163,35 @@ def pooled(tree: xr.DataTree, variable: str = "posterior/latent") -> np.ndarray:
     tree
         What `predict` returned.
     variable
-        Path of a variable with dimensions (chain draw …).
+        Path of a variable with dimensions (chain draw …), such as ``"log_likelihood/y"``.
+
+    Examples
+    --------
+    >>> nb.evaluation.pooled(trees["Laplace"]).shape
+    (50, 300, 2)
+    >>> nb.evaluation.pooled(trees["Laplace"], "log_likelihood/y").shape
+    (50, 300)
     """
     values = np.asarray(tree[variable].transpose("chain", "draw", ...))
     return values.reshape(-1, *values.shape[2:])
 
 
 def observations(tree: xr.DataTree) -> np.ndarray:
-    """Return the observations: class indices (m,), or regression values (m c), also for c = 1."""
+    """Return the observations: class indices (m,), or regression values (m c), also for c = 1.
+
+    Parameters
+    ----------
+    tree
+        What `predict` returned; regression values are in standardised target units.
+
+    Examples
+    --------
+    >>> y = nb.evaluation.observations(trees["Laplace"])
+    >>> np.array_equal(y, data.y_test)
+    True
+    >>> nb.evaluation.observations(trees_sine["GP"]).shape
+    (200, 1)
+    """
     y = np.asarray(tree["observed_data/y"])
     if tree.attrs["task"] == "classification":
         return y.astype(int)
@@ -157,10 +201,21 @@ def observations(tree: xr.DataTree) -> np.ndarray:
 def probabilities(tree: xr.DataTree) -> Float[np.ndarray, "s m c"]:
     """Return softmax(latent) of every draw, over all chains; a single logit f counts as (0, f).
 
+    Parameters
+    ----------
+    tree
+        What `predict` returned, of a classification.
+
     Raises
     ------
     ValueError
         If the task is not classification.
+
+    Examples
+    --------
+    >>> p = nb.evaluation.probabilities(trees["Laplace"])
+    >>> p.shape, np.allclose(p.sum(axis=-1), 1)
+    ((50, 300, 2), True)
     """
     if tree.attrs["task"] != "classification":
         raise ValueError(

@@ -41,6 +41,15 @@ def wide_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) -> p
     ValueError
         If a method has a metric twice, as in tables of several datasets put together, or a metric
         is not in `long`.
+
+    Examples
+    --------
+    >>> table = nb.compare(trees, reference="Laplace")
+    >>> nb.evaluation.wide_table(table, metrics=["accuracy", "total_variation"])
+                       accuracy total_variation total_variation_floor
+    method
+    NTK ensemble  0.853 ± 0.020   0.047 ± 0.002                 0.020
+    Laplace       0.853 ± 0.020               –                     –
     """
     columns: dict[str, pd.Series] = {}
     for metric, rows in _by_metric(long, metrics):
@@ -68,6 +77,17 @@ def markdown_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) 
     ------
     ValueError
         As in `wide_table`.
+
+    Examples
+    --------
+    >>> table = nb.compare(trees, reference=None)
+    >>> print(nb.evaluation.markdown_table(table, metrics=["accuracy"]), end="")
+    | method | accuracy |
+    | --- | ---: |
+    | NTK ensemble | **0.853 ± 0.020** |
+    | Laplace | **0.853 ± 0.020** |
+    <BLANKLINE>
+    Bold: best. ≈: not worse than the best by two standard errors of the paired difference.
     """
     table = _marked(long, metrics, best="**{}**", as_good="{} ≈")
     header = [table.index.name, *table.columns]
@@ -89,6 +109,16 @@ def latex_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) -> 
     ------
     ValueError
         As in `wide_table`.
+
+    Examples
+    --------
+    >>> table = nb.compare(trees, reference=None)
+    >>> lines = nb.evaluation.latex_table(table, metrics=["accuracy", "nll"]).splitlines()
+    >>> print(*lines[:4], sep="\n")
+    % requires \usepackage{booktabs}
+    \begin{tabular}{lrr}
+    \toprule
+     & accuracy & NLL \\
     """
     table = _marked(long, metrics, best=r"\textbf{{{}}}", as_good=r"{} $\approx$")
     escaped = table.rename(index=_escaped, columns=_escaped).map(
@@ -117,6 +147,15 @@ def write_table(
     ------
     ValueError
         As in `wide_table`, and if the suffix is another.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> table = nb.compare(trees, reference=None)
+    >>> nb.evaluation.write_table(table, "table.csv")
+    >>> nb.evaluation.write_table(table, "table.md", metrics=["accuracy", "nll"])
+    >>> Path("table.md").read_text(encoding="utf-8").splitlines()[0]
+    '| method | accuracy | NLL |'
     """
     suffix = Path(path).suffix
     check_choice("suffix of path", suffix, (".md", ".tex", ".csv", ".parquet"))

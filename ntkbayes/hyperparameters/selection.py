@@ -103,6 +103,17 @@ def select_hyperparameters(
     likelihoods; memory 5 n² numbers for each. With ReLU the data hardly tell apart two scales that
     both grow and a prior precision that grows with them: leave ``"weight_scale"`` out where the
     optimum runs to a bound.
+
+    Examples
+    --------
+    >>> found = nb.select_hyperparameters(
+    ...     *model_sine, key=key, parameters=["prior_precision"], num_restarts=2
+    ... )
+    >>> list(found.values), found.num_agreeing
+    (['prior_precision'], 2)
+    >>> gp = nb.gp_posterior(*model_sine, prior_precision=found.prior_precision)
+    >>> bool(abs(gp.elbo - found.value) < 0.01)
+    True
     """
     check_choice("kernel", kernel, ("ntk", "nngp"))
     check_choice("objective", objective, OBJECTIVES)

@@ -9,6 +9,16 @@
   and away from it.
 - figures: `plot_against_width`, `plot_against_time`, `plot_layers`, `plot_ensembles` and
   `plot_variance_profile`.
+
+Examples
+--------
+The examples of the functions begin with that of `ntkbayes`, and with a small sweep:
+
+>>> sweep = nb.lazy.width_sweep(
+...     network, data.x_train, data.y_train, data.x_test[:20], key=key,
+...     conditions={"regularized": nb.lazy.CONDITIONS["regularized"]},
+...     widths=(32, 128), num_seeds=2, time=1.0, num_records=3,
+... )
 """
 
 from ntkbayes.lazy.conditions import CONDITIONS, Condition

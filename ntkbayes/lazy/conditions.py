@@ -32,6 +32,12 @@ class Condition(eqx.Module):
     ------
     ValueError
         If a setting is out of range.
+
+    Examples
+    --------
+    >>> weak = nb.lazy.Condition("weak decay", "cross-entropy, weak decay", prior_precision=0.01)
+    >>> weak.likelihood(3).settings(), weak.decays_to_zero
+    ({'name': 'Categorical', 'num_outputs': 3}, False)
     """
 
     title: str

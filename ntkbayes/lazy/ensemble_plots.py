@@ -45,6 +45,16 @@ def plot_ensembles(table: pd.DataFrame) -> NotebookFigure:
     ------
     ValueError
         If the table lacks a column.
+
+    Examples
+    --------
+    >>> table = nb.lazy.ensemble_sweep(
+    ...     network, nb.Categorical(2), data, key=key, prior_precision=1.0, widths=(8,),
+    ...     num_members=40, num_draws=100,
+    ... )
+    >>> figure = nb.lazy.plot_ensembles(table)
+    >>> figure.axes[0].get_title()
+    'squared distance of means (in variances)'
     """
     check_columns("table", table, ENSEMBLE_COLUMNS)
     measures = [name for name in ENSEMBLE_MEASURES if name in set(table["measure"])]
@@ -85,6 +95,15 @@ def plot_variance_profile(table: pd.DataFrame) -> NotebookFigure:
     ------
     ValueError
         If the table lacks a column.
+
+    Examples
+    --------
+    >>> table = nb.lazy.variance_profile(
+    ...     network, data, key=key, prior_precision=1.0, num_draws=4000, num_away=5, num_bins=2
+    ... )
+    >>> figure = nb.lazy.plot_variance_profile(table)
+    >>> [axes.get_title() for axes in figure.axes]
+    ['variance over Laplace’s', 'variance over HMC’s']
     """
     check_columns("table", table, PROFILE_COLUMNS)
     figure = new_figure(7.0, 3.4)

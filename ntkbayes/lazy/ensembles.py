@@ -109,11 +109,9 @@ def ensemble_sweep(
 
     Examples
     --------
-    >>> import jax, ntkbayes as nb
-    >>> data = nb.load_dataset("moons", num_train=10)
     >>> table = nb.lazy.ensemble_sweep(
-    ...     nb.dense_network(depth=1), nb.Categorical(2), data, key=jax.random.key(0),
-    ...     prior_precision=1.0, widths=(8,), num_members=40, num_draws=100,
+    ...     network, nb.Categorical(2), data, key=key, prior_precision=1.0, widths=(8,),
+    ...     num_members=40, num_draws=100,
     ... )
     >>> list(table["measure"])
     ['mean_distance', 'covariance_distance', 'energy_distance', 'total_variation']

@@ -67,6 +67,13 @@ def plot_against_width(
     ------
     ValueError
         If the table lacks a column, or a measure is unknown.
+
+    Examples
+    --------
+    >>> figure = nb.lazy.plot_against_width(sweep.table, measures=["ntk_change", "flow_gap"])
+    >>> figure.savefig("width.png")
+    >>> [axes.get_title() for axes in figure.axes]
+    ['relative change of the NTK', 'distance to infinite width, same time']
     """
     shown = at_end(_checked(table, measures))
     rows, columns = grid_shape(len(measures), max_columns=2)
@@ -113,6 +120,12 @@ def plot_against_time(
     ------
     ValueError
         If the table lacks a column, or a measure is unknown.
+
+    Examples
+    --------
+    >>> figure = nb.lazy.plot_against_time(sweep.table, measures=["ntk_change"])
+    >>> figure.axes[0].get_xlabel(), figure.axes[0].get_title()
+    ('training time', 'regularised')
     """
     shown = _checked(table, measures)
     shown = shown.loc[shown["time"] > 0, :]
@@ -157,6 +170,12 @@ def plot_layers(table: pd.DataFrame) -> NotebookFigure:
     ------
     ValueError
         If the table lacks a column.
+
+    Examples
+    --------
+    >>> figure = nb.lazy.plot_layers(sweep.table)
+    >>> [axes.get_title() for axes in figure.axes]
+    ['layer 1', 'layer 2', 'all weights']
     """
     check_columns("table", table, COLUMNS)
     shown = at_end(table.loc[table["measure"] == "weight_movement", :])

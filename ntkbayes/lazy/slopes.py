@@ -31,19 +31,28 @@ def fit_slopes(table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     table
         A sweep's long table.
     level
-        Of the intervals.
+        Of the intervals, between 0 and 1.
 
     Returns
     -------
-    One row per condition, measure and layer: slope, lower and upper end of its interval, the
-    geometric mean over seeds at the widest network, and the numbers of widths and values. Values
-    that are not positive or not finite are left out, and so are measures with fewer than two widths
-    or three values left.
+    DataFrame
+        One row per condition, measure and layer: ``slope``, ``lower`` and ``upper`` end of its
+        interval, the geometric mean over seeds at the widest network (``at_widest``),
+        ``num_widths`` and ``num_values``. Values that are not positive or not finite are left out, and so are
+        measures that are no distance (``objective``, ``logit_norm``) or have fewer than two widths
+        or three values left.
 
     Raises
     ------
     ValueError
         If the table lacks a column, or the level is not between 0 and 1.
+
+    Examples
+    --------
+    >>> slopes = nb.lazy.fit_slopes(sweep.table)
+    >>> slopes.loc[slopes["measure"] == "ntk_change", ["condition", "slope", "num_values"]].round(1)
+         condition  slope  num_values
+    0  regularized   -0.5           4
     """
     check_columns("table", table, COLUMNS)
     check_positive("level", level)

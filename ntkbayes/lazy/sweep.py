@@ -115,15 +115,13 @@ def width_sweep(
 
     Examples
     --------
-    >>> import jax, ntkbayes as nb
-    >>> data = nb.load_dataset("moons", num_train=20)
     >>> sweep = nb.lazy.width_sweep(
-    ...     nb.dense_network(), data.x_train, data.y_train, data.x_test[:20],
-    ...     key=jax.random.key(0), conditions={"regularized": nb.lazy.CONDITIONS["regularized"]},
-    ...     widths=(32, 64), num_seeds=2, time=1.0, num_records=3,
+    ...     network, data.x_train, data.y_train, data.x_test[:20], key=key,
+    ...     conditions={"regularized": nb.lazy.CONDITIONS["regularized"]},
+    ...     widths=(32, 128), num_seeds=2, time=1.0, num_records=3,
     ... )
-    >>> [int(width) for width in sweep.table["width"].unique()]
-    [32, 64]
+    >>> list(sweep.table.columns), sweep.table["width"].unique().tolist()
+    (['condition', 'width', 'seed', 'time', 'measure', 'layer', 'value'], [32, 128])
     """
     plan = make_plan(
         network,

@@ -101,6 +101,15 @@ def variance_profile(
     ValueError
         If the data are no classification, a setting is out of range, or the Markov chains are not
         reliable.
+
+    Examples
+    --------
+    >>> table = nb.lazy.variance_profile(
+    ...     network, data, key=key, prior_precision=1.0, num_draws=4000, num_away=5, num_bins=2
+    ... )
+    >>> laplace = table.loc[table["method"] == "Laplace"]
+    >>> laplace["to_laplace"].tolist(), len(table)
+    ([1.0, 1.0], 10)
     """
     check_choice("task", data.task, ("classification",))
     check_at_least("num_away", num_away, 1)

@@ -13,7 +13,16 @@ __all__ = ["Likelihood", "require_reachable", "single_output"]
 
 
 class Likelihood(eqx.Module):
-    """What every likelihood supplies; see `ntkbayes.likelihoods` for the notation."""
+    """What every likelihood supplies; see `ntkbayes.likelihoods` for the notation.
+
+    Examples
+    --------
+    >>> likelihood = nb.Categorical(2)
+    >>> target, f = likelihood.targets(np.array([0, 1]))[0], np.zeros(2)
+    >>> gradient = jax.grad(lambda f: likelihood.log_prob(target, f))(f)
+    >>> np.allclose(gradient, likelihood.score(target, f))
+    True
+    """
 
     num_outputs: eqx.AbstractVar[int]
 

@@ -27,6 +27,14 @@ class Categorical(Likelihood):
     ------
     ValueError
         If `num_classes` is below 2.
+
+    Examples
+    --------
+    >>> likelihood = nb.Categorical(3)
+    >>> likelihood.targets(np.array([0, 2])).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    >>> round(likelihood.log_prob(np.array([1.0, 0.0, 0.0]), np.zeros(3)).item(), 3)
+    -1.099
     """
 
     num_outputs: int = eqx.field(static=True)
@@ -122,6 +130,14 @@ class Bernoulli(Likelihood):
     """Two classes with one logit f: P(y = 1) = σ(f) = 1 / (1 + exp(−f)).
 
     With kernel 2K it is `Categorical` with two classes and kernel K: f = f₂ − f₁.
+
+    Examples
+    --------
+    >>> likelihood = nb.Bernoulli()
+    >>> likelihood.targets(np.array([0, 1])).tolist()
+    [[0.0], [1.0]]
+    >>> likelihood.curvature(np.zeros(1)).item()
+    0.25
     """
 
     num_outputs: int = eqx.field(static=True, default=1)
@@ -197,17 +213,25 @@ def smooth_labels(
     ----------
     y
         Class indices.
+    num_classes
+        Number of classes c ≥ 2.
     label_smoothing
         ε, between 0 and 1 (exclusive).
 
     Raises
     ------
     ValueError
-        If a class index or ε is out of range.
+        If a class index, `num_classes` or ε is out of range, or only one class occurs.
 
     References
     ----------
     Szegedy et al. 2016, arXiv 1512.00567, §7.
+
+    Examples
+    --------
+    >>> targets = nb.smooth_labels(np.array([0, 1]), 2, label_smoothing=0.5)
+    >>> targets.tolist()
+    [[0.75, 0.25], [0.25, 0.75]]
     """
     if not 0 < label_smoothing < 1:
         raise ValueError(f"label_smoothing must lie between 0 and 1, but is {label_smoothing}.")

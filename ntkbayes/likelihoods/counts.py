@@ -12,7 +12,16 @@ __all__ = ["Poisson"]
 
 
 class Poisson(Likelihood):
-    """Counts with mean exp(f): the log link."""
+    """Counts with mean exp(f): the log link.
+
+    Examples
+    --------
+    >>> likelihood = nb.Poisson()
+    >>> likelihood.targets(np.array([0, 3])).tolist()
+    [[0.0], [3.0]]
+    >>> likelihood.log_prob(np.zeros(1), np.zeros(1)).item()
+    -1.0
+    """
 
     num_outputs: int = eqx.field(static=True, default=1)
 

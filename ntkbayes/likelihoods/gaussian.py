@@ -25,6 +25,14 @@ class Gaussian(Likelihood):
     ------
     ValueError
         If `noise_variance` is not positive or `num_outputs` below 1.
+
+    Examples
+    --------
+    >>> likelihood = nb.Gaussian(0.25)
+    >>> likelihood.score(np.array([1.0]), np.array([0.5])).item()
+    2.0
+    >>> round(likelihood.log_prob(np.array([1.0]), np.array([0.5])).item(), 3)
+    -0.726
     """
 
     noise_variance: float

@@ -26,7 +26,14 @@ class KernelPair(eqx.Module):
 
 
 class Network(eqx.Module):
-    """An architecture without its parameters: what is needed to make and evaluate networks."""
+    """An architecture without its parameters: what is needed to make and evaluate networks.
+
+    Examples
+    --------
+    >>> params = network.init(key, num_features=2, num_outputs=3)
+    >>> network.apply(params, data.x_test).shape
+    (300, 3)
+    """
 
     @abc.abstractmethod
     def init(self, key: Key, *, num_features: int, num_outputs: int) -> Any:

@@ -47,7 +47,7 @@ def empirical_ntk(
     *,
     route: str = "auto",
 ) -> Float[Array, "n c m c"]:
-    """Θ of a finite network between all points and outputs.
+    """Return Θ of a finite network between all points and outputs.
 
     Parameters
     ----------
@@ -61,8 +61,9 @@ def empirical_ntk(
     Raises
     ------
     ValueError
-        If the result is larger than the available memory, the network has no known layers for
-        ``route="layers"``, or its declared layers contradict its Jacobian–vector products.
+        If an input is empty or not finite, the result is larger than the available memory, the
+        network has no known layers for ``route="layers"``, or its declared layers contradict its
+        Jacobian–vector products.
 
     Notes
     -----
@@ -70,11 +71,10 @@ def empirical_ntk(
 
     Examples
     --------
-    >>> import jax, jax.numpy as jnp, ntkbayes as nb
-    >>> network = nb.dense_network(width=32)
-    >>> params = network.init(jax.random.key(0), num_features=2, num_outputs=3)
-    >>> nb.empirical_ntk(network, params, jnp.ones((5, 2))).shape
-    (5, 3, 5, 3)
+    >>> params = network.init(key, num_features=2, num_outputs=3)
+    >>> ntk = nb.empirical_ntk(network, params, data.x_train)
+    >>> ntk.shape
+    (20, 3, 20, 3)
     """
     return _assemble(network, params, x1, x2, route, trace=False)
 
@@ -88,10 +88,28 @@ def empirical_ntk_trace(
     *,
     route: str = "auto",
 ) -> Float[Array, "n m"]:
-    """(1/c) Σ_k Θ(x, k; x', k): the empirical NTK averaged over outputs.
+    """Return (1/c) Σ_k Θ(x, k; x', k), the empirical NTK averaged over outputs.
 
-    At infinite width Θ = Θ_∞ ⊗ I_c, and this is Θ_∞. Parameters and errors are those of
-    `empirical_ntk`; it takes c² times less memory and, by layers, c times less time.
+    At infinite width Θ = Θ_∞ ⊗ I_c, and this is Θ_∞. It takes c² times less memory than
+    `empirical_ntk` and, by layers, c times less time.
+
+    Parameters
+    ----------
+    network, params, x1, x2, route
+        As in `empirical_ntk`.
+
+    Raises
+    ------
+    ValueError
+        As in `empirical_ntk`.
+
+    Examples
+    --------
+    >>> params = network.init(key, num_features=2, num_outputs=3)
+    >>> ntk = nb.empirical_ntk(network, params, data.x_train)
+    >>> trace = nb.empirical_ntk_trace(network, params, data.x_train)
+    >>> np.allclose(trace, np.einsum("ikjk->ij", ntk) / 3)
+    True
     """
     return _assemble(network, params, x1, x2, route, trace=True)
 

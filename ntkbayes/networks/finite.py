@@ -124,11 +124,13 @@ def finite_network(
     --------
     Equinox:
 
-    >>> import equinox as eqx, jax, ntkbayes as nb
+    >>> import equinox as eqx
     >>> network = nb.finite_network(
     ...     lambda key: eqx.nn.MLP(2, 3, width_size=64, depth=2, key=key),
     ...     lambda model, x: jax.vmap(model)(x),
     ... )
+    >>> network.num_parameters
+    4547
 
     Flax Linen: ``nb.finite_network(lambda key: model.init(key, x[:1]), model.apply)``.
 

@@ -71,11 +71,10 @@ def linearize(network: Network, params: Any, x: Float[AnyArray, "n d"]) -> Linea
     --------
     Θ v without Θ:
 
-    >>> import jax, jax.numpy as jnp, ntkbayes as nb
-    >>> network = nb.dense_network(width=32)
-    >>> params = network.init(jax.random.key(0), num_features=2, num_outputs=3)
-    >>> nb.linearize(network, params, jnp.ones((5, 2))).ntk_product(jnp.ones((5, 3))).shape
-    (5, 3)
+    >>> params = network.init(key, num_features=2, num_outputs=3)
+    >>> product = nb.linearize(network, params, data.x_train).ntk_product(np.ones((20, 3)))
+    >>> np.allclose(product, nb.empirical_ntk(network, params, data.x_train).sum(axis=(2, 3)))
+    True
     """
     inputs = jnp.asarray(x)
     theta = parameters(params)

@@ -85,18 +85,26 @@ def stax_network(
 ) -> StaxNetwork:
     """Wrap ``(init_fn, apply_fn, kernel_fn)`` of ``stax.serial(...)``.
 
-    Import ``stax`` from `ntkbayes.networks.neural_tangents`.
+    Import ``stax`` from `ntkbayes.networks.neural_tangents`, which needs the extra ``stax``.
 
     Parameters
     ----------
     triple
         What every ``stax`` layer or combinator returns.
     input_shape
-        Shape that one flat row of x takes, such as ``(8, 8, 1)`` for convolutions.
+        Shape that one flat row of x takes, such as ``(8, 8, 1)`` for convolutions; None for flat.
 
     References
     ----------
     Novak et al. 2020, arXiv 1912.02803 (neural-tangents).
+
+    Examples
+    --------
+    >>> from ntkbayes.networks.neural_tangents import stax
+    >>> wide = nb.stax_network(stax.serial(stax.Dense(64), stax.Relu(), stax.Dense(2)))
+    >>> same = nb.dense_network(depth=1, weight_scale=1.0, bias_scale=0.0)
+    >>> np.allclose(wide.ntk(data.x_train), same.ntk(data.x_train))
+    True
     """
     init_fn, apply_fn, kernel_fn = triple
     return StaxNetwork(init_fn, apply_fn, kernel_fn, input_shape)

@@ -242,8 +242,17 @@ def gp_posterior(
     Raises
     ------
     ValueError
-        If data or settings are out of range, the matrices would not fit in memory, or the
-        variational iteration does not converge.
+        If the network has no infinite-width kernels, data or settings are out of range, the
+        matrices would not fit in memory, or the variational iteration does not converge.
+
+    Examples
+    --------
+    >>> gp = nb.gp_posterior(*model_sine, prior_precision=1.0)
+    >>> gp.variance(sine.x_test).shape, round(gp.elbo.item(), 1)
+    ((200, 1), -16.7)
+    >>> sparse = nb.gp_posterior(*model_sine, prior_precision=1.0, inducing=6)
+    >>> bool(sparse.elbo <= gp.elbo)
+    True
     """
     check_choice("kernel", kernel, ("ntk", "nngp"))
     check_positive("prior_precision", prior_precision)

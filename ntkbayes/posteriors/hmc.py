@@ -65,12 +65,16 @@ def hmc(
         Training inputs (n d) and observations, as the likelihood's ``targets`` takes them.
     prior_precision
         λ > 0, precision of the prior on the weights: the linearised ones in function space.
+    key
+        Random key of the chains.
     space
         ``"function"`` or ``"weight"``.
     num_warmup
         Steps per chain, ≥ 1, spent on adapting step size and diagonal mass matrix; discarded.
     num_draws
-        Kept steps *per chain*.
+        Kept steps *per chain*, ≥ 1.
+    num_chains
+        Number of chains, ≥ 1; it takes several to judge them.
     kernel
         Function space only. Prior covariance: ``"ntk"`` (Θ / λ, the default) or ``"nngp"``
         (Q / λ).
@@ -105,6 +109,15 @@ def hmc(
 
     The weights of a network are not identified: judge the chains by their predictions
     (`ntkbayes.evaluation.chain_diagnostics`).
+
+    Examples
+    --------
+    >>> steps = {"num_warmup": 100, "num_draws": 100, "num_chains": 2}
+    >>> chains = nb.hmc(*model, prior_precision=1.0, key=key, **steps)
+    >>> chains.num_available, chains.num_chains
+    (200, 2)
+    >>> chains.sample(key, data.x_test, num_draws=200).shape
+    (200, 300, 2)
     """
     check_positive("prior_precision", prior_precision)
     check_choice("space", space, ("function", "weight"))

@@ -136,14 +136,24 @@ def laplace(
     kernel
         ``"ntk"`` (Bayes over the linearised weights) or ``"nngp"``.
 
-    Notes
-    -----
-    The log marginal likelihood is log p(y | f̂) − ½ f̂ᵀ K⁻¹ f̂ − ½ log det(I + K W), R&W eq. 3.44.
-
     Raises
     ------
     ValueError
-        If the data do not fit the likelihood, or a setting is out of range.
+        If the network has no infinite-width kernels, the data do not fit the likelihood, a setting
+        is out of range, or the mode is not found to a residual of √eps.
+
+    Notes
+    -----
+    The log marginal likelihood is log p(y | f̂) − ½ f̂ᵀ K⁻¹ f̂ − ½ log det(I + K W), in nats; R&W eq.
+    3.44.
+
+    Examples
+    --------
+    >>> posterior = nb.laplace(*model, prior_precision=1.0)
+    >>> posterior.mean(data.x_test).shape, posterior.variance(data.x_test).shape
+    ((300, 2), (300, 2))
+    >>> round(posterior.log_marginal_likelihood.item(), 1)
+    -11.1
     """
     check_choice("kernel", kernel, ("ntk", "nngp"))
     check_positive("prior_precision", prior_precision)

@@ -166,13 +166,12 @@ def linearized_laplace(
 
     Examples
     --------
-    >>> import jax, jax.numpy as jnp, ntkbayes as nb
-    >>> x = jnp.linspace(-1, 1, 20)[:, None]
-    >>> model = (nb.dense_network(width=16, activation="erf"), nb.Gaussian(0.1), x, x[:, 0] ** 2)
-    >>> found = nb.map_estimate(*model, prior_precision=1.0, key=jax.random.key(0))
-    >>> posterior = nb.linearized_laplace(*model, prior_precision=1.0, params=found.params)
-    >>> posterior.variance(x).shape
-    (20, 1)
+    >>> found = nb.map_estimate(*model_sine, prior_precision=1.0, key=key)
+    >>> posterior = nb.linearized_laplace(*model_sine, prior_precision=1.0, params=found.params)
+    >>> np.allclose(posterior.mean(sine.x_test), smooth.apply(found.params, sine.x_test))
+    True
+    >>> posterior.variance(sine.x_test).shape
+    (200, 1)
     """
     check_positive("prior_precision", prior_precision)
     check_choice("hessian_structure", hessian_structure, STRUCTURES)

@@ -105,12 +105,9 @@ def map_estimate(
 
     Examples
     --------
-    >>> import jax, jax.numpy as jnp, ntkbayes as nb
-    >>> x = jnp.linspace(-1, 1, 20)[:, None]
-    >>> network = nb.dense_network(width=16, activation="erf")
-    >>> found = nb.map_estimate(
-    ...     network, nb.Gaussian(0.1), x, x[:, 0] ** 2, prior_precision=1.0, key=jax.random.key(0)
-    ... )
+    >>> found = nb.map_estimate(*model_sine, prior_precision=1.0, key=key)
+    >>> found.converged, bool(found.residual <= 1e-3)
+    (True, True)
     >>> found.params[-1]["weight"].shape
     (16, 1)
     """

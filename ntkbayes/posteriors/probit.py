@@ -31,7 +31,7 @@ def probit_probabilities(predictor: GaussianPredictor, x: AnyArray) -> Float[Arr
     predictor
         Any with Gaussian functions and a `Categorical` or `Bernoulli` likelihood.
     x
-        Test inputs.
+        Test inputs (m d).
 
     Returns
     -------
@@ -42,6 +42,13 @@ def probit_probabilities(predictor: GaussianPredictor, x: AnyArray) -> Float[Arr
     ------
     ValueError
         If the likelihood has no classes.
+
+    Examples
+    --------
+    >>> posterior = nb.laplace(*model, prior_precision=1.0)
+    >>> p = nb.probit_probabilities(posterior, data.x_test)
+    >>> p.shape, np.allclose(p.sum(axis=1), 1)
+    ((300, 2), True)
     """
     mean, variance = predictor.mean(x), predictor.variance(x)
     scaled = mean / jnp.sqrt(1 + jnp.pi / 8 * variance)

@@ -43,6 +43,17 @@ def plot_predictive_distributions(
     ------
     ValueError
         If the predictions are not comparable, the data are no images, or `num_points` is below 1.
+
+    Examples
+    --------
+    >>> digits = nb.load_dataset("digits", num_train=100)
+    >>> p = np.full((500, 10), 0.1)
+    >>> tree = nb.from_probabilities(p, digits.y_test, key=key, method="uniform", dataset="digits")
+    >>> figure = nb.evaluation.plot_predictive_distributions(
+    ...     {"uniform": tree}, digits, num_points=2
+    ... )
+    >>> [axes.get_title() for axes in figure.axes[:2]]
+    ['image', 'uniform']
     """
     check_comparable(trees)
     check_at_least("num_points", num_points, 1)

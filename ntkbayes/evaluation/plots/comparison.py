@@ -37,6 +37,13 @@ def plot_distance_heatmap(
     ------
     ValueError
         If the matrix is not square.
+
+    Examples
+    --------
+    >>> matrix = nb.evaluation.distance_matrix(trees)
+    >>> figure = nb.evaluation.plot_distance_heatmap(matrix)
+    >>> [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    ['NTK ensemble', 'Laplace']
     """
     values, names = matrix.to_numpy(dtype=float), [str(name) for name in matrix.index]
     if values.shape[0] != values.shape[1]:
@@ -78,6 +85,13 @@ def plot_metric_forest(
     ------
     ValueError
         If there is nothing to show.
+
+    Examples
+    --------
+    >>> table = nb.compare(trees, reference="Laplace")
+    >>> figure = nb.evaluation.plot_metric_forest(table, metrics=["nll", "ece", "total_variation"])
+    >>> [axes.get_title() for axes in figure.axes]
+    ['NLL', 'ECE', 'total variation']
     """
     known = list(long["metric"].unique())
     names = known if metrics is None else [name for name in metrics if name in known]

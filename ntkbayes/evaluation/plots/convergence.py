@@ -60,7 +60,14 @@ def plot_convergence(
     Raises
     ------
     ValueError
-        If the predictions are not comparable, or the metric, or the reference, is unknown.
+        If the predictions are not comparable, the metric or the reference is unknown, or
+        `num_orders` is below 2.
+
+    Examples
+    --------
+    >>> figure = nb.evaluation.plot_convergence(trees, "nll")
+    >>> figure.axes[0].get_xlabel(), figure.get_supylabel()
+    ('number of draws', 'NLL')
     """
     check_comparable(trees)
     check_at_least("num_orders", num_orders, 2)

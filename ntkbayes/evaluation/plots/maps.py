@@ -15,7 +15,18 @@ _MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*", "<", ">")
 
 @typed
 def grid_points(x1: Float[AnyArray, "a"], x2: Float[AnyArray, "b"]) -> Float[np.ndarray, "b*a 2"]:
-    """Return the points of a grid in the order `plot_probability_maps` expects: x1 runs fastest."""
+    """Return the points of a grid in the order `plot_probability_maps` expects: x1 runs fastest.
+
+    Parameters
+    ----------
+    x1, x2
+        Axes of the grid.
+
+    Examples
+    --------
+    >>> nb.evaluation.grid_points(np.array([0.0, 1.0]), np.array([5.0, 6.0])).tolist()
+    [[0.0, 5.0], [1.0, 5.0], [0.0, 6.0], [1.0, 6.0]]
+    """
     first, second = np.meshgrid(np.asarray(x1), np.asarray(x2))
     return np.column_stack([first.ravel(), second.ravel()])
 
@@ -49,6 +60,17 @@ def plot_probability_maps(
     ------
     ValueError
         If the draws are not at the points of the grid.
+
+    Examples
+    --------
+    >>> x1, x2 = np.linspace(-2, 2, 20), np.linspace(-2, 2, 15)
+    >>> grid = nb.evaluation.grid_points(x1, x2)
+    >>> draws = {"Laplace": predictors["Laplace"].sample(key, grid, num_draws=50)}
+    >>> figure = nb.evaluation.plot_probability_maps(
+    ...     draws, x1=x1, x2=x2, x_train=data.x_train, y_train=data.y_train
+    ... )
+    >>> figure.axes[0].get_title(), len(figure.axes)
+    ('Laplace', 6)
     """
     shape = (len(x2), len(x1))
     for name, latent in draws.items():

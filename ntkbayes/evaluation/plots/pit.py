@@ -55,6 +55,12 @@ def plot_pit_ecdf(trees: dict[str, xr.DataTree], *, level: float = 0.95) -> Note
     ValueError
         If the predictions are not comparable or not of a regression task, or `level` is not
         between 0 and 1.
+
+    Examples
+    --------
+    >>> figure = nb.evaluation.plot_pit_ecdf(trees_sine)
+    >>> figure.axes[0].get_xlabel(), figure.get_supylabel()
+    ('PIT', 'ECDF − uniform')
     """
     check_comparable(trees)
     first = next(iter(trees.values()))

@@ -57,6 +57,16 @@ def plot_bands(
         Mean and variance (g,) of the exact GP posterior, drawn as thin outlines in every panel.
     gap
         Interval of inputs without training points, hatched.
+
+    Examples
+    --------
+    >>> x_grid = np.linspace(-2, 2, 200)
+    >>> draws = {"GP": predictors_sine["GP"].sample(key, x_grid[:, None], num_draws=50)[:, :, 0]}
+    >>> figure = nb.evaluation.plot_bands(
+    ...     draws, x_grid=x_grid, x_train=sine.x_train[:, 0], y_train=sine.y_train
+    ... )
+    >>> figure.axes[0].get_title(), figure.get_supylabel()
+    ('GP', 'latent function (noise excluded)')
     """
     colors, (rows, columns) = method_colors(draws), grid_shape(len(draws))
     figure = new_figure(0.5 + 2.3 * max(columns, 2), 0.7 + 1.75 * rows)
@@ -102,6 +112,12 @@ def plot_coverage(trees: dict[str, xr.DataTree]) -> NotebookFigure:
     ------
     ValueError
         If the predictions are not comparable or not of a regression task.
+
+    Examples
+    --------
+    >>> figure = nb.evaluation.plot_coverage(trees_sine)
+    >>> figure.axes[0].get_xlabel(), figure.get_supylabel()
+    ('nominal level', 'share of test points inside')
     """
     check_comparable(trees)
     first = next(iter(trees.values()))

@@ -52,6 +52,13 @@ def plot_reliability(trees: dict[str, xr.DataTree]) -> NotebookFigure:
     ------
     ValueError
         If the predictions are not comparable or not of a classification task.
+
+    Examples
+    --------
+    >>> figure = nb.evaluation.plot_reliability(trees)
+    >>> figure.savefig("reliability.png")
+    >>> [axes.get_title() for axes in figure.axes[::2]]
+    ['NTK ensemble', 'Laplace']
     """
     check_comparable(trees)
     colors, (rows, columns) = method_colors(trees), grid_shape(len(trees))
@@ -95,6 +102,12 @@ def plot_confidence_histogram(trees: dict[str, xr.DataTree]) -> NotebookFigure:
     ------
     ValueError
         If the predictions are not comparable or not of a classification task.
+
+    Examples
+    --------
+    >>> figure = nb.evaluation.plot_confidence_histogram(trees)
+    >>> [axes.get_title() for axes in figure.axes]
+    ['NTK ensemble', 'Laplace']
     """
     check_comparable(trees)
     colors, (rows, columns) = method_colors(trees), grid_shape(len(trees))

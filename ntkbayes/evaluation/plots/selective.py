@@ -55,6 +55,12 @@ def plot_risk_coverage(trees: dict[str, xr.DataTree]) -> NotebookFigure:
     ------
     ValueError
         If the predictions are not comparable or not of a classification task.
+
+    Examples
+    --------
+    >>> figure = nb.evaluation.plot_risk_coverage(trees)
+    >>> figure.axes[0].get_xlabel(), figure.get_supylabel()
+    ('share answered (coverage)', 'error rate of the answers (risk)')
     """
     check_comparable(trees)
     curves = {
@@ -102,6 +108,14 @@ def plot_ood_scores(
     ------
     ValueError
         If there are no scores, or a score is not finite.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> scores = {"Laplace": (rng.uniform(0, 0.5, size=300), rng.uniform(0.6, 0.7, size=100))}
+    >>> figure = nb.evaluation.plot_ood_scores(scores)
+    >>> figure.axes[0].texts[0].get_text()
+    'AUROC 1.000'
     """
     if not scores:
         raise ValueError("scores is empty: at least one method's scores are needed.")
@@ -151,6 +165,16 @@ def plot_severity(table: pd.DataFrame) -> NotebookFigure:
     ------
     ValueError
         If the table is empty, lacks a column, or holds a value twice.
+
+    Examples
+    --------
+    >>> table = nb.evaluation.severity_curve(
+    ...     predictors, data, "feature-noise", (0, 5), key=key, num_draws=50
+    ... )
+    >>> shown = table.loc[table["metric"].isin(["accuracy", "nll"])]
+    >>> figure = nb.evaluation.plot_severity(shown)
+    >>> [axes.get_title() for axes in figure.axes]
+    ['accuracy', 'NLL']
     """
     check_columns("table", table, ("severity", "method", "metric", "value", "standard_error"))
     if table.duplicated(["severity", "method", "metric"]).any():

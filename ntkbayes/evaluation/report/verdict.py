@@ -45,7 +45,7 @@ def verdict(
     ----------
     metrics
         Long form, from `compare`, of one dataset and split. Used are the distances, ``nll``, the
-        coverages, and ``confidence_gap``: mean confidence minus accuracy.
+        coverages, ``accuracy``, and ``confidence_gap``: mean confidence minus accuracy.
     num_points
         Number of test points.
     reference
@@ -62,6 +62,16 @@ def verdict(
     ------
     ValueError
         If a table lacks a column, or there are no metrics or no test points.
+
+    Examples
+    --------
+    >>> table = nb.compare(trees, reference="Laplace")
+    >>> for sentence in nb.evaluation.verdict(table, num_points=300, reference="Laplace"):
+    ...     print(sentence)
+    Closest to Laplace is NTK ensemble: total variation 0.047 ± 0.002.
+    Under-confident, by mean confidence minus accuracy: Laplace (by 0.082 ± 0.024).
+    Mean confidence agrees with accuracy for NTK ensemble.
+    Lowest NLL: NTK ensemble, 0.338 ± 0.024 nats.
     """
     check_at_least("num_points", num_points, 1)
     check_columns("metrics", metrics, _COLUMNS)
@@ -79,7 +89,19 @@ def verdict(
 
 
 def verdict_baselines(metrics: pd.DataFrame) -> list[str]:
-    """Methods whose paired differences `verdict` asks for: of lowest NLL, and of least distance."""
+    """Return the methods of lowest NLL and of least distance: the baselines `verdict` asks for.
+
+    Parameters
+    ----------
+    metrics
+        Long form, from `compare`, of one dataset and split.
+
+    Examples
+    --------
+    >>> table = nb.compare(trees, reference=None)
+    >>> nb.evaluation.verdict_baselines(table)
+    ['NTK ensemble']
+    """
     best = [
         rows.loc[rows["value"].idxmin(), "method"]
         for name in ("nll", *_distance(metrics))

@@ -81,6 +81,20 @@ def write_report(
         Name → value, folded away at the end.
     reproduce
         What is to be done → commands that do it.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> table = nb.compare(trees, reference="Laplace")
+    >>> nb.evaluation.write_report(
+    ...     "report.html",
+    ...     title="Two moons",
+    ...     table=nb.evaluation.wide_table(table),
+    ...     verdict=nb.evaluation.verdict(table, num_points=300, reference="Laplace"),
+    ...     figures={"Reliability": nb.evaluation.plot_reliability(trees)},
+    ... )
+    >>> "<title>Two moons</title>" in Path("report.html").read_text(encoding="utf-8")
+    True
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
