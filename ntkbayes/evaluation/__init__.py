@@ -29,10 +29,10 @@ each of a classification and a regression:
 ...     "NTK ensemble": nb.ntk_ensemble(*model_sine, prior_precision=1.0),
 ...     "GP": nb.gp_posterior(*model_sine, prior_precision=1.0),
 ... }
->>> trees, trees_sine = (
-...     {name: nb.predict(p, d, key=key, num_draws=50) for name, p in methods.items()}
-...     for methods, d in ((predictors, data), (predictors_sine, sine))
-... )
+>>> trees = {name: nb.predict(p, data, key=key, num_draws=50) for name, p in predictors.items()}
+>>> trees_sine = {
+...     name: nb.predict(p, sine, key=key, num_draws=50) for name, p in predictors_sine.items()
+... }
 """
 
 from ntkbayes.evaluation import distances, metrics, mixtures

@@ -33,7 +33,8 @@ def conformal_table(
     -------
     DataFrame
         Columns ``dataset, split, method, score, level, metric, value, standard_error``; the metrics
-        are ``coverage`` and ``size`` (classes, or target units). The standard error is over test
+        are ``coverage`` and ``size`` (classes, or target units), and the score of a regression is
+        called "residual". The standard error is over test
         points with the validation points given, and with the same resamples for every method. The
         coverage of one set of n validation points itself varies around the level by
         √(level (1 − level) / n).

@@ -75,7 +75,9 @@ def from_draws(
     ------
     ValueError
         If an array does not fit the others, is empty or not finite, `y` does not fit the
-        likelihood, names or identifiers repeat, or chains differ in length.
+        likelihood, names or identifiers repeat or are too few or too many, `split` is unknown,
+        `closed_form` comes with another likelihood or a negative variance, or chains differ in
+        length.
 
     Examples
     --------

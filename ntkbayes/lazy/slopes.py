@@ -38,9 +38,9 @@ def fit_slopes(table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     DataFrame
         One row per condition, measure and layer: ``slope``, ``lower`` and ``upper`` end of its
         interval, the geometric mean over seeds at the widest network (``at_widest``),
-        ``num_widths`` and ``num_values``. Values that are not positive or not finite are left out, and so are
-        measures that are no distance (``objective``, ``logit_norm``) or have fewer than two widths
-        or three values left.
+        ``num_widths`` and ``num_values``. Values that are not positive or not finite are left out,
+        and so are measures that are no distance (``objective``, ``logit_norm``) or have fewer than
+        two widths or three values left.
 
     Raises
     ------

@@ -89,9 +89,11 @@ def width_sweep(
     num_seeds
         Networks per width, trained side by side.
     time
-        Training time of gradient flow at unit rate on the summed loss.
+        Training time > 0 of gradient flow at unit rate on the summed loss; with a `step` of one's
+        own, training ends at the multiple of it next to this.
     num_records
-        How many times, even in log time, are looked at, besides time 0.
+        How many times, even in log time, are looked at, besides time 0; fewer where they would fall
+        on the same step.
     step
         Step size of gradient descent. Default: per condition, at most 0.2 of the stability limit.
     num_kernel_points

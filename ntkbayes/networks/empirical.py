@@ -73,8 +73,8 @@ def empirical_ntk(
     --------
     >>> params = network.init(key, num_features=2, num_outputs=3)
     >>> ntk = nb.empirical_ntk(network, params, data.x_train)
-    >>> ntk.shape
-    (20, 3, 20, 3)
+    >>> ntk.shape, np.array_equal(ntk, ntk.transpose(2, 3, 0, 1))
+    ((20, 3, 20, 3), True)
     """
     return _assemble(network, params, x1, x2, route, trace=False)
 
