@@ -28,7 +28,7 @@ from ntkbayes.experiment.tuning import tuned_problem
 from ntkbayes.methods import METHODS, REFERENCE
 
 DATASETS = ("digits", "breast_cancer", "wine", "iris", "moons", "diabetes")
-CLASSIFICATION = ("accuracy", "nll", "brier", "ece", "ece_debiased", "aurc", "total_variation")
+CLASSIFICATION = ("accuracy", "nll", "brier", "ece_debiased", "aurc", "total_variation")
 JOINT = ("energy_distance", "mean_distance", "covariance_distance")
 REGRESSION = ("rmse", "nll", "crps", "coverage_90", "interval_score_90", "wasserstein_1")
 NUM_TRAIN = {"digits": 500}
