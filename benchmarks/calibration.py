@@ -10,6 +10,7 @@ stays in `--directory`, from which the same command continues.
 """
 
 import argparse
+import itertools
 from pathlib import Path
 
 import jax
@@ -73,15 +74,13 @@ def plot_differences(seeds, metrics):
     looks = method_looks([name for name in seeds["method"].unique() if name != BASELINE])
     figure = new_figure(1.9 + 1.75 * len(datasets), 1.0 + 1.75 * len(metrics))
     panels = figure.subplots(len(metrics), len(datasets), squeeze=False, sharey=True)
-    for (row, column), axes in zip(
-        [(r, c) for r in range(len(metrics)) for c in range(len(datasets))],
-        panels.ravel(), strict=True,
-    ):  # fmt: skip
-        chosen = (seeds["dataset"] == datasets[column]) & (seeds["metric"] == metrics[row])
+    cells = itertools.product(metrics, datasets)
+    for (metric, dataset), axes in zip(cells, panels.ravel(), strict=True):
+        chosen = (seeds["dataset"] == dataset) & (seeds["metric"] == metric)
         _differences(axes, seeds.loc[chosen].set_index("method"), looks)
-        if row == 0:
-            axes.set_title(datasets[column])
-        axes.set_xlabel(f"Δ {metric_title(metrics[row])}")
+        axes.set_xlabel(f"Δ {metric_title(metric)}")
+    for axes, dataset in zip(panels[0], datasets, strict=True):
+        axes.set_title(dataset)
     return figure
 
 
@@ -127,15 +126,15 @@ def main():
     long = pd.concat(parts)
     shown = long[long["metric"].isin({*CLASSIFICATION, *REGRESSION, *JOINT})]
     seeds = seed_table(shown, baseline=BASELINE)
-    classes = seeds[seeds["dataset"] != "diabetes"]
-    plot_differences(classes, ["nll", "brier", "ece_debiased"]).savefig(
-        options.out.with_suffix(".png")
-    )
+    classes = seeds[seeds["dataset"].map(lambda name: nb.DATASETS[name].task) == "classification"]
+    if len(classes):
+        figure = plot_differences(classes, ["nll", "brier", "ece_debiased"])
+        figure.savefig(options.out.with_suffix(".png"))
     found = {
         "seeds": options.num_seeds,
         "hyperparameters": hyperparameters,
         "reference_reliable": reliable,
-        "average_ranks": records(average_ranks(classes).reset_index()),
+        "average_ranks": records(average_ranks(classes).reset_index()) if len(classes) else [],
         "table": records(seeds),
         "values": records(shown[["dataset", "seed", "method", "metric", "value"]]),
     }

@@ -1,6 +1,8 @@
 """The figure at the front: ensembles, Laplace and HMC on two moons, at the data and away from them.
 
-python benchmarks/front_figure.py
+What is finished stays in `--directory`, from which the same command continues.
+
+    python benchmarks/front_figure.py
 """
 
 import argparse
@@ -9,11 +11,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import scipy.special
-from scipy.spatial.distance import cdist
 
 from ntkbayes.cli.progress import progress_shown
 from ntkbayes.evaluation import metrics
+from ntkbayes.evaluation.distances import distance_from_training
 from ntkbayes.evaluation.plots import method_looks, new_figure, styled
+from ntkbayes.evaluation.plots.maps import draw_classes
+from ntkbayes.evaluation.plots.style import two_lines
 from ntkbayes.experiment import preset, run_comparison
 from ntkbayes.experiment.grid import grid_axes
 
@@ -56,9 +60,9 @@ def draw(comparison):
             image = map_on(axes, comparison.data, value, colors, largest)
         left.colorbar(image, ax=row, label=label, aspect=12)
     for axes, title in zip(panels[0], p, strict=True):
-        axes.set_title(title.replace(" NTK", "\nNTK"))
+        axes.set_title(two_lines(title))
     x = next(iter(grids.values()))["x"].values
-    distance = cdist(x, np.asarray(comparison.data.x_train)).min(axis=1)
+    distance = distance_from_training(x, comparison.data.x_train)
     curves_on(right.subplots(), distance, epistemic)
     return figure
 
@@ -70,9 +74,7 @@ def map_on(axes, data, value, colors, largest):
         value.reshape(len(second), len(first)), origin="lower", cmap=colors, vmin=0, vmax=largest,
         extent=(first[0], first[-1], second[0], second[-1]), interpolation="bilinear",
     )  # fmt: skip
-    for label, marker in enumerate("o^"):
-        x = np.asarray(data.x_train)[np.asarray(data.y_train) == label]
-        axes.scatter(*x.T, s=7, marker=marker, color="white", edgecolor="black", linewidth=0.4)
+    draw_classes(axes, np.asarray(data.x_train), np.asarray(data.y_train))
     axes.set(xticks=[], yticks=[])
     return image
 

@@ -5,9 +5,8 @@
   and log loss of the predictive probabilities at test points.
 - Hamiltonian Monte Carlo on the function-space density of digits: ours (NumPyro's, trajectories of
   given mean length) against BlackJAX' No-U-Turn sampler with its window adaptation, on the same
-  density in the same coordinates: smallest and median bulk ESS of the
-  predictive probabilities per second, adaptation included. All chains are vectorised on one
-  device, or ours shared over several.
+  density in the same coordinates: smallest and median bulk ESS of the predictive probabilities per
+  second, adaptation included. All chains are vectorised on one device, or ours shared over several.
 
 Compilation is excluded everywhere: every time is that of a second call.
 

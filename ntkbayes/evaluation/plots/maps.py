@@ -8,7 +8,7 @@ from ntkbayes._types import AnyArray, Float, Int, typed
 from ntkbayes.evaluation import metrics
 from ntkbayes.evaluation.plots.style import NotebookFigure, new_figure, styled, two_lines
 
-__all__ = ["grid_points", "plot_probability_maps"]
+__all__ = ["draw_classes", "grid_points", "plot_probability_maps"]
 
 _MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*", "<", ">")
 
@@ -104,7 +104,7 @@ def plot_probability_maps(
                 x1, x2, values.reshape(shape), shading="gouraud", rasterized=True, **look
             )
             images.append(image)
-            _class_points(axes, np.asarray(x_train), np.asarray(y_train))
+            draw_classes(axes, np.asarray(x_train), np.asarray(y_train))
             axes.set(aspect="equal", xlim=(x1[0], x1[-1]), ylim=(x2[0], x2[-1]))
             axes.locator_params(nbins=3)
         figure.colorbar(images[-1], ax=list(row), label=label)
@@ -113,6 +113,7 @@ def plot_probability_maps(
     return figure
 
 
-def _class_points(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
+def draw_classes(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    """Draw points of two features, each class with its own marker."""
     for label, marker in zip(np.unique(y), _MARKERS, strict=False):
         axes.scatter(*x[y == label].T, marker=marker, s=9, color="white", edgecolor="black", lw=0.5)
