@@ -36,7 +36,7 @@ ARGUMENTS = {
         "posteriors": "--num-train 200 --num-chain-train 60 --num-warmup 100 --num-draws 100",
         "finite_laplace": "--num-train 100",
         "evaluation": "--num-draws 100 --num-points 1000",
-        "scaling": "--largest 500",
+        "scaling": "--largest 1000",
     },
 }
 
