@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Collection
 from difflib import get_close_matches
+from numbers import Integral
 from pathlib import Path
 
 import jaxtyping
@@ -39,8 +40,16 @@ def check_positive(name: str, value: float, *, or_zero: bool = False) -> None:
         raise ValueError(f"{name} must be {wanted} and finite, but is {value}.")
 
 
+def check_fraction(name: str, value: float) -> None:
+    """Raise `ValueError` unless `value` lies between 0 and 1, both excluded."""
+    if not 0 < value < 1:
+        raise ValueError(f"{name} must lie between 0 and 1, but is {value}.")
+
+
 def check_at_least(name: str, value: int, minimum: int) -> None:
-    """Raise `ValueError` if `value` is below `minimum`."""
+    """Raise `ValueError` unless `value` is a whole number, and not below `minimum`."""
+    if not isinstance(value, Integral):
+        raise ValueError(f"{name} must be a whole number, but is {value!r}.")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, but is {value}.")
 

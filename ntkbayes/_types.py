@@ -8,10 +8,21 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 from jaxtyping import Bool, Float, Int, PRNGKeyArray, jaxtyped
 
-__all__ = ["AnyArray", "Array", "Bool", "Float", "Int", "Key", "Progress", "silent", "typed"]
+__all__ = [
+    "AnyArray",
+    "Array",
+    "Bool",
+    "Float",
+    "Int",
+    "Key",
+    "OnProgress",
+    "Progress",
+    "silent",
+    "typed",
+]
 
 Array = jax.Array
 AnyArray = jax.Array | np.ndarray
@@ -20,8 +31,11 @@ Key = PRNGKeyArray
 Progress = Callable[[float], None]
 """Called with the finished fraction (0 to 1) of a long computation."""
 
-typed = jaxtyped(typechecker=beartype)
-"""Decorator: check the shapes and types a signature promises, at every call."""
+OnProgress = Callable[[str, float], None]
+"""Called with what is being done, and the finished fraction of the whole."""
+
+typed = jaxtyped(typechecker=beartype(conf=BeartypeConf(is_pep484_tower=True)))
+"""Decorator: check the shapes and types a signature promises, at every call; int is float too."""
 
 
 def silent(fraction: float) -> None:

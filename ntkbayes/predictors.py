@@ -5,10 +5,11 @@ from typing import Any
 
 import equinox as eqx
 
+from ntkbayes._checks import check_at_least
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent
 from ntkbayes.likelihoods import Likelihood
 
-__all__ = ["Draws", "GaussianPredictor", "Predictor"]
+__all__ = ["Draws", "GaussianPredictor", "Predictor", "check_available"]
 
 
 class Draws(eqx.Module):
@@ -31,6 +32,13 @@ class Draws(eqx.Module):
 
     latent: Float[Array, "s m c"]
     stats: dict[str, Array]
+
+
+def check_available(num_draws: int, num_available: int) -> None:
+    """Raise `ValueError` unless there are as many draws, and at least one."""
+    check_at_least("num_draws", num_draws, 1)
+    if num_draws > num_available:
+        raise ValueError(f"num_draws is {num_draws}, but the ensemble has {num_available} members.")
 
 
 class Predictor(eqx.Module):

@@ -343,6 +343,16 @@ def test_the_order_of_test_points_changes_nothing(iris, classification):
     np.testing.assert_allclose(before[columns], after[columns], rtol=1e-9, atol=1e-12)
 
 
+def test_what_is_no_dictionary_of_predictions_is_refused(classification):
+    tree = classification["HMC"]
+    with pytest.raises(ValueError, match="method → predictions, but is a list"):
+        compare([tree], reference=None)
+    with pytest.raises(
+        ValueError, match="as predict makes them, but that of Mode is a Categorical"
+    ):
+        distance_matrix({"HMC": tree, "Mode": Categorical(3)})
+
+
 def test_predictions_that_cannot_be_compared_are_refused(iris, classification, regression):
     with pytest.raises(ValueError, match="trees is empty"):
         compare({}, reference=None)

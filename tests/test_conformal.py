@@ -266,7 +266,7 @@ def test_what_is_no_pair_of_predictions_is_refused(class_trees, regression_trees
 def test_settings_out_of_range_are_refused(class_trees):
     with pytest.raises(ValueError, match="unknown score 'raps'"):
         conformal_sets(*class_trees, level=0.9, score="raps")
-    for level in (0.0, 1.0, 90.0):
+    for level in (0.0, 1, 90):
         with pytest.raises(ValueError, match="level must lie between 0 and 1"):
             conformal_sets(*class_trees, level=level)
     with pytest.raises(ValueError, match=r"level 0.99 needs at least 99 validation points.*are 60"):

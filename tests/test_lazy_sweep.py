@@ -212,6 +212,11 @@ def test_settings_out_of_range_are_refused(settings, message):
         run(**settings)
 
 
+def test_a_level_of_intervals_beyond_one_is_refused(claims):
+    with pytest.raises(ValueError, match="level must lie between 0 and 1, but is 95"):
+        fit_slopes(claims.table, level=95)
+
+
 def test_progress_rises_to_one():
     seen = []
     run(progress=seen.append)

@@ -90,3 +90,12 @@ def test_observations_have_the_right_mean(likelihood, f, mean):
 def test_impossible_observations_are_refused(likelihood, y, message):
     with pytest.raises(ValueError, match=message):
         likelihood.targets(np.array(y))
+
+
+def test_numbers_of_outputs_are_whole_and_belong_to_likelihoods_that_have_a_choice():
+    with pytest.raises(ValueError, match=r"num_classes must be a whole number, but is 2\.5"):
+        nb.Categorical(2.5)
+    assert nb.Categorical(np.int64(3)).settings()["num_outputs"] == 3
+    for one_output in (nb.Bernoulli, nb.Poisson):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'num_outputs'"):
+            one_output(num_outputs=3)

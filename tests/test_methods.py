@@ -46,3 +46,14 @@ def test_a_method_is_its_function_called_with_the_whole_problem(name, monkeypatc
 
 def test_the_reference_is_one_of_the_methods():
     assert REFERENCE in METHODS
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_whole_numbers_are_real_settings_and_drawing_reports_its_end(name):
+    network = nb.dense_network(depth=1, width=8, activation="erf", bias_scale=1, weight_scale=1)
+    chains = {"num_draws": 4, "num_warmup": 1, "num_chains": 2}
+    problem = Problem(DATA, network, LIKELIHOOD, prior_precision=1, num_members=2, **chains)
+    predictor, seen = METHODS[name].fit(problem, KEY, silent), []
+    predictor.draw(KEY, DATA.x_test[:5], num_draws=1 if name == "mode" else 2, progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0

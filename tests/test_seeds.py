@@ -91,6 +91,13 @@ def test_a_distance_from_the_baseline_has_no_difference_from_it():
     assert list(rows["rank"]) == [1.5, 1.5]
 
 
+def test_a_seed_without_a_value_does_not_count():
+    table = seed_table(long_table(NLL | {"Mode": [0.1, np.nan, 0.3]}))
+    assert cell(table, "Mode", "num_seeds") == 2
+    np.testing.assert_allclose(cell(table, "Mode", "value"), 0.2, rtol=1e-14)
+    np.testing.assert_allclose(cell(table, "Mode", "standard_error"), 0.1, rtol=1e-14)
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [

@@ -216,6 +216,8 @@ def test_draws_that_cannot_be_compared_are_refused(latent):
         detection_table({"a": (inside, outside), "b": (inside, outside[:, 1:])})
     with pytest.raises(ValueError, match="latent of a at the other inputs is empty"):
         detection_table({"a": (inside, outside[:, :0])})
+    with pytest.raises(ValueError, match=r"one number of outputs, .* of b at the other inputs 1"):
+        detection_table({"a": (inside, outside), "b": (inside, outside[:, :, :1])})
     wrong = outside.copy()
     wrong[0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="latent of a at the other inputs must be finite"):

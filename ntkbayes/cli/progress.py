@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ntkbayes.experiment import OnProgress
+    from ntkbayes._types import OnProgress
 
 __all__ = ["progress_shown"]
 

@@ -25,8 +25,8 @@ def make_dataset(
     target_name: str = "y",
     image_shape: tuple[int, int] | None = None,
     seed: int = 0,
-    test_fraction: float | int = 0.2,
-    validation_fraction: float | int = 0.2,
+    test_fraction: float = 0.2,
+    validation_fraction: float = 0.2,
 ) -> Dataset:
     """Make a dataset of one's own arrays: check, split and standardise as `load_dataset` does.
 

@@ -15,11 +15,11 @@ He, Lakshminarayanan, Teh 2020, arXiv 2007.05864 (``"ntk"``: J(x) z at a random 
 
 import abc
 from functools import partial
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 
 from ntkbayes._linalg import covariance_factor, extend_factor
 from ntkbayes._problem import kernel_name
@@ -108,7 +108,7 @@ class NetworkFunctions(InitialFunctions):
             params = jax.tree.map(lambda leaf: leaf.astype(x.dtype), params)
             if self.law.initial == "nngp":
                 return apply(params)
-            direction = _normal_like(key_direction, params)
+            direction = optax.tree.random_like(key_direction, params, jax.random.normal)
             return jax.jvp(apply, (params,), (direction,))[1] / self.law.prior_precision**0.5
 
         return jax.lax.map(one, self.keys), self
@@ -176,10 +176,3 @@ def _normals(
         return jax.random.normal(jax.random.fold_in(key, number), (shape[0], shape[2]), dtype)
 
     return jnp.swapaxes(jax.vmap(one_point)(jnp.arange(first, first + number)), 0, 1)
-
-
-def _normal_like(key: Key, params: Any) -> Any:
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    drawn = [jax.random.normal(k, p.shape, p.dtype) for k, p in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(structure, drawn)

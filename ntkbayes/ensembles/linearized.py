@@ -33,7 +33,7 @@ from ntkbayes.ensembles.initial import INITIAL
 from ntkbayes.ensembles.weight_space import WeightSpaceProblem, minimize
 from ntkbayes.likelihoods import Gaussian, Likelihood
 from ntkbayes.networks import Network, linearize
-from ntkbayes.predictors import Draws, Predictor
+from ntkbayes.predictors import Draws, Predictor, check_available
 from ntkbayes.solvers import Solution, default_tolerance, require_converged
 
 __all__ = ["LinearizedEnsemble", "linearized_ensemble"]
@@ -77,14 +77,10 @@ class LinearizedEnsemble(Predictor):
         Raises
         ------
         ValueError
-            If there are fewer members.
+            If x does not fit the training data, or there are fewer members.
         """
         x_test = checked_inputs(self.train, x)
-        check_at_least("num_draws", num_draws, 1)
-        if num_draws > self.num_available:
-            raise ValueError(
-                f"num_draws is {num_draws}, but the ensemble has {self.num_available} members."
-            )
+        check_available(num_draws, self.num_available)
         members, solution = jax.tree.map(
             lambda leaf: leaf[:num_draws], ((self.params, self.tangent), self.solution)
         )
@@ -132,7 +128,7 @@ def linearized_ensemble(
     x: AnyArray,
     y: AnyArray,
     *,
-    prior_precision: float | int,
+    prior_precision: float,
     num_members: int,
     key: Key,
     initial: str = "nngp",

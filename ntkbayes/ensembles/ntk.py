@@ -40,10 +40,10 @@ def ntk_ensemble(
     x: AnyArray,
     y: AnyArray,
     *,
-    prior_precision: float | int,
+    prior_precision: float,
     initial: str = "nngp",
     perturb_targets: bool = False,
-    time: float | int = math.inf,
+    time: float = math.inf,
     initial_functions: str = "exact",
     tolerance: float | None = None,
 ) -> GaussianEnsemble | ConvexEnsemble | FlowEnsemble:

@@ -3,7 +3,6 @@
 import pandas as pd
 import xarray as xr
 
-from ntkbayes._types import typed
 from ntkbayes.evaluation import metrics
 from ntkbayes.evaluation.comparison import check_comparable
 from ntkbayes.evaluation.storage import observations, probabilities
@@ -11,7 +10,6 @@ from ntkbayes.evaluation.storage import observations, probabilities
 __all__ = ["calibration_table"]
 
 
-@typed
 def calibration_table(trees: dict[str, xr.DataTree]) -> pd.DataFrame:
     """Test for every method whether the probability of its most probable class is calibrated.
 

@@ -6,6 +6,8 @@ best method in bold. The formulas are in `metrics` and `distances`.
 
 import equinox as eqx
 
+from ntkbayes._checks import check_choice
+
 __all__ = ["METRICS", "MetricInfo", "headline_metrics", "metric_info", "metric_title"]
 
 LEVELS = (50, 90, 95)
@@ -169,7 +171,7 @@ def headline_metrics(task: str) -> list[str]:
 
     Raises
     ------
-    KeyError
+    ValueError
         If the task is unknown.
 
     Examples
@@ -177,4 +179,5 @@ def headline_metrics(task: str) -> list[str]:
     >>> nb.evaluation.headline_metrics("regression")[:3]
     ['rmse', 'nll', 'crps']
     """
+    check_choice("task", task, METRICS)
     return [name for name, info in METRICS[task].items() if info.headline]

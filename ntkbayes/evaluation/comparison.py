@@ -56,8 +56,8 @@ def compare(
     Raises
     ------
     ValueError
-        If there are no predictions, if they are not of the same dataset, split and observations,
-        or if `reference` is not among the methods, or not reliable.
+        If `trees` is no dictionary of predictions or empty, if they are not of the same dataset,
+        split and observations, or if `reference` is not among the methods, or not reliable.
 
     Examples
     --------
@@ -181,8 +181,18 @@ def _significance(difference: np.ndarray) -> dict[str, float]:
 
 def check_comparable(trees: dict[str, xr.DataTree]) -> None:
     """Raise `ValueError` unless all trees predict the same observations, and there is one."""
+    if not isinstance(trees, dict):
+        raise ValueError(
+            f"trees must be a dictionary, method → predictions, but is a {type(trees).__name__}."
+        )
     if not trees:
         raise ValueError("trees is empty: at least one method's predictions are needed.")
+    for name, tree in trees.items():
+        if not isinstance(tree, xr.DataTree):
+            raise ValueError(
+                f"trees must hold predictions, as predict makes them, but that of {name} is a "
+                f"{type(tree).__name__}."
+            )
     (first_name, first), *others = trees.items()
     for name, tree in others:
         for what in ("dataset", "split", "task"):

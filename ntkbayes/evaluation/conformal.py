@@ -34,7 +34,7 @@ import equinox as eqx
 import numpy as np
 import xarray as xr
 
-from ntkbayes._checks import check_at_least, check_choice
+from ntkbayes._checks import check_at_least, check_choice, check_fraction
 from ntkbayes._types import AnyArray, Float, typed
 from ntkbayes.evaluation.predictive import predictive_mixture
 from ntkbayes.evaluation.storage import observations, probabilities
@@ -197,8 +197,7 @@ def _aps_scores(p: Float[np.ndarray, "m c"], u: Float[np.ndarray, "m"]) -> Float
 @typed
 def _threshold(scores: Float[np.ndarray, "n c"], level: float) -> Float[np.ndarray, "c"]:
     """Return the ⌈(n + 1) level⌉-th smallest score of each column."""
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, but is {level}.")
+    check_fraction("level", level)
     n = len(scores)
     rank = math.ceil(round((n + 1) * level, 9))  # 100 · 0.55 is 55.000000000000007
     if rank > n:

@@ -8,7 +8,7 @@ import xarray as xr
 
 from ntkbayes._checks import warn_caller
 from ntkbayes._types import AnyArray, Key, typed
-from ntkbayes.evaluation._given import checked_probabilities, pool_chains
+from ntkbayes.evaluation._checked import checked_probabilities, pool_chains
 from ntkbayes.evaluation.schema import ClosedForm, Labels, prediction_tree
 from ntkbayes.likelihoods import Categorical, Likelihood
 

@@ -23,6 +23,7 @@ import scipy.optimize.elementwise
 import scipy.special
 import scipy.stats
 
+from ntkbayes._checks import check_fraction
 from ntkbayes._types import Float, typed
 
 __all__ = ["central_interval", "central_level", "crps", "log_density", "pit", "quantile"]
@@ -49,7 +50,7 @@ def log_density(
 def quantile(
     means: Float[np.ndarray, "s m c"],
     variance: Float[np.ndarray, "m c"],
-    probability: float | int,
+    probability: float,
 ) -> Float[np.ndarray, "m c"]:
     """F⁻¹(probability), to 1e-12 σ: the root of F, between the components' own quantiles.
 
@@ -61,8 +62,7 @@ def quantile(
     ValueError
         If `probability` is not between 0 and 1, or means or variance are not finite and positive.
     """
-    if not 0 < probability < 1:
-        raise ValueError(f"probability must lie between 0 and 1, but is {probability}.")
+    check_fraction("probability", probability)
     scale = np.sqrt(variance)
     centers = np.ascontiguousarray(np.moveaxis(means / scale, 0, -1).reshape(scale.size, -1))
     shift, margin = scipy.special.ndtri(probability), 0.01  # no bracket of zero width
@@ -83,7 +83,7 @@ def quantile(
 
 @typed
 def central_interval(
-    means: Float[np.ndarray, "s m c"], variance: Float[np.ndarray, "m c"], level: float | int
+    means: Float[np.ndarray, "s m c"], variance: Float[np.ndarray, "m c"], level: float
 ) -> tuple[Float[np.ndarray, "m c"], Float[np.ndarray, "m c"]]:
     """Lower and upper end of the central interval: the quantiles (1 ∓ level) / 2."""
     return (

@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from ntkbayes._checks import check_at_least, check_choice, check_not_empty
-from ntkbayes._types import Array, Key, Progress, silent
+from ntkbayes._types import Array, Key, Progress, silent, typed
 from ntkbayes.datasets import Dataset
-from ntkbayes.evaluation._given import check_chains, num_classes
+from ntkbayes.evaluation._checked import check_chains, num_classes
 from ntkbayes.evaluation.schema import SPLITS, ClosedForm, Labels, prediction_tree
 from ntkbayes.likelihoods import Gaussian, Likelihood
 from ntkbayes.predictors import GaussianPredictor, Predictor
@@ -22,6 +22,7 @@ NUM_PROBES = 4
 """Points at which outputs are checked for independence."""
 
 
+@typed
 def predict(
     predictor: Predictor,
     data: Dataset,

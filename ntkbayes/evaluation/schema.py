@@ -31,7 +31,7 @@ import xarray as xr
 
 from ntkbayes._checks import check_choice
 from ntkbayes._types import AnyArray, Array, Float, Key
-from ntkbayes.evaluation._given import (
+from ntkbayes.evaluation._checked import (
     check_chains,
     checked_ids,
     checked_inputs,

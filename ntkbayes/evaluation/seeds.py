@@ -34,7 +34,7 @@ def seed_table(long: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFra
     DataFrame
         One row for each dataset, metric and method, with
 
-        - ``num_seeds``, ``value`` (the mean) and ``standard_error`` over seeds;
+        - ``num_seeds`` with a value, ``value`` (their mean) and ``standard_error`` over them;
         - ``rank``, from 1 for the best method of a dataset, metric and seed, its mean over seeds;
           equal values share theirs. Metrics with a nominal value, such as a coverage, are ranked
           by their distance from it; NaN for others that are neither better low nor high;
@@ -68,7 +68,7 @@ def seed_table(long: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFra
     long["rank"] = _losses(long).groupby([long[c] for c in ("dataset", "metric", "seed")]).rank()
     cells = long.groupby(_CELL, sort=False)
     table = cells.agg(
-        num_seeds=("seed", "size"),
+        num_seeds=("value", "count"),
         value=("value", "mean"),
         standard_error=("value", "sem"),
         rank=("rank", "mean"),

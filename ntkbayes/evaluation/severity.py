@@ -134,7 +134,7 @@ def detection_table(
     Raises
     ------
     ValueError
-        If there is no method, draws are empty or not finite, or methods differ in points.
+        If there is no method, draws are empty or not finite, or differ in points or outputs.
 
     References
     ----------
@@ -193,10 +193,17 @@ def _check_latent(latent: dict[str, tuple[AnyArray, AnyArray]]) -> None:
     if not latent:
         raise ValueError("latent is empty: at least one method's draws are needed.")
     (first, pair), *_ = latent.items()
+    first_in, _ = pair
     for method, draws in latent.items():
         for values, like, where in zip(draws, pair, ("test points", "other inputs"), strict=True):
             check_not_empty(f"latent of {method} at the {where}", values)
             check_finite(f"latent of {method} at the {where}", values)
+            if values.shape[2] != first_in.shape[2]:
+                raise ValueError(
+                    f"all draws must have one number of outputs, but those of {first} at the test "
+                    f"points have {first_in.shape[2]}, those of {method} at the {where} "
+                    f"{values.shape[2]}."
+                )
             if values.shape[1] != like.shape[1]:
                 raise ValueError(
                     f"{first} and {method} cannot be compared: they have draws at "

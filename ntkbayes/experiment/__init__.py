@@ -10,12 +10,11 @@ was made with the same settings is not computed again.
 from ntkbayes.experiment.comparison import Comparison
 from ntkbayes.experiment.config import ComparisonConfig, preset
 from ntkbayes.experiment.loading import load_comparison
-from ntkbayes.experiment.running import OnProgress, run_comparison
+from ntkbayes.experiment.running import run_comparison
 
 __all__ = [
     "Comparison",
     "ComparisonConfig",
-    "OnProgress",
     "load_comparison",
     "preset",
     "run_comparison",

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import tomli_w
 import xarray as xr
 
 from ntkbayes._files import atomic_path
-from ntkbayes._types import Key, Progress
+from ntkbayes._types import Key, OnProgress, Progress
 from ntkbayes.datasets import Dataset, load_dataset
 from ntkbayes.evaluation import (
     ChainDiagnostics,
@@ -44,10 +43,7 @@ from ntkbayes.methods import METHODS, REFERENCE, Method, Problem
 from ntkbayes.networks import dense_network
 from ntkbayes.predictors import Predictor
 
-__all__ = ["OnProgress", "problem_of", "run_comparison"]
-
-OnProgress = Callable[[str, float], None]
-"""Called with what is being done, and the finished fraction of the whole run."""
+__all__ = ["problem_of", "run_comparison"]
 
 LAST_STEPS_SHARE = 0.05
 TUNING_SHARE = 0.25

@@ -123,7 +123,7 @@ def _fit(model: Model, train: TrainingSet) -> _Fit:
 
 
 def _log_marginal_likelihood(model: Model, train: TrainingSet, fit: _Fit) -> Float[Array, ""]:
-    """Log p(y | f̂) − ½ f̂ᵀ a − ½ log det(I + K W)."""
+    """Return log p(y | f̂) − ½ f̂ᵀ a − ½ log det(I + K W)."""
     log_prob = jnp.sum(jax.vmap(model.likelihood.log_prob)(train.targets, fit.f))
     return log_prob - 0.5 * jnp.vdot(fit.a, fit.f) - 0.5 * fit.hessian.log_det
 
@@ -131,7 +131,7 @@ def _log_marginal_likelihood(model: Model, train: TrainingSet, fit: _Fit) -> Flo
 def _log_predictive(
     model: Model, train: TrainingSet, fit: _Fit, validation: TrainingSet
 ) -> Float[Array, "m"]:
-    """Log ∫ p(y | f) N(f; mean, covariance) df at every point, over all its outputs."""
+    """Return log ∫ p(y | f) N(f; mean, covariance) df at every point, over all its outputs."""
     c = model.likelihood.num_outputs
     k_cross, k_test = model.prior(train.x, validation.x), model.prior(validation.x)
 

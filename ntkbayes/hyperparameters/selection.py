@@ -9,7 +9,6 @@ Rasmussen & Williams 2006, §5.4–5.5.
 """
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -17,7 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from ntkbayes._checks import check_at_least, check_choice, check_not_empty, check_positive
+from ntkbayes._checks import (
+    check_at_least,
+    check_choice,
+    check_not_empty,
+    check_positive,
+    warn_caller,
+)
 from ntkbayes._problem import TrainingSet, checked_inputs, infinite_width, training_set
 from ntkbayes._types import AnyArray, Key, Progress, silent, typed
 from ntkbayes.hyperparameters.objectives import Model
@@ -43,12 +48,12 @@ def select_hyperparameters(
     y: AnyArray,
     *,
     key: Key,
-    prior_precision: float | int = 1.0,
+    prior_precision: float = 1.0,
     objective: str = "log_marginal_likelihood",
     x_val: AnyArray | None = None,
     y_val: AnyArray | None = None,
     parameters: Sequence[str] | None = None,
-    bounds: Mapping[str, tuple[float | int, float | int]] | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
     num_restarts: int = 4,
     kernel: str = "ntk",
     progress: Progress = silent,
@@ -136,7 +141,7 @@ def select_hyperparameters(
         share(1.0)
     selection = _selection(objective, model, limits, searches, validation)
     for text in selection.warnings:
-        warnings.warn(text, UserWarning, stacklevel=4)  # past the decorator
+        warn_caller(text)
     return selection
 
 
@@ -206,7 +211,7 @@ def _names(model: Model, parameters: Sequence[str] | None) -> list[str]:
 
 
 def _limits(
-    model: Model, names: list[str], bounds: Mapping[str, tuple[float | int, float | int]]
+    model: Model, names: list[str], bounds: Mapping[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:
     """Bounds of every hyperparameter that is chosen."""
     for name in bounds:

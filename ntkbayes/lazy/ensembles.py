@@ -53,7 +53,7 @@ def ensemble_sweep(
     data: Dataset,
     *,
     key: Key,
-    prior_precision: float | int,
+    prior_precision: float,
     widths: Sequence[int] = (16, 32, 64, 128),
     num_members: int = 200,
     num_draws: int = 2000,

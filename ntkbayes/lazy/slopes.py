@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from ntkbayes._checks import check_positive
+from ntkbayes._checks import check_fraction
 from ntkbayes.evaluation.plots.style import check_columns
 from ntkbayes.lazy.sweep import COLUMNS, at_end
 
@@ -55,9 +55,7 @@ def fit_slopes(table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     0  regularized   -0.5           4
     """
     check_columns("table", table, COLUMNS)
-    check_positive("level", level)
-    if level >= 1:
-        raise ValueError(f"level must be below 1, but is {level}.")
+    check_fraction("level", level)
     last = at_end(table)
     usable = (last["value"] > 0) & (last["value"] < np.inf) & ~last["measure"].isin(NOT_POWERS)
     last = last.loc[usable, :]

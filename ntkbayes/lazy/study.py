@@ -12,6 +12,7 @@ import tomli_w
 
 from ntkbayes._checks import check_at_least, check_choice, check_positive
 from ntkbayes._files import atomic_path
+from ntkbayes._types import OnProgress
 from ntkbayes.datasets import Dataset, load_dataset
 from ntkbayes.experiment.directory import check_directory, check_same_settings, write_text
 from ntkbayes.experiment.environment import environment
@@ -23,7 +24,7 @@ from ntkbayes.lazy.ensembles import ENSEMBLE_MEASURES, ensemble_sweep
 from ntkbayes.lazy.planning import checked_widths, make_plan
 from ntkbayes.lazy.plots import plot_against_time, plot_against_width, plot_layers
 from ntkbayes.lazy.slopes import fit_slopes
-from ntkbayes.lazy.sweep import DEFAULT_WIDTHS, OnProgress, WidthSweep, run_sweep
+from ntkbayes.lazy.sweep import DEFAULT_WIDTHS, WidthSweep, run_sweep
 from ntkbayes.lazy.variances import PROFILE_COLUMNS, variance_profile
 from ntkbayes.likelihoods import Categorical
 from ntkbayes.networks import DenseNetwork, dense_network

@@ -9,14 +9,14 @@ targets).
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import pandas as pd
 
-from ntkbayes._types import AnyArray, Float, Int, Key, Progress, silent, typed
+from ntkbayes._types import AnyArray, Float, Int, Key, OnProgress, Progress, silent, typed
 from ntkbayes.lazy.cells import Cells, digest
 from ntkbayes.lazy.conditions import CONDITIONS, Condition
 from ntkbayes.lazy.dynamics import InitialNetworks, Record, initial_networks, train_width
@@ -27,9 +27,6 @@ __all__ = ["COLUMNS", "DEFAULT_WIDTHS", "WidthSweep", "at_end", "run_sweep", "wi
 COLUMNS = ("condition", "width", "seed", "time", "measure", "layer", "value")
 """Of a sweep's table."""
 DEFAULT_WIDTHS = (32, 64, 128, 256, 512)
-
-OnProgress = Callable[[str, float], None]
-"""Called with what is being done, and the finished fraction."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +60,9 @@ def width_sweep(
     conditions: Mapping[str, Condition] | None = None,
     widths: Sequence[int] = DEFAULT_WIDTHS,
     num_seeds: int = 5,
-    time: float | int = 10.0,
+    time: float = 10.0,
     num_records: int = 12,
-    step: float | int | None = None,
+    step: float | None = None,
     num_kernel_points: int = 16,
     directory: str | os.PathLike[str] | None = None,
     progress: Progress = silent,

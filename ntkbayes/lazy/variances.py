@@ -54,7 +54,7 @@ def variance_profile(
     data: Dataset,
     *,
     key: Key,
-    prior_precision: float | int,
+    prior_precision: float,
     num_draws: int = 4000,
     num_away: int = 60,
     num_bins: int = 6,

@@ -32,7 +32,7 @@ class Likelihood(eqx.Module):
 
     @abc.abstractmethod
     def log_prob(self, target: Float[Array, "c"], f: Float[Array, "c"]) -> Float[Array, ""]:
-        """Log p(target | f) at one point, normalised, in nats."""
+        """Return log p(target | f) at one point, normalised, in nats."""
 
     @abc.abstractmethod
     def score(self, target: Float[Array, "c"], f: Float[Array, "c"]) -> Float[Array, "c"]:

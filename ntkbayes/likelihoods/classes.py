@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ntkbayes._checks import check_at_least, check_finite, check_not_empty
+from ntkbayes._checks import check_at_least, check_finite, check_fraction, check_not_empty
 from ntkbayes._types import AnyArray, Array, Float, Int, Key, typed
 from ntkbayes.likelihoods.base import Likelihood, require_reachable, single_output
 
@@ -41,7 +41,7 @@ class Categorical(Likelihood):
 
     def __init__(self, num_classes: int):
         check_at_least("num_classes", num_classes, 2)
-        self.num_outputs = num_classes
+        self.num_outputs = int(num_classes)
 
     def targets(self, y: AnyArray) -> Float[Array, "n c"]:
         """Return targets (n c) from class indices (n,) or soft targets (n c), rows summing to 1.
@@ -82,23 +82,23 @@ class Categorical(Likelihood):
         return jnp.dot(target, jax.nn.log_softmax(f))
 
     def score(self, target: Float[Array, "c"], f: Float[Array, "c"]) -> Float[Array, "c"]:
-        """Target − softmax(f)."""
+        """Return target − softmax(f)."""
         return target - jax.nn.softmax(f)
 
     def curvature(self, f: Float[Array, "c"]) -> Float[Array, "c c"]:
-        """Diag(p) − p pᵀ with p = softmax(f)."""
+        """Return diag(p) − p pᵀ with p = softmax(f)."""
         p = jax.nn.softmax(f)
         return jnp.diag(p) - jnp.outer(p, p)
 
     def curvature_product(
         self, f: Float[Array, "c"], vector: Float[Array, "c"]
     ) -> Float[Array, "c"]:
-        """P ∘ (v − p·v)."""
+        """Return p ∘ (v − p·v) with p = softmax(f)."""
         p = jax.nn.softmax(f)
         return p * (vector - jnp.dot(p, vector))
 
     def saturated(self, targets: Float[Array, "n c"]) -> Float[Array, "n c"]:
-        """Log targets, with mean 0 over the classes of a point."""
+        """Return log targets, with mean 0 over the classes of a point."""
         require_reachable(
             bool(jnp.all(targets > 0)),
             targets="one-hot targets",
@@ -113,7 +113,7 @@ class Categorical(Likelihood):
         return jnp.eye(c, dtype=dtype) - jnp.full((c, c), 1 / c, dtype=dtype)
 
     def score_noise(self, key: Key, f: Float[Array, "c"]) -> Float[Array, "c"]:
-        """Onehot(y*) − p with y* ~ Categorical(p): a resampled label minus its expectation."""
+        """Return onehot(y*) − p, y* ~ Categorical(p): a resampled label minus its expectation."""
         label = jax.nn.one_hot(self.sample(key, f), f.shape[0], dtype=f.dtype)
         return label - jax.nn.softmax(f)
 
@@ -140,7 +140,7 @@ class Bernoulli(Likelihood):
     0.25
     """
 
-    num_outputs: int = eqx.field(static=True, default=1)
+    num_outputs: int = eqx.field(static=True, default=1, init=False)
 
     def targets(self, y: AnyArray) -> Float[Array, "n 1"]:
         """Return targets (n 1) from labels 0 and 1, or from probabilities of the label 1.
@@ -163,11 +163,11 @@ class Bernoulli(Likelihood):
         return jnp.asarray(targets, dtype=jnp.result_type(float))
 
     def log_prob(self, target: Float[Array, "1"], f: Float[Array, "1"]) -> Float[Array, ""]:
-        """Target · log σ(f) + (1 − target) · log σ(−f): minus the cross-entropy."""
+        """Return target · log σ(f) + (1 − target) · log σ(−f): minus the cross-entropy."""
         return jnp.sum(target * f - jax.nn.softplus(f))
 
     def score(self, target: Float[Array, "1"], f: Float[Array, "1"]) -> Float[Array, "1"]:
-        """Target − σ(f)."""
+        """Return target − σ(f)."""
         return target - jax.nn.sigmoid(f)
 
     def curvature(self, f: Float[Array, "1"]) -> Float[Array, "1 1"]:
@@ -181,7 +181,7 @@ class Bernoulli(Likelihood):
         return jax.nn.sigmoid(f) * jax.nn.sigmoid(-f) * vector
 
     def saturated(self, targets: Float[Array, "n 1"]) -> Float[Array, "n 1"]:
-        """Logit of the targets."""
+        """Return the logit of the targets."""
         require_reachable(
             bool(jnp.all((targets > 0) & (targets < 1))),
             targets="labels 0 and 1",
@@ -190,7 +190,7 @@ class Bernoulli(Likelihood):
         return jnp.log(targets) - jnp.log1p(-targets)
 
     def score_noise(self, key: Key, f: Float[Array, "1"]) -> Float[Array, "1"]:
-        """Y* − σ(f) with y* ~ Bernoulli(σ(f)): a resampled label minus its expectation."""
+        """Return y* − σ(f) with y* ~ Bernoulli(σ(f)): a resampled label minus its expectation."""
         p = jax.nn.sigmoid(f)
         return jax.random.bernoulli(key, p).astype(f.dtype) - p
 
@@ -233,7 +233,6 @@ def smooth_labels(
     >>> targets.tolist()
     [[0.75, 0.25], [0.25, 0.75]]
     """
-    if not 0 < label_smoothing < 1:
-        raise ValueError(f"label_smoothing must lie between 0 and 1, but is {label_smoothing}.")
+    check_fraction("label_smoothing", label_smoothing)
     onehot = Categorical(num_classes).targets(y)
     return (1 - label_smoothing) * onehot + label_smoothing / num_classes

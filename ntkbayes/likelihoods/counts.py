@@ -23,7 +23,7 @@ class Poisson(Likelihood):
     -1.0
     """
 
-    num_outputs: int = eqx.field(static=True, default=1)
+    num_outputs: int = eqx.field(static=True, default=1, init=False)
 
     def targets(self, y: AnyArray) -> Float[Array, "n 1"]:
         """Return targets (n 1) from counts (n,) or (n 1).
@@ -39,32 +39,32 @@ class Poisson(Likelihood):
         return jnp.asarray(targets, dtype=jnp.result_type(float))
 
     def log_prob(self, target: Float[Array, "1"], f: Float[Array, "1"]) -> Float[Array, ""]:
-        """Target · f − exp f − log target!."""
+        """Return target · f − exp f − log target!."""
         return jnp.sum(target * f - jnp.exp(f) - jax.scipy.special.gammaln(target + 1))
 
     def score(self, target: Float[Array, "1"], f: Float[Array, "1"]) -> Float[Array, "1"]:
-        """Target − exp f."""
+        """Return target − exp f."""
         return target - jnp.exp(f)
 
     def curvature(self, f: Float[Array, "1"]) -> Float[Array, "1 1"]:
-        """Exp f."""
+        """Return exp f."""
         return jnp.exp(f)[None]
 
     def curvature_product(
         self, f: Float[Array, "1"], vector: Float[Array, "1"]
     ) -> Float[Array, "1"]:
-        """Exp f · vector."""
+        """Return exp f · vector."""
         return jnp.exp(f) * vector
 
     def saturated(self, targets: Float[Array, "n 1"]) -> Float[Array, "n 1"]:
-        """Log of the counts."""
+        """Return the log of the counts."""
         require_reachable(
             bool(jnp.all(targets > 0)), targets="counts of zero", remedy="positive counts only"
         )
         return jnp.log(targets)
 
     def score_noise(self, key: Key, f: Float[Array, "1"]) -> Float[Array, "1"]:
-        """Y* − exp f with y* ~ Poisson(exp f): a resampled count minus its expectation."""
+        """Return y* − exp f with y* ~ Poisson(exp f): a resampled count minus its expectation."""
         rate = jnp.exp(f)
         return jax.random.poisson(key, rate).astype(f.dtype) - rate
 

@@ -42,7 +42,7 @@ class Gaussian(Likelihood):
         check_positive("noise_variance", noise_variance)
         check_at_least("num_outputs", num_outputs, 1)
         self.noise_variance = float(noise_variance)
-        self.num_outputs = num_outputs
+        self.num_outputs = int(num_outputs)
 
     def targets(self, y: AnyArray) -> Float[Array, "n c"]:
         """Return regression targets (n c) from y (n,) when c = 1, or (n c).
@@ -86,7 +86,7 @@ class Gaussian(Likelihood):
     def curvature_product(
         self, f: Float[Array, "c"], vector: Float[Array, "c"]
     ) -> Float[Array, "c"]:
-        """Vector / σ²."""
+        """Return vector / σ²."""
         return vector / self.noise_variance
 
     def saturated(self, targets: Float[Array, "n c"]) -> Float[Array, "n c"]:
@@ -98,7 +98,7 @@ class Gaussian(Likelihood):
         return jax.random.normal(key, f.shape, f.dtype) / self.noise_variance**0.5
 
     def sample(self, key: Key, f: Float[Array, "c"]) -> Float[Array, "c"]:
-        """F + N(0, σ²)."""
+        """Return f + N(0, σ²)."""
         return f + self.noise_variance**0.5 * jax.random.normal(key, f.shape, f.dtype)
 
     def settings(self) -> dict[str, str | int | float]:

@@ -30,7 +30,7 @@ from ntkbayes.networks.activations import ACTIVATIONS
 from ntkbayes.networks.base import KernelPair, WideNetwork
 from ntkbayes.networks.dense_kernel import dense_kernels
 
-__all__ = ["ACTIVATIONS", "DenseNetwork", "dense_network"]
+__all__ = ["DenseNetwork", "dense_network"]
 
 
 class DenseNetwork(WideNetwork):

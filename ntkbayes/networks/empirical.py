@@ -24,8 +24,9 @@ from jax.core import Tracer
 from ntkbayes._checks import check_choice, check_finite, check_not_empty
 from ntkbayes._types import AnyArray, Array, Float, typed
 from ntkbayes.kernels.memory import check_memory
+from ntkbayes.networks.activations import ACTIVATIONS
 from ntkbayes.networks.base import Network
-from ntkbayes.networks.dense import ACTIVATIONS, DenseNetwork
+from ntkbayes.networks.dense import DenseNetwork
 from ntkbayes.networks.finite import FiniteNetwork, parameters
 from ntkbayes.networks.linearization import linearize
 from ntkbayes.networks.products import ProductRoute, product_route

@@ -210,7 +210,7 @@ def gp_posterior(
     x: AnyArray,
     y: AnyArray,
     *,
-    prior_precision: float | int,
+    prior_precision: float,
     kernel: str = "ntk",
     inducing: int | AnyArray | None = None,
     tolerance: float = 1e-4,

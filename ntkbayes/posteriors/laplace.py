@@ -90,8 +90,9 @@ class LaplacePosterior(GaussianPredictor):
         noise = jax.random.normal(key_noise, (num_draws, n, c), factor.dtype)
         progress(0.5)
         weights = _matheron_weights(k_train, self.hessian, prior, noise)
-        latent = self.mean(x_test)[None] + prior_test
-        return Draws(latent - jnp.einsum("nm,snc->smc", k_cross, weights), {})
+        moved = prior_test - jnp.einsum("nm,snc->smc", k_cross, weights)
+        progress(1.0)
+        return Draws(self.mean(x_test)[None] + moved, {})
 
     @property
     def is_posterior(self) -> bool:
@@ -122,7 +123,7 @@ def laplace(
     x: AnyArray,
     y: AnyArray,
     *,
-    prior_precision: float | int,
+    prior_precision: float,
     kernel: str = "ntk",
 ) -> LaplacePosterior:
     """Approximate the posterior of the infinitely wide network around its mode.

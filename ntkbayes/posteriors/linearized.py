@@ -119,7 +119,7 @@ def linearized_laplace(
     x: AnyArray,
     y: AnyArray,
     *,
-    prior_precision: float | int,
+    prior_precision: float,
     params: Any,
     center: Any = None,
     hessian_structure: str = "full",

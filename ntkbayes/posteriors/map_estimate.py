@@ -66,7 +66,7 @@ def map_estimate(
     x: AnyArray,
     y: AnyArray,
     *,
-    prior_precision: float | int,
+    prior_precision: float,
     key: Key,
     center: str = "zero",
     max_steps: int = 1000,

@@ -1,4 +1,4 @@
-"""Solve a = s(f₀ + K a) + ξ: the trained predictor of the linearised network (theory 1.1, 2.3).
+"""Solve a = s(f₀ + K a) + ξ: the trained predictor of the linearised network.
 
 With u = K a this is the stationarity of a strictly convex problem in u,
 

@@ -55,7 +55,7 @@ def energy_distance(a: JointDraws, b: JointDraws) -> Estimate:
 
 
 @typed
-def squared_mmd(a: JointDraws, b: JointDraws, *, bandwidth: float | int | None = None) -> Estimate:
+def squared_mmd(a: JointDraws, b: JointDraws, *, bandwidth: float | None = None) -> Estimate:
     """Squared maximum mean discrepancy with a Gaussian kernel, from 0 to 2.
 
     E k(X, X′) + E k(Y, Y′) − 2 E k(X, Y) with k(x, y) = exp(−‖x − y‖² / (2 h²)).

@@ -147,7 +147,7 @@ def joint_draws_used(
 def joint_nll_bias(
     log_likelihood: Float[np.ndarray, "s m"],
     *,
-    num_effective: float | int | None = None,
+    num_effective: float | None = None,
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
 ) -> float:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ntkbayes._checks import check_at_least
+from ntkbayes._checks import check_at_least, check_fraction
 from ntkbayes._types import Float, typed
 from ntkbayes.evaluation import mixtures
 from ntkbayes.evaluation.metrics.resampling import weighted_mean
@@ -98,7 +98,7 @@ def sharpness(
 
 @typed
 def coverage(
-    central_level: Float[np.ndarray, "m c"], level: float | int, weights: Float[np.ndarray, "*b m"]
+    central_level: Float[np.ndarray, "m c"], level: float, weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
     """Share of observations inside the central interval of a level.
 
@@ -130,7 +130,7 @@ def interval_score(
     lower: Float[np.ndarray, "m c"],
     upper: Float[np.ndarray, "m c"],
     y: Float[np.ndarray, "m c"],
-    level: float | int,
+    level: float,
     weights: Float[np.ndarray, "*b m"],
 ) -> Float[np.ndarray, "*b"]:
     """Mean interval score (Winkler) of central intervals, in target units; smaller is better.
@@ -157,8 +157,7 @@ def interval_score(
     Gneiting & Raftery (2007), doi:10.1198/016214506000001437, eq. 43 · Winkler (1972),
     doi:10.1080/01621459.1972.10481224.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, but is {level}.")
+    check_fraction("level", level)
     if np.any(lower > upper):
         raise ValueError("lower must not exceed upper, but does; they may be swapped.")
     outside = np.maximum(lower - y, 0) + np.maximum(y - upper, 0)

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
+from ntkbayes._checks import check_fraction
 from ntkbayes.evaluation import mixtures
 from ntkbayes.evaluation.comparison import check_comparable
 from ntkbayes.evaluation.plots.style import (
@@ -66,8 +67,7 @@ def plot_pit_ecdf(trees: dict[str, xr.DataTree], *, level: float = 0.95) -> Note
     first = next(iter(trees.values()))
     if first.attrs["task"] != "regression":
         raise ValueError(f"the PIT needs a regression task, not {first.attrs['task']}.")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, but is {level}.")
+    check_fraction("level", level)
     y = observations(first)
     places, low, high = uniform_ecdf_band(y.size, level)
     curves = {name: _difference(_transforms(tree, y)) for name, tree in trees.items()}

@@ -39,7 +39,7 @@ def plot_bands(
     x_train: Float[AnyArray, "n"],
     y_train: Float[AnyArray, "n"],
     exact: tuple[Float[AnyArray, "g"], Float[AnyArray, "g"]] | None = None,
-    gap: tuple[float | int, float | int] | None = None,
+    gap: tuple[float, float] | None = None,
 ) -> NotebookFigure:
     """Show the latent function over one input: mean, 50 % and 95 % bands, one panel per method.
 

@@ -50,7 +50,7 @@ class DualWeights(WeightPosterior):
     factor: Float[Array, "k k"]
 
     def product(self, v: Float[Array, "b p"]) -> Float[Array, "b p"]:
-        """v/λ − Jᵀ R B⁻¹ Rᵀ J v/λ²."""
+        """Return v/λ − Jᵀ R B⁻¹ Rᵀ J v/λ²."""
         linear = linearize(self.weights, self.weights.theta, self.x_train)
 
         def one_vector(v: Float[Array, "p"]) -> Float[Array, "p"]:
@@ -61,7 +61,7 @@ class DualWeights(WeightPosterior):
         return jax.lax.map(one_vector, v, batch_size=PRODUCTS_AT_ONCE)
 
     def draw(self, key: Key, num_draws: int) -> Float[Array, "s p"]:
-        """W − Jᵀ R B⁻¹ (Rᵀ J w + ε)/λ with w ~ N(0, I/λ), ε ~ N(0, I) (Matheron's rule)."""
+        """Return w − Jᵀ R B⁻¹ (Rᵀ J w + ε)/λ with w ~ N(0, I/λ), ε ~ N(0, I) (Matheron's rule)."""
         key_weights, key_noise = jax.random.split(key)
         size, dtype = self.weights.theta.size, self.factor.dtype
         w = jax.random.normal(key_weights, (num_draws, size), dtype) / self.prior_precision**0.5

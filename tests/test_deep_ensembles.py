@@ -302,10 +302,17 @@ def test_progress_rises_to_one():
     assert seen[-1] == 1.0
 
 
-def test_more_draws_than_members_are_refused():
+@pytest.mark.parametrize(
+    ("num_draws", "message"),
+    [
+        (6, "num_draws is 6, but the ensemble has 5 members"),
+        (-1, "num_draws must be at least 1, but is -1"),
+    ],
+)
+def test_draws_that_there_are_not_are_refused(num_draws, message):
     ensemble, _ = train_regression(dense(32), num_members=5)
-    with pytest.raises(ValueError, match="num_draws is 6, but the ensemble has 5 members"):
-        ensemble.sample(jax.random.key(0), regression_data()[0], num_draws=6)
+    with pytest.raises(ValueError, match=message):
+        ensemble.sample(jax.random.key(0), regression_data()[0], num_draws=num_draws)
 
 
 def test_labels_without_a_finite_minimum_are_refused():

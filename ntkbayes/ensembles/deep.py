@@ -26,12 +26,12 @@ from ntkbayes._types import AnyArray, Array, Float, Int, Key, Progress, silent, 
 from ntkbayes.ensembles.training import TrainedNetwork, train_network
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import Network
-from ntkbayes.predictors import Draws, Predictor
+from ntkbayes.predictors import Draws, Predictor, check_available
 
-__all__ = ["TrainedEnsemble", "deep_ensemble"]
+__all__ = ["DeepEnsemble", "deep_ensemble"]
 
 
-class TrainedEnsemble(Predictor):
+class DeepEnsemble(Predictor):
     """Trained networks; every member is one draw.
 
     Attributes
@@ -68,13 +68,10 @@ class TrainedEnsemble(Predictor):
         Raises
         ------
         ValueError
-            If there are fewer members.
+            If x does not fit the training data, or there are fewer members.
         """
         x_test = checked_inputs(self.train, x)
-        if num_draws > self.num_available:
-            raise ValueError(
-                f"num_draws is {num_draws}, but the ensemble has {self.num_available} members."
-            )
+        check_available(num_draws, self.num_available)
         params = jax.tree.map(lambda leaf: leaf[:num_draws], self.params)
         latent = jax.lax.map(lambda member: self.network.apply(member, x_test), params)
         progress(1.0)
@@ -111,13 +108,13 @@ def deep_ensemble(
     x: AnyArray,
     y: AnyArray,
     *,
-    prior_precision: float | int,
+    prior_precision: float,
     key: Key,
     num_members: int = 5,
     max_steps: int = 1000,
     tolerance: float = 0.05,
     progress: Progress = silent,
-) -> TrainedEnsemble:
+) -> DeepEnsemble:
     """Train `num_members` finite networks.
 
     Parameters
@@ -178,7 +175,7 @@ def deep_ensemble(
 
     members = [train_member(*item) for item in enumerate(jax.random.split(key, num_members))]
     progress(1.0)
-    ensemble = TrainedEnsemble(
+    ensemble = DeepEnsemble(
         likelihood,
         network,
         train,
@@ -193,7 +190,7 @@ def deep_ensemble(
     return ensemble
 
 
-def _warn_unless_converged(ensemble: TrainedEnsemble, max_steps: int) -> None:
+def _warn_unless_converged(ensemble: DeepEnsemble, max_steps: int) -> None:
     unfinished = ensemble.num_available - int(ensemble.converged.sum())
     if unfinished:
         warn_caller(
