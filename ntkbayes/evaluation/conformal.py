@@ -92,6 +92,7 @@ class ConformalIntervals(eqx.Module):
     threshold: AnyArray
 
 
+@typed
 def conformal_sets(
     tree_val: xr.DataTree,
     tree_test: xr.DataTree,
@@ -146,6 +147,7 @@ def conformal_sets(
     return ConformalSets(members, covered, members.sum(axis=1), threshold)
 
 
+@typed
 def conformal_intervals(
     tree_val: xr.DataTree, tree_test: xr.DataTree, *, level: float
 ) -> ConformalIntervals:

@@ -24,6 +24,7 @@ import equinox as eqx
 import numpy as np
 import xarray as xr
 
+from ntkbayes._types import typed
 from ntkbayes.evaluation.effective_size import varying_chains
 from ntkbayes.evaluation.storage import pooled, probabilities
 
@@ -150,6 +151,7 @@ def from_markov_chains(tree: xr.DataTree) -> bool:
     return int(tree.attrs["num_chains"]) > 1 or "diverging" in stats or "energy" in stats
 
 
+@typed
 def chain_diagnostics(tree: xr.DataTree) -> ChainDiagnostics:
     """Diagnose Markov chains by their predictions at the test points.
 

@@ -29,7 +29,7 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
-from ntkbayes._types import Float
+from ntkbayes._types import Float, typed
 from ntkbayes.evaluation.storage import pooled
 
 __all__ = ["LeaveOneOut", "leave_one_out"]
@@ -83,6 +83,7 @@ class LeaveOneOut(eqx.Module):
         return 0 if self.pareto_k is None else int(np.sum(self.pareto_k > self.good_k))
 
 
+@typed
 def leave_one_out(tree: xr.DataTree) -> LeaveOneOut:
     """Leave out every training point in turn, without fitting again.
 

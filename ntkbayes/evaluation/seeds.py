@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
+from ntkbayes._types import typed
 from ntkbayes.evaluation.catalog import metric_info
 
 __all__ = ["seed_table"]
@@ -18,6 +19,7 @@ COLUMNS = ["dataset", "seed", "method", "metric", "value"]
 _CELL = ["dataset", "metric", "method"]
 
 
+@typed
 def seed_table(long: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFrame:
     """Summarise comparisons over their seeds.
 

@@ -28,6 +28,7 @@ _ROOT, _SIZES = "zarr.json", "file_sizes"
 """The file that makes a directory a Zarr group, and the attribute that lists all others."""
 
 
+@typed
 def save_predictions(tree: xr.DataTree, path: str | os.PathLike[str]) -> None:
     """Write predictions to one netCDF file or Zarr directory; a killed run leaves no half of it.
 
@@ -63,6 +64,7 @@ def save_predictions(tree: xr.DataTree, path: str | os.PathLike[str]) -> None:
             tree.to_netcdf(temporary, engine="netcdf4")
 
 
+@typed
 def load_predictions(path: str | os.PathLike[str]) -> xr.DataTree:
     """Read predictions into memory, from netCDF or Zarr; the file is closed again.
 
@@ -155,6 +157,7 @@ def _file_sizes(path: Path) -> Iterator[tuple[str, int]]:
             yield file.relative_to(path).as_posix(), file.stat().st_size
 
 
+@typed
 def pooled(tree: xr.DataTree, variable: str = "posterior/latent") -> np.ndarray:
     """Return a variable with chains and draws pooled into one leading dimension (s …).
 
@@ -176,6 +179,7 @@ def pooled(tree: xr.DataTree, variable: str = "posterior/latent") -> np.ndarray:
     return values.reshape(-1, *values.shape[2:])
 
 
+@typed
 def observations(tree: xr.DataTree) -> np.ndarray:
     """Return the observations: class indices (m,), or regression values (m c), also for c = 1.
 
@@ -198,6 +202,7 @@ def observations(tree: xr.DataTree) -> np.ndarray:
     return y.reshape(len(y), -1)
 
 
+@typed
 def probabilities(tree: xr.DataTree) -> Float[np.ndarray, "s m c"]:
     """Return softmax(latent) of every draw, over all chains; a single logit f counts as (0, f).
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ntkbayes._checks import check_choice
 from ntkbayes._files import atomic_path
+from ntkbayes._types import typed
 from ntkbayes.evaluation.catalog import metric_title
 
 __all__ = ["latex_table", "markdown_table", "wide_table", "write_table"]
@@ -22,6 +23,7 @@ INDISTINGUISHABLE = 2.0
 _NOTE = "Bold: best. ≈: not worse than the best by two standard errors of the paired difference."
 
 
+@typed
 def wide_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) -> pd.DataFrame:
     """Lay out a comparison as method × metric, with texts such as "0.962 ± 0.008".
 
@@ -65,6 +67,7 @@ def wide_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) -> p
     return table
 
 
+@typed
 def markdown_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) -> str:
     """Write a comparison as a Markdown table; the best methods in bold, "≈" as good as the best.
 
@@ -97,6 +100,7 @@ def markdown_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) 
     return f"{rows}\n\n{_NOTE}\n"
 
 
+@typed
 def latex_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) -> str:
     r"""Write a comparison as a LaTeX table (booktabs); marks as in `markdown_table`.
 
@@ -130,6 +134,7 @@ def latex_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) -> 
     return f"% requires \\usepackage{{booktabs}}\n{body}% {note}\n"
 
 
+@typed
 def write_table(
     long: pd.DataFrame, path: str | os.PathLike[str], *, metrics: Sequence[str] | None = None
 ) -> None:
