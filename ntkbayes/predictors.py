@@ -62,7 +62,19 @@ class Predictor(eqx.Module):
 
     @abc.abstractmethod
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
-        """Draw functions jointly over the rows of x (m d), with their statistics."""
+        """Draw functions jointly over the rows of x, with their statistics.
+
+        Parameters
+        ----------
+        key
+            The same key gives the same draws.
+        x
+            Inputs (m d), scaled as for training.
+        num_draws
+            How many, at most `num_available`; of Markov chains a multiple of `num_chains`.
+        progress
+            Called with the finished fraction.
+        """
 
     @property
     @abc.abstractmethod
@@ -93,7 +105,7 @@ class Predictor(eqx.Module):
         return False
 
     def sample(self, key: Key, x: AnyArray, *, num_draws: int) -> Float[Array, "s m c"]:
-        """Draw latent functions jointly over the rows of x (m d)."""
+        """Draw latent functions jointly over the rows of x (m d): `draw` without statistics."""
         return self.draw(key, x, num_draws=num_draws).latent
 
 

@@ -74,7 +74,7 @@ def test_slow_chains_are_no_reference(generator):
     found = chain_diagnostics(predictions(correlated(generator, 0.98), 4, task="regression"))
     assert not found.reliable
     assert found.min_ess < 400
-    assert "ESS is below 400: too few independent draws (raise num_draws)" in found.verdict
+    assert "ESS is below 400: too few independent draws (raise num_draws; predict" in found.verdict
 
 
 def test_stuck_chains_are_no_reference():

@@ -115,11 +115,13 @@ class ChainDiagnostics(eqx.Module):
         if not self.max_rhat <= MAX_RHAT:
             reasons.append(
                 f"R-hat is above {MAX_RHAT} for {self.share_above:.1%} of the predictions, so the "
-                "chains disagree or are short (run them longer: num_warmup, num_draws)"
+                "chains disagree or are short (run them longer: num_warmup, num_draws; predict "
+                "with all draws)"
             )
         if not self.min_ess >= MIN_ESS:
             reasons.append(
-                f"ESS is below {MIN_ESS:.0f}: too few independent draws (raise num_draws)"
+                f"ESS is below {MIN_ESS:.0f}: too few independent draws (raise num_draws; predict "
+                "with all draws)"
             )
         if not all(bfmi >= MIN_BFMI for bfmi in self.bfmi):
             reasons.append(
