@@ -16,8 +16,14 @@ _NOT_THE_CALLER = (str(Path(__file__).parent), str(Path(jaxtyping.__file__).pare
 
 
 def check_finite(name: str, array: AnyArray) -> None:
-    """Raise `ValueError` if `array` holds NaN or infinity, saying where the first one is."""
-    finite = np.isfinite(np.asarray(array))
+    """Raise `ValueError` if `array` holds NaN, infinity or no numbers, saying where or what."""
+    values = np.asarray(array)
+    if values.dtype.kind in "OSU":
+        raise ValueError(
+            f"{name} must hold numbers, but has dtype {values.dtype}; make_dataset takes labels of "
+            "text and other data frames."
+        )
+    finite = np.isfinite(values)
     if not finite.all():
         bad = np.argwhere(~finite)
         where = tuple(int(i) for i in bad[0])
@@ -57,7 +63,7 @@ def check_at_least(name: str, value: int, minimum: int) -> None:
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Raise `ValueError` unless `value` is one of `choices`, naming the closest ones."""
     if value not in choices:
-        close = get_close_matches(value, choices, n=3, cutoff=0.5)
+        close = get_close_matches(value, choices, n=3, cutoff=0.65)
         hint = (
             f"did you mean {' or '.join(close)}?" if close else f"choose from {', '.join(choices)}."
         )

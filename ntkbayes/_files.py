@@ -15,8 +15,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     The block writes a file or a directory. No system call that Python has replaces one directory
     by another, so an older one is moved aside first: a process killed between the two moves leaves
     nothing at `path`, and both whole directories beside it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the directory of `path` is missing.
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written: there is no directory {path.parent}.")
     unique = f".{path.name}.{uuid4().hex}"
     temporary, older = path.with_name(f"{unique}.tmp"), path.with_name(f"{unique}.old")
     try:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from beartype import BeartypeConf, beartype
-from jaxtyping import Bool, Float, Int, PRNGKeyArray, jaxtyped
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
+
+from ntkbayes._typed import typed
 
 __all__ = [
     "AnyArray",
@@ -33,9 +34,6 @@ Progress = Callable[[float], None]
 
 OnProgress = Callable[[str, float], None]
 """Called with what is being done, and the finished fraction of the whole."""
-
-typed = jaxtyped(typechecker=beartype(conf=BeartypeConf(is_pep484_tower=True)))
-"""Decorator: check the shapes and types a signature promises, at every call; int is float too."""
 
 
 def silent(fraction: float) -> None:

@@ -353,6 +353,16 @@ def test_what_is_no_dictionary_of_predictions_is_refused(classification):
         distance_matrix({"HMC": tree, "Mode": Categorical(3)})
 
 
+def test_predictions_of_an_unnamed_dataset_are_compared_if_their_observations_are_the_same(iris):
+    draws = np.random.default_rng(0).normal(size=(5, len(iris.y_test), 3))
+    mine = from_draws(draws, Categorical(3), iris.y_test, key=jax.random.key(0), method="mine")
+    theirs = predict_noisily(iris, Categorical(3), 3, 0, 5)
+    assert set(compare({"a": theirs, "b": mine}, reference="b")["method"]) == {"a", "b"}
+    other = from_draws(draws, Categorical(3), iris.y_test[::-1], key=jax.random.key(0), method="o")
+    with pytest.raises(ValueError, match="their observations differ"):
+        compare({"a": theirs, "b": other}, reference=None)
+
+
 def test_predictions_that_cannot_be_compared_are_refused(iris, classification, regression):
     with pytest.raises(ValueError, match="trees is empty"):
         compare({}, reference=None)

@@ -3,6 +3,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn.datasets
 
@@ -269,7 +270,10 @@ def with_entry(array, index, value):
         (lambda x, y: {"y": y + 1j}, r"y must hold class labels, but has dtype complex128"),
         (lambda x, y: {"x": x.astype(str)}, r"x must hold real numbers, but has dtype"),
         (lambda x, y: {"x": x[:0], "y": y[:0]}, r"x_test has zero test points"),
-        (lambda x, y: {"y": y[1:]}, r"y must have one entry per row of x \(50\), but has 49"),
+        (
+            lambda x, y: {"y": y[1:]},
+            r"y must have shape \(50,\), one entry per row of x, but has \(49,\)",
+        ),
         (lambda x, y: {"y": 0 * y}, r"y_train holds one class only \('0'\)"),
         (lambda x, y: {"y": 1.0 + 0 * y, "task": "regression"}, r"y_train is constant"),
         (lambda x, y: {"task": "ranking"}, r"unknown task 'ranking'"),
@@ -361,5 +365,21 @@ def test_regression_has_no_classes_and_tables_no_images():
 
 def test_an_array_of_the_wrong_rank_does_not_broadcast(xy):
     x, y = xy
-    with pytest.raises(TypeError, match="y"):
+    with pytest.raises(ValueError, match=r"y must have shape \(\d+,\).* use y.ravel\(\)"):
         make_dataset(x, y[:, None], task="classification")
+    with pytest.raises(ValueError, match=r"x must have shape \(n, d\), but has"):
+        make_dataset(x[:, 0], y, task="classification")
+
+
+def test_data_frames_and_lists_are_the_arrays_they_hold(xy):
+    x, y = xy
+    expected = make_dataset(x, y, task="classification")
+    names = [f"column {i}" for i in range(x.shape[1])]
+    frame, labels = pd.DataFrame(x, columns=names), pd.Series(y, name="kind").astype("category")
+    data = make_dataset(frame, labels, task="classification")
+    assert (data.feature_names, data.target_name) == (tuple(names), "kind")
+    lists = make_dataset(x.tolist(), y.tolist(), task="classification")
+    for other in (data, lists):
+        np.testing.assert_array_equal(other.x_train, expected.x_train)
+        np.testing.assert_array_equal(other.y_test, expected.y_test)
+        assert other.class_names == expected.class_names

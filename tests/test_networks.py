@@ -256,7 +256,7 @@ def test_impossible_networks_are_refused(settings, message):
         (X1.at[2, 1].set(jnp.nan), None, "x1 must be finite"),
         (X1, X2.at[0, 0].set(jnp.inf), "x2 must be finite"),
         (X1, X2[:, :2], r"x2 has \(4, 2\) where x1 has \(6, 3\)"),
-        (X1[0], None, r"x1 has \(3,\)"),
+        (X1[0], None, r"x1 must have shape \(n, d\), but has \(3,\)"),
         (X1, X2[:0], "x2 is empty"),
     ],
 )

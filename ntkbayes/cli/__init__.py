@@ -216,16 +216,13 @@ def _one_line_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        if isinstance(error, TypeError) and not _is_from_check(error):
-            raise
+        from ntkbayes._typed import ArgumentTypeError
+
+        if isinstance(error, TypeError) and not isinstance(error, ArgumentTypeError):
+            raise  # a mistake of ours
         text = " ".join(str(error).split())
         print_line(f"error: {text}", stderr=True)
         raise typer.Exit(2) from None
-
-
-def _is_from_check(error: TypeError) -> bool:
-    """Whether the signature check of a public function raised it, rather than a mistake in ours."""
-    return type(error).__module__.startswith("jaxtyping")
 
 
 def _method_names(text: str) -> tuple[str, ...]:

@@ -1,12 +1,12 @@
 """Datasets of one's own arrays."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
 
 from ntkbayes._checks import check_at_least, check_choice, check_finite
-from ntkbayes._types import AnyArray, typed
+from ntkbayes._types import typed
 from ntkbayes.datasets.record import TASKS, Dataset
 from ntkbayes.datasets.splitting import split_dataset
 
@@ -15,14 +15,14 @@ __all__ = ["make_dataset"]
 
 @typed
 def make_dataset(
-    x: Shaped[AnyArray, "n d"],
-    y: Shaped[AnyArray, " rows"],
+    x: Any,
+    y: Any,
     *,
     task: str,
     name: str = "custom",
     class_names: Sequence[str] | None = None,
     feature_names: Sequence[str] | None = None,
-    target_name: str = "y",
+    target_name: str | None = None,
     image_shape: tuple[int, int] | None = None,
     seed: int = 0,
     test_fraction: float = 0.2,
@@ -35,9 +35,9 @@ def make_dataset(
     Parameters
     ----------
     x
-        Inputs, numbers in any unit.
+        Inputs (n d), numbers in any unit: an array, a list of rows or a data frame.
     y
-        Class labels (integers or text), or real targets for regression.
+        Class labels (n,) (integers or text), or real targets for regression.
     task
         "classification" or "regression".
     name
@@ -45,23 +45,24 @@ def make_dataset(
     class_names
         Names of the classes; y must then hold their indices. By default the sorted labels.
     feature_names
-        Names of the columns of x; by default "x0", "x1", …
+        Names of the columns of x; by default those of a data frame, else "x0", "x1", …
     target_name
-        Name of y.
+        Name of y; by default that of a data frame's column, else "y".
     image_shape
         Height and width if the rows of x are pictures; they are then divided by one common scale.
     seed
         Draws the split; zero or positive.
     test_fraction, validation_fraction
-        Fractions of the rows, each rounded to whole points; the rest is the training split.
+        Fractions of the rows, each rounded to whole points, at least one; the rest is the training
+        split.
 
     Raises
     ------
     ValueError
-        If the task is unknown, a fraction or the seed is out of range, x or y holds NaN or infinity
-        or is no number or label, their rows differ, a split would be empty, only one class occurs
-        or one has no training point, class names do not fit the labels or come with a regression,
-        or the regression target is constant.
+        If the task is unknown, a fraction or the seed is out of range, x or y has another shape,
+        holds NaN or infinity or is no number or label, their rows differ, a split would be empty,
+        only one class occurs or one has no training point, class names do not fit the labels or
+        come with a regression, or the regression target is constant.
 
     Examples
     --------
@@ -72,11 +73,19 @@ def make_dataset(
     """
     check_choice("task", task, TASKS)
     check_at_least("seed", seed, 0)
-    inputs = _numbers("x", x)
-    if len(inputs) != len(y):
-        raise ValueError(f"y must have one entry per row of x ({len(inputs)}), but has {len(y)}.")
+    feature_names = feature_names or getattr(x, "columns", None)
+    target_name = target_name or str(getattr(y, "name", None) or "y")
+    inputs, y = _numbers("x", x), np.asarray(y)
+    if inputs.ndim != 2:
+        raise ValueError(f"x must have shape (n, d), but has {inputs.shape}.")
+    if y.shape != inputs.shape[:1]:
+        column = "; use y.ravel()" if y.size == len(inputs) else ""
+        raise ValueError(
+            f"y must have shape ({len(inputs)},), one entry per row of x, but has "
+            f"{y.shape}{column}."
+        )
     if task == "classification":
-        targets, class_names = _class_indices(np.asarray(y), class_names)
+        targets, class_names = _class_indices(y, class_names)
     else:
         targets = _numbers("y", y)
         if class_names:
@@ -94,13 +103,13 @@ def make_dataset(
         name=name,
         task=task,
         class_names=class_names or (),
-        feature_names=feature_names,
+        feature_names=None if feature_names is None else [str(name) for name in feature_names],
         target_name=target_name,
         image_shape=image_shape,
     )
 
 
-def _numbers(name: str, values: AnyArray) -> np.ndarray:
+def _numbers(name: str, values: Any) -> np.ndarray:
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name} must hold real numbers, but has dtype {array.dtype}.")

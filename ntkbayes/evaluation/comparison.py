@@ -17,6 +17,7 @@ from ntkbayes.evaluation.catalog import metric_info
 from ntkbayes.evaluation.diagnostics import check_reliable
 from ntkbayes.evaluation.measures import distance_floor, distance_measures, measures
 from ntkbayes.evaluation.predictive import Predictive
+from ntkbayes.evaluation.schema import UNNAMED
 from ntkbayes.evaluation.storage import observations
 
 __all__ = [
@@ -56,8 +57,9 @@ def compare(
     Raises
     ------
     ValueError
-        If `trees` is no dictionary of predictions or empty, if they are not of the same dataset,
-        split and observations, or if `reference` is not among the methods, or not reliable.
+        If `trees` is no dictionary of predictions or empty, if they are not of the same dataset
+        (unless it is unnamed), split and observations, or if `reference` is not among the methods,
+        or not reliable.
 
     Examples
     --------
@@ -196,7 +198,8 @@ def check_comparable(trees: dict[str, xr.DataTree]) -> None:
     (first_name, first), *others = trees.items()
     for name, tree in others:
         for what in ("dataset", "split", "task"):
-            if tree.attrs[what] != first.attrs[what]:
+            named = UNNAMED not in (tree.attrs[what], first.attrs[what])
+            if named and tree.attrs[what] != first.attrs[what]:
                 raise ValueError(
                     f"{first_name} and {name} cannot be compared: their {what} differs "
                     f"({first.attrs[what]} and {tree.attrs[what]})."

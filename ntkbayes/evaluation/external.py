@@ -9,7 +9,7 @@ import xarray as xr
 from ntkbayes._checks import warn_caller
 from ntkbayes._types import AnyArray, Key, typed
 from ntkbayes.evaluation._checked import checked_probabilities, pool_chains
-from ntkbayes.evaluation.schema import ClosedForm, Labels, prediction_tree
+from ntkbayes.evaluation.schema import UNNAMED, ClosedForm, Labels, prediction_tree
 from ntkbayes.likelihoods import Categorical, Likelihood
 
 __all__ = ["from_draws", "from_probabilities"]
@@ -27,7 +27,7 @@ def from_draws(
     num_chains: int = 1,
     output_names: Sequence[str] | None = None,
     obs_ids: Sequence[Any] | AnyArray | None = None,
-    dataset: str = "unnamed",
+    dataset: str = UNNAMED,
     split: str = "test",
     stats: Mapping[str, AnyArray] | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -58,7 +58,8 @@ def from_draws(
     obs_ids
         Identifiers of the points, whole numbers or text. Default: row numbers.
     dataset, split
-        Name of the dataset; "train", "val" or "test".
+        Name of the dataset; "train", "val" or "test". Unnamed ones are compared with any that have
+        the same observations.
     stats
         One number per draw each, (s,) or (chain draw): ``diverging`` and ``energy`` are known to
         `chain_diagnostics`.
@@ -112,7 +113,7 @@ def from_probabilities(
     num_chains: int = 1,
     output_names: Sequence[str] | None = None,
     obs_ids: Sequence[Any] | AnyArray | None = None,
-    dataset: str = "unnamed",
+    dataset: str = UNNAMED,
     split: str = "test",
     stats: Mapping[str, AnyArray] | None = None,
     settings: Mapping[str, Any] | None = None,

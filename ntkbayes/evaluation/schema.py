@@ -44,9 +44,11 @@ from ntkbayes.evaluation._checked import (
 )
 from ntkbayes.likelihoods import Likelihood
 
-__all__ = ["ClosedForm", "Labels", "prediction_tree"]
+__all__ = ["UNNAMED", "ClosedForm", "Labels", "prediction_tree"]
 
 SPLITS = ("train", "val", "test")
+UNNAMED = "unnamed"
+"""Dataset of predictions that do not say theirs."""
 
 
 @dataclass(frozen=True)

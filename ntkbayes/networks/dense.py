@@ -170,7 +170,9 @@ def _checked_inputs(x1: AnyArray, x2: AnyArray | None) -> tuple[Array, Array | N
     for name, x in (("x1", x1), ("x2", x2)):
         if x is None:
             continue
-        if x.ndim != 2 or x.shape[1] != x1.shape[-1]:
+        if x.ndim != 2:
+            raise ValueError(f"{name} must have shape (n, d), but has {tuple(x.shape)}.")
+        if x.shape[1] != x1.shape[1]:
             raise ValueError(
                 f"x1 and x2 must have shapes (n, d) and (m, d), but {name} has {tuple(x.shape)} "
                 f"where x1 has {tuple(x1.shape)}."

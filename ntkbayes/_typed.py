@@ -1,0 +1,116 @@
+"""The check of a signature at every call, with errors of one line.
+
+jaxtyping finds the wrong argument, but says so in pages: all parameters, all annotations, whole
+data frames.
+"""
+
+import inspect
+import re
+import reprlib
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import jax
+from beartype import BeartypeConf, beartype
+from jaxtyping import TypeCheckError, jaxtyped
+
+__all__ = ["ArgumentTypeError", "typed"]
+
+_check = jaxtyped(typechecker=beartype(conf=BeartypeConf(is_pep484_tower=True)))
+
+_KEY = "random key"
+MAX_ITEMS = 4
+"""Up to which dictionaries and tuples are described item by item."""
+_SIMPLER = (
+    (r"(?:\w+\.)+(?=\w)", ""),  # names of modules
+    (r"<class '(\w+)'>", r"\1"),
+    (r"Union\[Key\[Array, ''\], UInt32\[Array, '2'\], UInt32\[Array, '4'\]\]", _KEY),
+    (r"Union\[(\w+\[)Array, ('[^']*'\])(?:, \1ndarray, \2)+\]", r"\1Array, \2"),
+    (r"(\w+)\[(?:Array|ndarray), '([^']*)'\]", r"\1 array of shape (\2)"),
+    (r"\bShaped array", "array"),
+    (r"\bArray \| ndarray\b", "array"),
+)
+"""From an annotation to words."""
+
+
+class ArgumentTypeError(TypeCheckError):
+    """A type or shape other than the signature says."""
+
+
+def typed[**P, R](function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function: check the shapes and types its signature promises, at every call.
+
+    An int is a float too.
+    """
+    checked, name = _check(function), function.__qualname__.removesuffix(".__init__")
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return checked(*args, **kwargs)
+        except TypeError as error:
+            short = _short(name, signature, args, kwargs, error)
+            if short is None:
+                raise
+        raise short
+
+    return wrapped
+
+
+def _short(
+    name: str, signature: inspect.Signature, args: Any, kwargs: Any, error: TypeError
+) -> TypeError | None:
+    """Return an error that names the argument; None where it is not one of the call."""
+    try:
+        given = signature.bind(*args, **kwargs).arguments
+    except TypeError as unbound:
+        return TypeError(f"{name}: {unbound}.")
+    found = re.search(r"parameter '(\w+)'\.", str(error))
+    if type(error) is not TypeCheckError or found is None or found[1] not in given:
+        return None
+    value = given[found[1]]
+    wanted = _wanted(str(error))
+    return ArgumentTypeError(
+        f"{name}: {found[1]} must be {wanted}, but is {_described(value)}{_hint(wanted, value)}."
+    )
+
+
+def _wanted(text: str) -> str:
+    """Find what was expected, in words, and the sizes that other arguments have settled."""
+    found = re.search(r"^Expected type: (.*?)\.?$", text, re.MULTILINE)
+    words = found[1] if found else "something else"
+    for pattern, simpler in _SIMPLER:
+        words = re.sub(pattern, simpler, words)
+    axes = dict(re.findall(r"^(\w+)=(\d+)$", text, re.MULTILINE))
+    sizes = [f"{axis} = {size}" for axis, size in axes.items() if re.search(rf"\b{axis}\b", words)]
+    return words + (f" with {', '.join(sizes)}" if sizes else "")
+
+
+def _described(value: Any) -> str:
+    kind = "Array" if isinstance(value, jax.Array) else type(value).__name__
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if hasattr(value, "shape"):
+        dtype = str(getattr(value, "dtype", kind))
+        return f"{kind if dtype == kind else f'{dtype} {kind}'} of shape {tuple(value.shape)}"
+    if isinstance(value, str | int | float):
+        return f"{kind} {reprlib.repr(value)}"
+    if isinstance(value, dict) and 0 < len(value) <= MAX_ITEMS:
+        return f"dict of {', '.join(f'{key!r}: {_described(item)}' for key, item in value.items())}"
+    if isinstance(value, tuple) and 0 < len(value) <= MAX_ITEMS:
+        return f"tuple of {', '.join(map(_described, value))}"
+    return kind
+
+
+def _hint(wanted: str, value: Any) -> str:
+    if hasattr(value, "to_numpy"):
+        return "; pass it with .to_numpy()"
+    if wanted.startswith(_KEY):
+        return "; jax.random.key(0) makes one"
+    if isinstance(value, list | tuple) and "array" in wanted:
+        return "; pass np.asarray of it"
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        return "; pass its .item()"
+    return ""

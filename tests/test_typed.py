@@ -1,0 +1,87 @@
+"""Signatures are checked at every call, and what is wrong is said in one line."""
+
+import inspect
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from jaxtyping import TypeCheckError
+
+import ntkbayes as nb
+from ntkbayes._types import AnyArray, Float, Int, Key, typed
+
+X, Y, KEY = np.ones((3, 2)), np.array([0, 1, 0]), jax.random.key(0)
+
+
+@typed
+def example(
+    x: Float[AnyArray, "n d"],
+    y: Int[AnyArray, "n"],
+    *,
+    key: Key,
+    scale: float = 1.0,
+    more: dict[str, Float[AnyArray, "n"]] | None = None,
+) -> Float[AnyArray, "n d"]:
+    """Return x, or for a negative scale what is not promised."""
+    return x if scale >= 0 else y
+
+
+X_IS, Y_IS = "x must be Float array of shape (n d), but is", "y must be Int array of shape (n)"
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        ("y", Y[:2], f"{Y_IS} with n = 3, but is int64 ndarray of shape (2,)"),
+        ("y", Y * 0.5, f"{Y_IS} with n = 3, but is float64 ndarray of shape (3,)"),
+        ("x", jax.numpy.ones(3), f"{X_IS} float64 Array of shape (3,)"),
+        ("x", pd.DataFrame(X), f"{X_IS} DataFrame of shape (3, 2); pass it with .to_numpy()"),
+        ("x", X.tolist(), f"{X_IS} list; pass np.asarray of it"),
+        ("key", 0, "key must be random key, but is int 0; jax.random.key(0) makes one"),
+        ("scale", "1", "scale must be float, but is str '1'"),
+        ("scale", np.int64(1), "scale must be float, but is int64 of shape (); pass its .item()"),
+        ("scale", float, "scale must be float, but is the class float"),
+        (
+            *("more", {"a": X}),
+            "more must be dict[str, Float array of shape (n)] | None with n = 3, "
+            "but is dict of 'a': float64 ndarray of shape (3, 2)",
+        ),
+    ],
+)
+def test_one_line_names_the_argument_what_was_wanted_and_what_came(argument, value, message):
+    with pytest.raises(TypeCheckError) as raised:
+        example(**({"x": X, "y": Y, "key": KEY} | {argument: value}))
+    assert str(raised.value) == f"example: {message}."
+
+
+def test_missing_and_unknown_arguments_come_with_the_name_of_the_function():
+    with pytest.raises(TypeError, match=r"^example: missing a required .*argument: 'key'\.$"):
+        example(X, Y)
+    with pytest.raises(TypeError, match=r"^example: got an unexpected keyword argument 'keys'\.$"):
+        example(X, Y, key=KEY, keys=KEY)
+
+
+def test_whole_numbers_are_real_and_the_signature_stays():
+    np.testing.assert_array_equal(example(X, Y, key=KEY, scale=1), X)
+    assert list(inspect.signature(example).parameters)[:2] == ["x", "y"]
+
+
+def test_mistakes_of_the_function_itself_are_not_taken_for_the_callers():
+    with pytest.raises(TypeCheckError, match="return value of"):
+        example(X, Y, key=KEY, scale=-1)
+
+    @typed
+    def outer(size: int) -> float:
+        """Call another function wrongly."""
+        return example(np.ones(size), Y, key=KEY)
+
+    with pytest.raises(TypeCheckError, match=r"^example: x must be Float array"):
+        outer(3)
+
+
+def test_what_a_method_is_given_by_mistake_is_named():
+    data = nb.load_dataset("moons", num_train=10)
+    model = (nb.dense_network(depth=1), nb.Categorical, data.x_train, data.y_train)
+    with pytest.raises(TypeCheckError, match="likelihood must be Likelihood, but is the class Cat"):
+        nb.laplace(*model, prior_precision=1.0)
