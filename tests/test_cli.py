@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from typer.testing import CliRunner
+from command_line import IRIS, QUICK, assert_refused, invoke, jax_has_started  # noqa: F401
 
 from ntkbayes import cli
 from ntkbayes.datasets import DATASETS, load_dataset
@@ -27,19 +27,6 @@ from ntkbayes.likelihoods import Gaussian
 from ntkbayes.methods import METHODS
 from ntkbayes.networks import dense_network
 
-QUICK = ("laplace", "mode", "ntk-ensemble")
-IRIS = ["compare", "iris", "--methods", ",".join(QUICK), "--num-draws", "50"]
-
-
-@pytest.fixture(autouse=True)
-def _jax_has_started(monkeypatch):
-    """The number of devices cannot change any more; precision is set for all tests."""
-    monkeypatch.setattr(cli, "_start_jax", lambda: None)
-
-
-def invoke(*arguments):
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
@@ -47,15 +34,6 @@ def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "iris"
     comparison = run_comparison(preset("iris", methods=QUICK, num_draws=50), out)
     return out, comparison
-
-
-def assert_refused(result, *words):
-    assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("error: ")
-    assert len(result.stderr.strip().splitlines()) == 1
-    assert "Traceback" not in result.output
-    for word in words:
-        assert word in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -75,23 +75,30 @@ def _options(
         "ntkbayes compare moons",
         "ntkbayes compare wine --tune --seed 3 --out runs/wine-3",
         "ntkbayes compare digits --methods ntk-ensemble,laplace,hmc --num-train 300",
+        "ntkbayes compare moons --config settings.toml --out runs/moons-erf",
     ),
 )
 def _compare(
     dataset: Annotated[str, typer.Argument(help="One of `ntkbayes datasets`.")],
     methods: Annotated[
         str | None,
-        typer.Option(help="Names from `ntkbayes methods`, with commas between. Default: all."),
+        typer.Option(
+            help="Names from `ntkbayes methods`, with commas between. Default: all. Methods that "
+            "are finished in --out stay in the comparison."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Directory of the results. Default: runs/DATASET.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides the split and all random numbers.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Decides the split and all random numbers. Default: 0.")
+    ] = None,
     prior_precision: Annotated[
         float | None, typer.Option(help="λ > 0, against the summed loss. Default: per dataset.")
     ] = None,
     num_draws: Annotated[
-        int | None, typer.Option(help="Draws per method; of HMC, per chain. Default: 1000.")
+        int | None,
+        typer.Option(help="Draws per method; of HMC, per chain. Default: 1000; of digits, 600."),
     ] = None,
     num_train: Annotated[
         int | None, typer.Option(help="Training points. Default: the dataset's own.")
@@ -104,29 +111,40 @@ def _compare(
             "on the training points; all methods share them.",
         ),
     ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file with further settings, such as depth, width, activation, bias_scale, "
+            "num_chains or num_warmup: those of the config.toml that every run writes. Options "
+            "given here go first."
+        ),
+    ] = None,
 ) -> None:
     """Compare methods on one dataset: table, figures and a report.
 
     Running again with the same options and --out continues where the last run stopped.
     """
     with _one_line_errors():
-        from ntkbayes.experiment import preset, run_comparison
+        from ntkbayes.experiment import preset, read_settings, run_comparison
 
-        names = None if methods is None else _method_names(methods)
-        config = preset(
-            dataset,
-            methods=names,
-            seed=seed,
-            prior_precision=prior_precision,
-            num_draws=num_draws,
-            num_train=num_train,
-            tune=tune,
-        )
+        settings = {} if config is None else read_settings(config)
+        if settings.pop("dataset", dataset) != dataset:
+            raise ValueError(f"{config} is of another dataset than {dataset}.")
+        options = {
+            "methods": None if methods is None else _method_names(methods),
+            "seed": seed,
+            "prior_precision": prior_precision,
+            "num_draws": num_draws,
+            "num_train": num_train,
+            "tune": tune or None,
+        }
+        given = {name: value for name, value in options.items() if value is not None}
+        chosen = preset(dataset, **(settings | given))
         directory = out or Path("runs") / dataset
         _start_jax()
         try:
             with progress_shown() as on_progress:
-                comparison = run_comparison(config, directory, on_progress=on_progress)
+                comparison = run_comparison(chosen, directory, on_progress=on_progress)
         except KeyboardInterrupt:
             _say_interrupted(directory)
             raise typer.Exit(130) from None
@@ -158,11 +176,23 @@ def _report(
 def _lazy(
     dataset: Annotated[str, typer.Argument(help="moons or digits.")],
     widths: Annotated[
-        str | None, typer.Option(help="Units per hidden layer, with commas between.")
+        str | None,
+        typer.Option(
+            help="Units per hidden layer, with commas between; slopes need two. Default: "
+            "32,64,128,256,512; of digits, to 256."
+        ),
     ] = None,
-    num_seeds: Annotated[int | None, typer.Option(help="Networks per width.")] = None,
+    num_seeds: Annotated[
+        int | None, typer.Option(help="Networks per width. Default: 5; of digits, 3.")
+    ] = None,
     time: Annotated[
-        float | None, typer.Option(help="Training time, as of gradient flow on the summed loss.")
+        float | None,
+        typer.Option(
+            help="Training time, as of gradient flow on the summed loss. Default: 10; of digits, 5."
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Decides the data and all random numbers. Default: 0.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Directory of the results. Default: runs/lazy-DATASET.")
@@ -170,13 +200,15 @@ def _lazy(
 ) -> None:
     """Measure how near their tangent trained networks stay.
 
-    Running again with the same options and --out continues where the last run stopped; widths may
-    be added.
+    Three parts: networks along training, of the given widths; the distribution of many trained
+    networks of widths 8 to 64 against the closed form; and the variance of ensembles against
+    Laplace's and HMC's. Running again with the same options and --out continues where the last run
+    stopped; widths may be added.
     """
     with _one_line_errors():
         from ntkbayes.lazy.study import lazy_config, run_lazy_study
 
-        given = {"num_seeds": num_seeds, "time": time, "widths": _widths(widths)}
+        given = {"num_seeds": num_seeds, "time": time, "widths": _widths(widths), "seed": seed}
         config = lazy_config(dataset, **given)
         directory = out or Path("runs") / f"lazy-{dataset}"
         _start_jax()

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = ["progress_shown"]
 
+LEAST = 0.1
+"""Progress within a step that is worth a line."""
+
 
 @contextmanager
 def progress_shown() -> Iterator[OnProgress]:
-    """Show a bar with the time left on a terminal; elsewhere one line for every step."""
+    """Show a bar with the time left on a terminal; elsewhere lines, for every step and tenth."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _Lines(console)
@@ -36,9 +39,9 @@ def progress_shown() -> Iterator[OnProgress]:
 
 class _Lines:
     def __init__(self, console: Console):
-        self.console, self.last = console, ""
+        self.console, self.step, self.fraction = console, "", 0.0
 
     def __call__(self, step: str, fraction: float) -> None:
-        if step != self.last:
+        if step != self.step or fraction >= self.fraction + LEAST:
             self.console.print(f"{fraction:4.0%}  {step}", highlight=False)
-            self.last = step
+            self.step, self.fraction = step, fraction

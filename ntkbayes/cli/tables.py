@@ -97,7 +97,7 @@ def show_lazy(study: LazyStudy) -> None:
     for caption, table in zip(captions, tables, strict=True):
         console.print()
         console.print(caption, highlight=False)
-        console.print(table)
+        console.print(table if table.row_count else "none: a slope needs two widths.")
     print_line(f"Results: {study.directory}  (figures in {study.directory / 'figures'})")
 
 

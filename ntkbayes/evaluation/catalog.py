@@ -62,7 +62,9 @@ _CALIBRATION = {
     "classwise_ece": MetricInfo("class-wise ECE", "mean over classes of the error of each"),
     "mce": MetricInfo("MCE", "largest |accuracy − confidence| of a bin"),
     "pav_error": MetricInfo("PAV error", "mean |confidence − isotonic fit|"),
-    "ks_calibration": MetricInfo("KS calibration", "largest cumulative accuracy − confidence"),
+    "ks_calibration": MetricInfo(
+        "KS calibration", "largest cumulative accuracy − confidence, over its σ if calibrated"
+    ),
     "confidence_gap": MetricInfo(
         "confidence gap", "confidence − accuracy: above 0, over-confident", None, nominal=0.0
     ),

@@ -8,7 +8,7 @@ was made with the same settings is not computed again.
 """
 
 from ntkbayes.experiment.comparison import Comparison
-from ntkbayes.experiment.config import ComparisonConfig, preset
+from ntkbayes.experiment.config import ComparisonConfig, preset, read_settings
 from ntkbayes.experiment.loading import load_comparison
 from ntkbayes.experiment.running import run_comparison
 
@@ -17,5 +17,6 @@ __all__ = [
     "ComparisonConfig",
     "load_comparison",
     "preset",
+    "read_settings",
     "run_comparison",
 ]

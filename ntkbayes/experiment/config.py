@@ -1,5 +1,8 @@
 """The settings of a comparison, and those chosen for each dataset."""
 
+import os
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -8,7 +11,7 @@ from ntkbayes._checks import check_at_least, check_choice, check_positive
 from ntkbayes.datasets import DATASETS
 from ntkbayes.methods import METHODS
 
-__all__ = ["PRESETS", "ComparisonConfig", "preset"]
+__all__ = ["PRESETS", "ComparisonConfig", "preset", "read_settings"]
 
 
 class ComparisonConfig(eqx.Module):
@@ -113,3 +116,22 @@ def preset(dataset: str, **changes: Any) -> ComparisonConfig:
     check_choice("dataset", dataset, DATASETS)
     given = {name: value for name, value in changes.items() if value is not None}
     return ComparisonConfig(dataset, **(PRESETS.get(dataset, {}) | given))
+
+
+def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read changes for `preset` from a TOML file, such as the ``config.toml`` of a run.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read, or holds something that is no setting.
+    """
+    try:
+        found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is not a readable TOML file ({error}).") from error
+    for name in found:
+        check_choice(f"setting in {path}:", name, ComparisonConfig.__dataclass_fields__)
+    if "methods" in found:
+        found["methods"] = tuple(found["methods"])
+    return found

@@ -52,9 +52,12 @@ def make_directories(directory: Path) -> None:
 
 
 def check_same_settings(directory: Path, now: Mapping[str, Any], *, free: str) -> None:
-    """Refuse results of other settings than those of `now`; the one named `free` may differ."""
+    """Refuse results of other settings than those of `now`; the one named `free` may differ.
+
+    A run that failed before its first result does not count.
+    """
     path = directory / "config.toml"
-    if not path.exists():
+    if not path.exists() or not _has_results(directory):
         return
     try:
         before = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -67,6 +70,11 @@ def check_same_settings(directory: Path, now: Mapping[str, Any], *, free: str) -
                 f"{before.get(name, 'not set')}, now {now.get(name, 'not set')}); "
                 "choose another output directory or delete it."
             )
+
+
+def _has_results(directory: Path) -> bool:
+    described = {"config.toml", "environment.json"}
+    return any(path.is_file() and path.name not in described for path in directory.rglob("*"))
 
 
 def fingerprint(config: ComparisonConfig, selected: Mapping[str, float] | None = None) -> str:

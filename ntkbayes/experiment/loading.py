@@ -58,12 +58,16 @@ def load_comparison(directory: str | os.PathLike[str]) -> Comparison:
 
 def _config(directory: Path) -> ComparisonConfig:
     path = directory / "config.toml"
+    if directory.is_file():
+        raise ValueError(f"{directory} is a file; give the directory of the run.")
     if not directory.is_dir():
         raise ValueError(f"there is no directory {directory}.")
     if not path.is_file():
         raise ValueError(f"{directory} holds no run of `ntkbayes compare`: it has no config.toml.")
     try:
         content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        if "methods" not in content:
+            raise ValueError("it names no methods; is it of another command?")
         content["methods"] = tuple(content["methods"])
         return ComparisonConfig(**content)
     except (OSError, ValueError, TypeError, KeyError) as error:

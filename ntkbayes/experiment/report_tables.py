@@ -23,7 +23,7 @@ _TESTS_NOTE = (
     "Tests of whether the probability of the most probable class is calibrated, without bins: "
     "statistic (p-value, not corrected for how many are looked at). Kolmogorov-Smirnov and Kuiper "
     "see any miscalibration; Spiegelhalter's z that which the Brier score sees, above 0 if too "
-    "confident."
+    "confident, and next to nothing where confidences are near one half."
 )
 _TEST_TITLES = {
     "kolmogorov_smirnov": "Kolmogorov-Smirnov",

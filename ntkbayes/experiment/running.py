@@ -1,10 +1,10 @@
 """Running a comparison: what is missing in its directory is computed, the rest is read."""
 
+import dataclasses
 import hashlib
 import json
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -37,7 +37,6 @@ from ntkbayes.experiment.environment import environment
 from ntkbayes.experiment.grid import grid_draws, is_plane
 from ntkbayes.experiment.report import write_figures_and_report
 from ntkbayes.experiment.tuning import tune, tuned_problem
-from ntkbayes.hyperparameters import HyperparameterSelection
 from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
 from ntkbayes.methods import METHODS, REFERENCE, Method, Problem
 from ntkbayes.networks import dense_network
@@ -61,7 +60,8 @@ def run_comparison(
         The settings.
     out
         Directory of the results, made if it is missing. If it holds results of the same settings
-        (the choice of methods aside), only what is missing or unreadable is computed.
+        (the choice of methods aside), only what is missing or unreadable is computed, and methods
+        that are finished there stay in the comparison.
     on_progress
         Called with what is being done and the finished fraction.
 
@@ -88,8 +88,18 @@ def run_comparison(
             lambda done: report_progress("choosing hyperparameters", TUNING_SHARE * done),
         )
         problem = tuned_problem(problem, selection)
-    predictions = _all_predictions(config, problem, selection, directory, report_progress)
-    report_progress("metrics", 1 - LAST_STEPS_SHARE)
+    settings = fingerprint(config, None if selection is None else selection.values)
+    kept = _kept_predictions(settings, directory)
+    others = [name for name in kept if name not in config.methods]
+    config = dataclasses.replace(config, methods=(*config.methods, *others))
+    write_text(directory / "config.toml", tomli_w.dumps(config.settings()))
+    begin = 0.0 if selection is None else TUNING_SHARE
+    end = begin if set(config.methods) == set(kept) else 1 - LAST_STEPS_SHARE
+    predictions = _all_predictions(
+        config, problem, settings, kept, directory,
+        lambda step, share: report_progress(step, begin + (end - begin) * share),
+    )  # fmt: skip
+    report_progress("metrics", end)
     diagnostics = {
         title: chain_diagnostics(tree)
         for title, tree in predictions.items()
@@ -101,7 +111,7 @@ def run_comparison(
     comparison = Comparison(
         config, problem.data, predictions, metrics, diagnostics, directory, selection
     )
-    report_progress("figures and report", 1 - LAST_STEPS_SHARE / 2)
+    report_progress("figures and report", (1 + end) / 2)
     write_figures_and_report(comparison)
     report_progress("done", 1.0)
     return comparison
@@ -140,37 +150,46 @@ def _likelihood(config: ComparisonConfig, data: Dataset) -> Likelihood:
     raise ValueError(f"noise_variance is needed for {data.name}: its noise is not known.")
 
 
+def _path(directory: Path, name: str) -> Path:
+    return directory / "predictions" / f"{name}.nc"
+
+
+def _kept_predictions(settings: str, directory: Path) -> dict[str, xr.DataTree]:
+    """Complete predictions of earlier runs with the same settings, by name."""
+    return {
+        name: tree
+        for name in METHODS
+        if (tree := read_predictions(_path(directory, name), settings)) is not None
+    }
+
+
 def _all_predictions(
     config: ComparisonConfig,
     problem: Problem,
-    selection: HyperparameterSelection | None,
+    settings: str,
+    kept: dict[str, xr.DataTree],
     directory: Path,
     on_progress: OnProgress,
 ) -> dict[str, xr.DataTree]:
-    """Predictions by title, read if they are there, the quick methods computed first."""
-    settings = fingerprint(config, None if selection is None else selection.values)
-    begin = 0.0 if selection is None else TUNING_SHARE
-    paths = {name: directory / "predictions" / f"{name}.nc" for name in config.methods}
-    found = {
-        name: tree for name, path in paths.items() if (tree := read_predictions(path, settings))
-    }
+    """Predictions by title, those that are kept and the others computed, quick methods first."""
+    found = dict(kept)
     for name in found:
-        on_progress(f"{METHODS[name].title}: kept from an earlier run", begin)
-    missing = sorted(set(paths) - set(found), key=lambda name: METHODS[name].cost)
-    share = (1 - LAST_STEPS_SHARE - begin) / max(sum(METHODS[name].cost for name in missing), 1.0)
-    done = 0.0
+        on_progress(f"{METHODS[name].title}: kept from an earlier run", 0.0)
+    missing = sorted(set(config.methods) - set(found), key=lambda name: METHODS[name].cost)
+    total, done = sum(METHODS[name].cost for name in missing), 0.0
     for name in missing:
         method = METHODS[name]
 
         def progress(fraction: float, method: Method = method, done: float = done) -> None:
-            on_progress(method.title, begin + share * (done + method.cost * fraction))
+            on_progress(method.title, (done + method.cost * fraction) / total)
 
         progress(0.0)
-        checkpoint = paths[name].with_suffix(".checkpoint.npz")
-        resumable = replace(problem, checkpoint=checkpoint)
+        path = _path(directory, name)
+        checkpoint = path.with_suffix(".checkpoint.npz")
+        resumable = dataclasses.replace(problem, checkpoint=checkpoint)
         tree = _compute(name, resumable, jax.random.key(config.seed), progress)
         tree.attrs["comparison"] = settings
-        save_predictions(tree, paths[name])
+        save_predictions(tree, path)
         checkpoint.unlink(missing_ok=True)
         found[name], done = tree, done + method.cost
     return {METHODS[name].title: found[name] for name in METHODS if name in found}

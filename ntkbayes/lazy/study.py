@@ -73,6 +73,7 @@ class LazyConfig:
     def __post_init__(self):
         check_choice("dataset", self.dataset, ("moons", "digits"))
         check_at_least("num_seeds", self.num_seeds, 1)
+        check_at_least("seed", self.seed, 0)
         check_at_least("num_test", self.num_test, 1)
         checked_widths(self.widths)
         checked_widths(self.ensemble_widths)
