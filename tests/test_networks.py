@@ -258,6 +258,7 @@ def test_impossible_networks_are_refused(settings, message):
         (X1, X2[:, :2], r"x2 has \(4, 2\) where x1 has \(6, 3\)"),
         (X1[0], None, r"x1 must have shape \(n, d\), but has \(3,\)"),
         (X1, X2[:0], "x2 is empty"),
+        (X1, X2.tolist(), "x2 must be an array, but is a list"),
     ],
 )
 def test_kernels_refuse_impossible_inputs(x1, x2, message):

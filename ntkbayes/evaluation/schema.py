@@ -7,7 +7,9 @@ Groups and variables (dimensions ``chain, draw, obs_id, output, feature``), as A
   this name; whether they are draws of a posterior says the attribute ``is_posterior``;
 - ``posterior_predictive``: ``y`` (chain draw obs_id), draws of new observations: class indices,
   or noisy targets (with an ``output`` dimension if there are several outputs);
-- ``log_likelihood``: ``y`` (chain draw obs_id), log p(y | f) in nats, summed over outputs;
+- ``log_likelihood``: ``y`` (chain draw obs_id), log p(y | f) in nats, summed over outputs. At test
+  points it is for scores; `arviz.loo` would reweight it as if the model had been fitted to them,
+  which `ntkbayes.leave_one_out` refuses;
 - ``observed_data``: ``y``; ``constant_data`` (where inputs are given): ``x`` (obs_id feature);
 - ``sample_stats``: one number per draw (chain draw), such as ``residual`` or ``diverging``;
 - ``closed_form`` (ours; only where the latent function is Gaussian and so is the noise): ``mean``

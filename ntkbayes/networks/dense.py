@@ -15,6 +15,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from ntkbayes._checks import (
@@ -166,6 +167,9 @@ def dense_network(
 
 def _checked_inputs(x1: AnyArray, x2: AnyArray | None) -> tuple[Array, Array | None]:
     """Return both inputs in their common floating dtype."""
+    for name, x in (("x1", x1), ("x2", x2)):
+        if not isinstance(x, jax.Array | np.ndarray | None):
+            raise ValueError(f"{name} must be an array, but is a {type(x).__name__}.")
     dtype = jnp.result_type(float, *(x for x in (x1, x2) if x is not None))
     for name, x in (("x1", x1), ("x2", x2)):
         if x is None:
