@@ -108,6 +108,7 @@ def main():
     parser.add_argument("--directory", type=Path, default=Path("runs/calibration"))
     parser.add_argument("--out", type=Path, default=results("calibration"))
     options = parser.parse_args()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     parts, hyperparameters, reliable = [], {}, {}
     with progress_shown() as on_progress:
         for dataset in options.datasets:

@@ -18,13 +18,12 @@ the same kernel, which finds one mode per class and no draw.
 
 import argparse
 import statistics
-import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import PrecomputedKernel, digits, results, timed, write_results
+from common import PrecomputedKernel, digits, measured, results, write_results
 from sklearn.gaussian_process import GaussianProcessClassifier
 
 import ntkbayes as nb
@@ -38,11 +37,11 @@ def seconds_per_equivalent(network, x):
     """Median seconds of one product of K with (n, 10) numbers, many of them side by side."""
     k, vectors = network.ntk(jnp.asarray(x)), jnp.ones((len(x), 10 * 64))
     product = jax.jit(jnp.matmul)
-    return statistics.median(timed(lambda: product(k, vectors))[1] for _ in range(9)) / 64
+    return statistics.median(measured(lambda: product(k, vectors)).seconds for _ in range(9)) / 64
 
 
 def ensemble(network, x, y, prior_precision, initial, num_draws):
-    """Certificates and time of one ensemble."""
+    """Certificates, time and memory of one ensemble."""
 
     def fit():
         return nb.ntk_ensemble(
@@ -50,9 +49,11 @@ def ensemble(network, x, y, prior_precision, initial, num_draws):
             perturb_targets=initial == "ntk", tolerance=TOLERANCE,
         )  # fmt: skip
 
-    fitted, fit_seconds = timed(fit)
+    fitted, fit_seconds, fit_gigabytes = measured(fit)
     unit = seconds_per_equivalent(network, x)
-    members, seconds = timed(lambda: fitted.members(jax.random.key(0), num_members=num_draws))
+    members, seconds, gigabytes = measured(
+        lambda: fitted.members(jax.random.key(0), num_members=num_draws)
+    )
     stats = members.stats
     work = np.asarray(stats["gemm_equivalents"]) + 1  # and the product that draws f₀
     shared = fit_seconds / unit / num_draws
@@ -70,21 +71,22 @@ def ensemble(network, x, y, prior_precision, initial, num_draws):
         "seconds_per_gemm_equivalent": unit,
         "seconds_per_member": seconds / num_draws,
         "seconds_per_member_with_fit": (seconds + fit_seconds) / num_draws,
+        "gigabytes_fit": fit_gigabytes,
+        "gigabytes_members": gigabytes,
     }
 
 
 def scikit_learn(network, x, y, prior_precision):
-    """Seconds of scikit-learn's one-vs-rest modes on the same kernel."""
+    """Time and memory of scikit-learn's one-vs-rest modes on the same kernel."""
     model = GaussianProcessClassifier(
         PrecomputedKernel(network, prior_precision), optimizer=None, multi_class="one_vs_rest"
     )
-    start = time.perf_counter()
-    model.fit(x, y)
-    return time.perf_counter() - start
+    found = measured(lambda: model.fit(x, y), warm_up=False)
+    return {"seconds": found.seconds, "gigabytes": found.gigabytes}
 
 
 def trained_network(x, y, prior_precision, max_steps):
-    """Seconds of training one width-1024 network, and the gradient it reached."""
+    """Time and memory of training one width-1024 network, and the gradient it reached."""
     wide = nb.dense_network(width=1024)
 
     def train():
@@ -93,13 +95,12 @@ def trained_network(x, y, prior_precision, max_steps):
             num_members=1, key=jax.random.key(0), max_steps=max_steps,
         )  # fmt: skip
 
-    start = time.perf_counter()
-    result = train()
-    jax.block_until_ready(result.params)
+    trained, seconds, gigabytes = measured(train, warm_up=False)
     return {
-        "seconds": time.perf_counter() - start,
-        "residual": float(result.residual.max()),
-        "num_steps": int(result.num_steps.max()),
+        "seconds": seconds,
+        "gigabytes": gigabytes,
+        "residual": float(trained.residual.max()),
+        "num_steps": int(trained.num_steps.max()),
     }
 
 
@@ -131,12 +132,11 @@ def main():
             )
     peers = {}
     if not options.skip_peers:
-        peers["scikit_learn_seconds"] = scikit_learn(network, x, y, 1.0)
+        peers["scikit_learn"] = scikit_learn(network, x, y, 1.0)
         peers["trained_network"] = trained_network(x, y, 1.0, options.max_steps)
         member = rows[0]["seconds_per_member_with_fit"]
-        network_ratio = peers["trained_network"]["seconds"] / member
-        print(f"one trained network / one member: {network_ratio:.0f}×")
-        print(f"scikit-learn's modes / one member: {peers['scikit_learn_seconds'] / member:.0f}×")
+        for name, peer in peers.items():
+            print(f"{name.replace('_', ' ')} / one member: {peer['seconds'] / member:.0f}×")
     result = {
         "num_train": options.num_train,
         "tolerance": TOLERANCE,

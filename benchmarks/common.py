@@ -1,8 +1,11 @@
-"""What several benchmarks share: data, timing, scikit-learn's view of our kernel, and results."""
+"""What several benchmarks share: data, time and memory, our kernel for scikit-learn, results."""
 
+import gc
 import json
+import re
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -38,12 +41,39 @@ def digits(num_points):
     return x / np.sqrt(np.mean(x**2)), y[order]
 
 
-def timed(function):
-    """Return the result and the seconds of a second call; the first one compiles."""
-    jax.block_until_ready(function())
+class Measured(NamedTuple):
+    """What a call returned, its seconds, and the gigabytes it took beside what was held before."""
+
+    result: Any
+    seconds: float
+    gigabytes: float | None  # at the peak; None where the system does not say
+
+
+def measured(function, *, warm_up=True):
+    """Measure a call; with `warm_up` a second one, because the first one compiles."""
+    if warm_up:
+        jax.block_until_ready(function())
+    gc.collect()
+    before = _reset_peak()
     start = time.perf_counter()
     result = jax.block_until_ready(function())
-    return result, time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    peak = None if before is None else _status("VmHWM") - before
+    return Measured(result, seconds, peak)
+
+
+def _reset_peak():
+    """Forget the largest resident memory so far; return the present one, GB, or None."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # see proc(5)
+    except OSError:
+        return None
+    return _status("VmRSS")
+
+
+def _status(name):
+    text = Path("/proc/self/status").read_text()
+    return int(re.search(rf"{name}:\s+(\d+) kB", text)[1]) / 1e6
 
 
 def results(name):

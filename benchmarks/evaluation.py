@@ -9,13 +9,12 @@ resamples, from the mean probabilities alone.
 """
 
 import argparse
-import resource
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
-from common import results, write_results
+from common import measured, results, write_results
 from sklearn.metrics import brier_score_loss, log_loss
 
 import ntkbayes as nb
@@ -25,7 +24,6 @@ from ntkbayes.experiment.environment import environment
 
 NUM_RESAMPLES = 1000
 PEER_RESAMPLES = 10
-GIB = 2**30
 
 
 def predictions(num_draws, num_points, num_classes, dtype):
@@ -57,11 +55,6 @@ def peer(tree, names):
     return seconds, {name: values[name] for name in names}
 
 
-def peak():
-    """Largest resident memory of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def main():
     """Run, print, write JSON."""
     jax.config.update("jax_enable_x64", True)
@@ -72,12 +65,12 @@ def main():
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float64")
     parser.add_argument("--out", type=Path, default=results("evaluation"))
     options = parser.parse_args()
-    start = time.perf_counter()
-    tree = predictions(options.num_draws, options.num_points, options.num_classes, options.dtype)
-    seconds_predict, peak_predict = time.perf_counter() - start, peak()
-    start = time.perf_counter()
-    table = compare({"large": tree}, reference=None)
-    seconds, peak_compare = time.perf_counter() - start, peak()
+    size = (options.num_draws, options.num_points, options.num_classes, options.dtype)
+    making = measured(lambda: predictions(*size), warm_up=False)
+    tree = making.result
+    table, seconds, gigabytes = measured(
+        lambda: compare({"large": tree}, reference=None), warm_up=False
+    )
     values = table.set_index("metric")["value"]
     peer_seconds, expected = peer(tree, ("nll", "brier"))
     result = {
@@ -87,11 +80,11 @@ def main():
         "dtype": options.dtype,
         "num_metrics": len(table),
         "num_resamples": NUM_RESAMPLES,
-        "seconds_to_make_predictions": seconds_predict,
+        "seconds_to_make_predictions": making.seconds,
+        "gigabytes_to_make_predictions": making.gigabytes,
+        "gigabytes_of_predictions": tree.nbytes / 1e9,
         "seconds": seconds,
-        "latent_gib": tree["posterior/latent"].nbytes / GIB,
-        "peak_gib_before": peak_predict / GIB,
-        "peak_gib": peak_compare / GIB,
+        "gigabytes": gigabytes,
         "scikit_learn_seconds_for_two_metrics": NUM_RESAMPLES * peer_seconds,
         "largest_difference_from_scikit_learn": max(
             abs(values[name] - value) for name, value in expected.items()

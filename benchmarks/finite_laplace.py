@@ -10,7 +10,6 @@ and probit probabilities at test points. Needs ``torch``, ``laplace-torch`` and
 
 import argparse
 import importlib.metadata
-import time
 import warnings
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from common import digits, results, timed, write_results
+from common import digits, measured, results, write_results
 from laplace import Laplace
 
 import ntkbayes as nb
@@ -74,7 +73,7 @@ def main():
         )
         return posterior.log_marginal_likelihood, nb.probit_probabilities(posterior, x_test)
 
-    (evidence, probabilities), seconds = timed(ours)
+    (evidence, probabilities), seconds, gigabytes = measured(ours)
     peer = torch_copy(found.params)
     dataset = torch.utils.data.TensorDataset(torch.tensor(x_train), torch.tensor(y_train))
     loader = torch.utils.data.DataLoader(dataset, batch_size=len(x_train))
@@ -92,19 +91,18 @@ def main():
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        start = time.perf_counter()
-        theirs()
-        first = time.perf_counter() - start
-        start = time.perf_counter()
-        peer_evidence, peer_probabilities = theirs()
-        peer_seconds = time.perf_counter() - start
+        runs = [measured(theirs, warm_up=False) for _ in range(2)]
+    best = min(runs, key=lambda run: run.seconds)
+    peer_evidence, peer_probabilities = best.result
     packages = ("jax", "torch", "laplace-torch", "curvlinops-for-pytorch")
     result = {
         "num_train": options.num_train,
         "num_parameters": net.num_parameters,
         "seconds": seconds,
-        "laplace_torch_seconds": min(first, peer_seconds),
-        "ratio": min(first, peer_seconds) / seconds,
+        "laplace_torch_seconds": best.seconds,
+        "ratio": best.seconds / seconds,
+        "gigabytes": gigabytes,
+        "laplace_torch_gigabytes": best.gigabytes,
         "log_marginal_likelihood": float(evidence),
         "laplace_torch_log_marginal_likelihood": peer_evidence,
         "largest_difference_of_probabilities": float(

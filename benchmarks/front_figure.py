@@ -34,6 +34,7 @@ def main():
     default = Path(__file__).parents[1] / "docs" / "moons.png"
     parser.add_argument("--out", type=Path, default=default)
     options = parser.parse_args()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     with progress_shown() as on_progress:
         config = preset("moons", methods=METHODS)
         comparison = run_comparison(config, options.directory, on_progress=on_progress)

@@ -59,6 +59,7 @@ def main():
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     out = options.out or results(f"lazy_{options.dataset}")
+    out.parent.mkdir(parents=True, exist_ok=True)
     config = dataclasses.replace(STUDIES[options.dataset], widths=tuple(options.widths))
     with progress_shown() as on_progress:
         study = run_lazy_study(config, options.directory, on_progress=on_progress)

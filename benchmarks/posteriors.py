@@ -14,14 +14,13 @@ Compilation is excluded everywhere: every time is that of a second call.
 """
 
 import argparse
-import time
 from functools import partial
 from pathlib import Path
 
 import arviz as az
 import jax
 import numpy as np
-from common import PrecomputedKernel, digits, results, timed, write_results
+from common import PrecomputedKernel, digits, measured, results, write_results
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.metrics import log_loss
 
@@ -37,7 +36,7 @@ NUM_TEST, NUM_DRAWS, NUM_CHAINS = 300, 1000, 4
 
 
 def laplace(num_train):
-    """Seconds to fit, and log loss, of both."""
+    """Time and memory to fit, and log loss, of both."""
     x, y = digits(num_train + NUM_TEST)
     x_train, y_train, x_test, y_test = x[:num_train], y[:num_train], x[num_train:], y[num_train:]
     network = nb.dense_network()
@@ -47,20 +46,20 @@ def laplace(num_train):
         posterior = nb.laplace(*model, prior_precision=PRIOR_PRECISION)
         return posterior, posterior.log_marginal_likelihood
 
-    (posterior, _), seconds = timed(fit)
+    (posterior, _), seconds, gigabytes = measured(fit)
     draws = posterior.sample(jax.random.key(0), x_test, num_draws=NUM_DRAWS)
     ours = np.asarray(jax.nn.softmax(draws).mean(axis=0))
     peer = GaussianProcessClassifier(
         PrecomputedKernel(network, PRIOR_PRECISION), optimizer=None, multi_class="one_vs_rest"
     )
-    start = time.perf_counter()
-    peer.fit(x_train, y_train)
-    peer_seconds = time.perf_counter() - start
+    _, peer_seconds, peer_gigabytes = measured(lambda: peer.fit(x_train, y_train), warm_up=False)
     return {
         "num_train": num_train,
         "seconds": seconds,
         "scikit_learn_seconds": peer_seconds,
         "ratio": peer_seconds / seconds,
+        "gigabytes": gigabytes,
+        "scikit_learn_gigabytes": peer_gigabytes,
         "log_loss": log_loss(y_test, ours, labels=range(10)),
         "scikit_learn_log_loss": log_loss(y_test, peer.predict_proba(x_test), labels=range(10)),
     }
@@ -85,30 +84,30 @@ def chains(num_train, num_warmup, num_draws):
         "num_warmup": num_warmup, "num_draws": num_draws, "num_devices": len(jax.devices()),
     }  # fmt: skip
     for name, run in runs.items():
-        seconds = []
+        cost = []
 
-        def stopwatch(target, run=run, seconds=seconds):
-            start = time.perf_counter()
-            visited = jax.block_until_ready(run(target))
-            seconds.append(time.perf_counter() - start)
-            return visited
+        def observed(target, run=run, cost=cost):
+            found = measured(lambda: run(target))
+            cost.append(found)
+            return found.result
 
-        for _ in range(2):
-            posterior = sample_functions(
-                nb.dense_network(), likelihood, train,
-                prior_precision=PRIOR_PRECISION, kernel="ntk", product_dtype=None, run=stopwatch,
-            )  # fmt: skip
+        posterior = sample_functions(
+            nb.dense_network(), likelihood, train,
+            prior_precision=PRIOR_PRECISION, kernel="ntk", product_dtype=None, run=observed,
+        )  # fmt: skip
+        seconds = cost[0].seconds
         total = NUM_CHAINS * num_draws
         latent = posterior.sample(jax.random.key(1), x[num_train:], num_draws=total)
         p = np.asarray(jax.nn.softmax(latent)).reshape(NUM_CHAINS, num_draws, -1)
         ess = np.asarray(az.ess(p, chain_axis=0, draw_axis=1))
         found[name] = {
-            "seconds": seconds[-1],
+            "seconds": seconds,
+            "gigabytes": cost[0].gigabytes,
             "min_ess": float(ess.min()),
             "median_ess": float(np.median(ess)),
             "max_rhat": float(np.max(az.rhat(p, chain_axis=0, draw_axis=1))),
-            "min_ess_per_second": float(ess.min() / seconds[-1]),
-            "median_ess_per_second": float(np.median(ess) / seconds[-1]),
+            "min_ess_per_second": float(ess.min() / seconds),
+            "median_ess_per_second": float(np.median(ess) / seconds),
             "leapfrog_steps_per_draw": float(np.mean(posterior.chains.stats["num_steps"])),
         }
     for which in ("min", "median"):

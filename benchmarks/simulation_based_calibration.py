@@ -99,6 +99,7 @@ def main():
     parser.add_argument("--num-repetitions", type=int, default=300)
     parser.add_argument("--out", type=Path, default=results("simulation_based_calibration"))
     options = parser.parse_args()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     network = nb.dense_network()
     ranks = {name: [] for name in METHODS}
     done, seed = 0, 0

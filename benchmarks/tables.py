@@ -18,12 +18,12 @@ METHODS = (
     "Mode, temperature-scaled", "Laplace",
 )  # fmt: skip
 CONDITIONS = {
-    "regularized": "decay towards the initial weights (A)",
-    "smoothed_regularized": "the same, smoothed targets (D)",
-    "smoothed": "smoothed targets, no decay (C)",
-    "unregularized": "one-hot targets, no decay (B)",
+    "regularized": "decay towards the initial weights",
+    "smoothed_regularized": "the same, smoothed targets",
+    "smoothed": "smoothed targets, no decay",
+    "unregularized": "one-hot targets, no decay",
     "squared_error": "squared error, for comparison",
-    "decay_to_zero": "decay towards *zero* (E)",
+    "decay_to_zero": "decay towards *zero*",
 }
 
 
@@ -51,7 +51,7 @@ def speed_table(directory=RESULTS):
         what = f"one trained classifier, digits, n = {found['num_train']:,}"
         network = found["peers"]["trained_network"]["seconds"] / member
         rows.append((what, "gradient descent, width 1,024", network))
-        modes = found["peers"]["scikit_learn_seconds"] / member
+        modes = found["peers"]["scikit_learn"]["seconds"] / member
         rows.append((what, "scikit-learn, one class against the rest", modes))
     if found := load("posteriors", directory):
         laplace, chains = found["laplace"], found["chains"]
@@ -68,6 +68,53 @@ def speed_table(directory=RESULTS):
 
 def _ratio(ratio):
     return f"{ratio:,.0f}" if ratio >= 20 else f"{ratio:.1f}"
+
+
+def kernel_table():
+    """Time, memory and accuracy of dense kernels beside neural-tangents'."""
+    found = load("dense_kernel")
+    bare = found["median_seconds"]["X Xᵀ"]
+    rows = []
+    for kind, title in (("NTK", "NTK"), ("both", "NNGP and NTK")):
+        for side in ("ntkbayes", "neural-tangents"):
+            name = f"{side} {kind}"
+            errors = found["errors"].get(name)
+            rows.append(
+                [
+                    f"{side}, {title}",
+                    f"{found['median_seconds'][name] / bare:.2f}",
+                    f"**{found['ratios'][kind]:.1f}×**" if side == "ntkbayes" else "",
+                    f"{found['memory_in_inputs'][name]:.1f}",
+                    *(f"{errors[k]:.1e}" if errors else "" for k in ("distinct", "coinciding")),
+                ]
+            )
+    header = ["", "time / X Xᵀ", "ratio", "memory / X", "error, distinct points"]
+    return markdown([*header, "error, coinciding points"], rows)
+
+
+def member_table():
+    """Work of one member, solver and shares, in products of K with (n, c) numbers."""
+    rows = []
+    for row in load("classification_ensemble")["ensembles"]:
+        own, largest = row["gemm_equivalents_mean"], row["gemm_equivalents_max"]
+        shared = row["shared_gemm_equivalents_per_member"]
+        perturbed = ", perturbed" if row["perturb_targets"] else ""
+        rows.append(
+            [
+                f"λ = {row['prior_precision']:g}, {row['initial']}{perturbed}",
+                f"{own:.1f} ({largest:.0f})",
+                f"{shared:.1f}",
+                f"**{own + shared:.1f}**",
+                f"{row['residual_max']:.1e}",
+                _gigabytes(row["gigabytes_fit"], row["gigabytes_members"]),
+            ]
+        )
+    header = ["", "f₀, solver and certificate, mean (largest)", "shared", "everything"]
+    return markdown([*header, "largest residual", "memory, GB"], rows)
+
+
+def _gigabytes(*values):
+    return "" if None in values else f"{sum(values):.2f}"
 
 
 def posterior_speed_table():
@@ -88,6 +135,10 @@ def posterior_speed_table():
             f"**{laplace['ratio']:.1f}×**",
         ],
         [
+            "its memory, GB",
+            _gigabytes(laplace["gigabytes"]), _gigabytes(laplace["scikit_learn_gigabytes"]), "",
+        ],
+        [
             "its log loss at 300 test points",
             f"{laplace['log_loss']:.3f}", f"{laplace['scikit_learn_log_loss']:.3f}", "",
         ],
@@ -98,13 +149,14 @@ def posterior_speed_table():
             f"{ours['leapfrog_steps_per_draw']:.0f}", f"{peer['leapfrog_steps_per_draw']:.0f}", "",
         ],
         ["largest R-hat", f"{ours['max_rhat']:.3f}", f"{peer['max_rhat']:.3f}", ""],
+        ["memory, GB", _gigabytes(ours["gigabytes"]), _gigabytes(peer["gigabytes"]), ""],
     ]  # fmt: skip
     return markdown(["", "ntkbayes", "peer (BlackJAX)", "ratio"], rows)
 
 
-def lazy_table():
-    """Slopes on moons, widths 32 to 4,096."""
-    slopes = _slopes(load("lazy_moons")["slopes"])
+def lazy_table(name):
+    """Slopes of a sweep against width."""
+    slopes = _slopes(load(name)["slopes"])
     rows = []
     for condition, title in CONDITIONS.items():
         gap = slopes.get((condition, "flow_gap"))
@@ -251,8 +303,11 @@ def _value(row):
 
 TABLES = {
     "speed": speed_table,
+    "dense kernel": kernel_table,
+    "members": member_table,
     "posterior speed": posterior_speed_table,
-    "lazy": lazy_table,
+    "lazy": lambda: lazy_table("lazy_moons"),
+    "lazy digits": lambda: lazy_table("lazy_digits"),
     "long training": long_table,
     "posteriors": posterior_table,
     "ranks": rank_table,
