@@ -43,15 +43,14 @@ def typed[**P, R](function: Callable[P, R]) -> Callable[P, R]:
 
     An int is a float too.
     """
-    checked, name = _check(function), function.__qualname__.removesuffix(".__init__")
-    signature = inspect.signature(function)
+    checked, signature = _check(function), inspect.signature(function)
 
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return checked(*args, **kwargs)
         except TypeError as error:
-            short = _short(name, signature, args, kwargs, error)
+            short = _short(function, signature, args, kwargs, error)
             if short is None:
                 raise
         raise short
@@ -60,15 +59,21 @@ def typed[**P, R](function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _short(
-    name: str, signature: inspect.Signature, args: Any, kwargs: Any, error: TypeError
+    function: Callable[..., Any],
+    signature: inspect.Signature,
+    args: Any,
+    kwargs: Any,
+    error: TypeError,
 ) -> TypeError | None:
-    """Return an error that names the argument; None where it is not one of the call."""
+    """Return an error that names the argument; None where the call itself is not at fault."""
+    name = function.__qualname__.removesuffix(".__init__")
     try:
         given = signature.bind(*args, **kwargs).arguments
     except TypeError as unbound:
         return TypeError(f"{name}: {unbound}.")
+    ours = f"parameters of {function.__module__}.{function.__qualname__}." in str(error)
     found = re.search(r"parameter '(\w+)'\.", str(error))
-    if type(error) is not TypeCheckError or found is None or found[1] not in given:
+    if not (ours and found and found[1] in given):
         return None
     value = given[found[1]]
     wanted = _wanted(str(error))

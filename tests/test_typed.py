@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from jaxtyping import TypeCheckError
+from beartype import beartype
+from jaxtyping import TypeCheckError, jaxtyped
 
 import ntkbayes as nb
 from ntkbayes._types import AnyArray, Float, Int, Key, typed
@@ -78,6 +79,17 @@ def test_mistakes_of_the_function_itself_are_not_taken_for_the_callers():
 
     with pytest.raises(TypeCheckError, match=r"^example: x must be Float array"):
         outer(3)
+
+
+def test_a_mistake_in_code_that_is_handed_over_keeps_its_own_words():
+    @jaxtyped(typechecker=beartype)
+    def apply(params, x: Float[AnyArray, "n 5"]):
+        """Want another number of features than there are."""
+        return x @ params
+
+    network = nb.finite_network(lambda key: jax.numpy.ones((5, 2)), apply)
+    with pytest.raises(TypeCheckError, match=r"parameters of .*apply"):
+        nb.linearize(network, jax.numpy.ones((5, 2)), X)
 
 
 def test_what_a_method_is_given_by_mistake_is_named():
