@@ -1,5 +1,6 @@
 """What several benchmarks share: data, time and memory, our kernel for scikit-learn, results."""
 
+import ctypes
 import gc
 import json
 import re
@@ -53,7 +54,6 @@ def measured(function, *, warm_up=True):
     """Measure a call; with `warm_up` a second one, because the first one compiles."""
     if warm_up:
         jax.block_until_ready(function())
-    gc.collect()
     before = _reset_peak()
     start = time.perf_counter()
     result = jax.block_until_ready(function())
@@ -63,10 +63,16 @@ def measured(function, *, warm_up=True):
 
 
 def _reset_peak():
-    """Forget the largest resident memory so far; return the present one, GB, or None."""
+    """Forget the largest resident memory so far; return the present one, GB, or None.
+
+    What was freed, but is kept by the allocator for the next call, is given back first: otherwise
+    that call would seem to take nothing.
+    """
+    gc.collect()
     try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # see proc(5)
-    except OSError:
+    except (AttributeError, OSError):
         return None
     return _status("VmRSS")
 

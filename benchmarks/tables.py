@@ -106,15 +106,16 @@ def member_table():
                 f"{shared:.1f}",
                 f"**{own + shared:.1f}**",
                 f"{row['residual_max']:.1e}",
-                _gigabytes(row["gigabytes_fit"], row["gigabytes_members"]),
+                _gigabytes(row["gigabytes_fit"]),
+                _gigabytes(row["gigabytes_members"]),
             ]
         )
     header = ["", "f₀, solver and certificate, mean (largest)", "shared", "everything"]
-    return markdown([*header, "largest residual", "memory, GB"], rows)
+    return markdown([*header, "largest residual", "GB, fit", "GB, members"], rows)
 
 
-def _gigabytes(*values):
-    return "" if None in values else f"{sum(values):.2f}"
+def _gigabytes(value):
+    return "" if value is None else f"{value:.2f}"
 
 
 def posterior_speed_table():

@@ -19,10 +19,7 @@ def check_finite(name: str, array: AnyArray) -> None:
     """Raise `ValueError` if `array` holds NaN, infinity or no numbers, saying where or what."""
     values = np.asarray(array)
     if values.dtype.kind in "OSU":
-        raise ValueError(
-            f"{name} must hold numbers, but has dtype {values.dtype}; make_dataset takes labels of "
-            "text and other data frames."
-        )
+        raise ValueError(f"{name} must hold numbers, but has dtype {values.dtype}.")
     finite = np.isfinite(values)
     if not finite.all():
         bad = np.argwhere(~finite)
@@ -41,6 +38,8 @@ def check_not_empty(name: str, array: AnyArray) -> None:
 
 def check_positive(name: str, value: float, *, or_zero: bool = False) -> None:
     """Raise `ValueError` unless `value` is finite and > 0 (or ≥ 0 with `or_zero`)."""
+    if isinstance(value, str):
+        raise ValueError(f"{name} must be a number, but is {value!r}.")
     if not (math.isfinite(value) and (value > 0 or (or_zero and value == 0))):
         wanted = "zero or positive" if or_zero else "positive"
         raise ValueError(f"{name} must be {wanted} and finite, but is {value}.")

@@ -72,6 +72,8 @@ def checked_inputs(train: TrainingSet, x: AnyArray) -> Float[Array, "m d"]:
     ValueError
         If x is not a finite, non-empty (m, d) array with the training data's d.
     """
+    if not hasattr(x, "ndim"):
+        raise ValueError(f"x must be an array, but is a {type(x).__name__}.")
     num_features = train.x.shape[1]
     if x.ndim != 2 or x.shape[1] != num_features:
         raise ValueError(f"x must have shape (m, {num_features}), but has {tuple(x.shape)}.")

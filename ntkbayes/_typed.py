@@ -21,15 +21,15 @@ _check = jaxtyped(typechecker=beartype(conf=BeartypeConf(is_pep484_tower=True)))
 
 _KEY = "random key"
 MAX_ITEMS = 4
-"""Up to which dictionaries and tuples are described item by item."""
+"""Up to which dictionaries, lists and tuples are described item by item."""
 _SIMPLER = (
     (r"(?:\w+\.)+(?=\w)", ""),  # names of modules
-    (r"<class '(\w+)'>", r"\1"),
     (r"Union\[Key\[Array, ''\], UInt32\[Array, '2'\], UInt32\[Array, '4'\]\]", _KEY),
     (r"Union\[(\w+\[)Array, ('[^']*'\])(?:, \1ndarray, \2)+\]", r"\1Array, \2"),
     (r"(\w+)\[(?:Array|ndarray), '([^']*)'\]", r"\1 array of shape (\2)"),
     (r"\bShaped array", "array"),
     (r"\bArray \| ndarray\b", "array"),
+    (r"^<class '(.*)'>$", r"\1"),
 )
 """From an annotation to words."""
 
@@ -97,25 +97,29 @@ def _described(value: Any) -> str:
     kind = "Array" if isinstance(value, jax.Array) else type(value).__name__
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    if hasattr(value, "shape"):
+    if isinstance(getattr(value, "shape", None), tuple):
         dtype = str(getattr(value, "dtype", kind))
-        return f"{kind if dtype == kind else f'{dtype} {kind}'} of shape {tuple(value.shape)}"
+        return f"{kind if dtype == kind else f'{dtype} {kind}'} of shape {value.shape}"
     if isinstance(value, str | int | float):
         return f"{kind} {reprlib.repr(value)}"
     if isinstance(value, dict) and 0 < len(value) <= MAX_ITEMS:
         return f"dict of {', '.join(f'{key!r}: {_described(item)}' for key, item in value.items())}"
-    if isinstance(value, tuple) and 0 < len(value) <= MAX_ITEMS:
-        return f"tuple of {', '.join(map(_described, value))}"
+    flat = isinstance(value, tuple | list) and not any(isinstance(v, tuple | list) for v in value)
+    if flat and 0 < len(value) <= MAX_ITEMS:
+        return f"{kind} of {', '.join(map(_described, value))}"
     return kind
 
 
 def _hint(wanted: str, value: Any) -> str:
-    if hasattr(value, "to_numpy"):
-        return "; pass it with .to_numpy()"
+    array = "array" in wanted
     if wanted.startswith(_KEY):
-        return "; jax.random.key(0) makes one"
-    if isinstance(value, list | tuple) and "array" in wanted:
+        several = hasattr(value, "dtype") and value.ndim == 1
+        return "; pass one of them" if several else "; jax.random.key(0) makes one"
+    if array and hasattr(value, "to_numpy"):
+        return "; pass it with .to_numpy()"
+    if array and isinstance(value, list | tuple):
         return "; pass np.asarray of it"
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+    number = re.match(r"(int|float|bool)\b", wanted)
+    if number and hasattr(value, "item") and getattr(value, "shape", None) == ():
         return "; pass its .item()"
     return ""

@@ -357,7 +357,13 @@ def test_predictions_of_an_unnamed_dataset_are_compared_if_their_observations_ar
     draws = np.random.default_rng(0).normal(size=(5, len(iris.y_test), 3))
     mine = from_draws(draws, Categorical(3), iris.y_test, key=jax.random.key(0), method="mine")
     theirs = predict_noisily(iris, Categorical(3), 3, 0, 5)
-    assert set(compare({"a": theirs, "b": mine}, reference="b")["method"]) == {"a", "b"}
+    for trees in ({"a": theirs, "b": mine}, {"b": mine, "a": theirs}):
+        assert set(compare(trees, reference="b")["dataset"]) == {"iris"}
+    wine = theirs.copy()
+    wine.attrs["dataset"] = "wine"
+    for trees in ({"a": theirs, "b": mine, "c": wine}, {"b": mine, "a": theirs, "c": wine}):
+        with pytest.raises(ValueError, match=r"a and c .* dataset differs \(iris and wine\)"):
+            compare(trees, reference=None)
     other = from_draws(draws, Categorical(3), iris.y_test[::-1], key=jax.random.key(0), method="o")
     with pytest.raises(ValueError, match="their observations differ"):
         compare({"a": theirs, "b": other}, reference=None)

@@ -365,10 +365,38 @@ def test_regression_has_no_classes_and_tables_no_images():
 
 def test_an_array_of_the_wrong_rank_does_not_broadcast(xy):
     x, y = xy
-    with pytest.raises(ValueError, match=r"y must have shape \(\d+,\).* use y.ravel\(\)"):
+    with pytest.raises(ValueError, match=r"y must have shape \(\d+,\).* flatten it"):
         make_dataset(x, y[:, None], task="classification")
     with pytest.raises(ValueError, match=r"x must have shape \(n, d\), but has"):
         make_dataset(x[:, 0], y, task="classification")
+
+
+def test_pandas_own_types_are_numbers_and_labels_too(xy):
+    x, y = xy
+    frame = pd.DataFrame(x, columns=["a", "b", "c"]).convert_dtypes()
+    frame["d"] = pd.Series(y == 1, dtype="boolean")
+    numbers = pd.Series(y, name=0, dtype="Int64")
+    data = make_dataset(frame, numbers, task="classification")
+    assert (data.feature_names, data.target_name) == (("a", "b", "c", "d"), "0")
+    assert data.class_names == ("0", "1")
+    objects = make_dataset(x, pd.Series(y * 8 + 2, dtype=object), task="classification")
+    assert objects.class_names == ("2", "10")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x.assign(d="text"), y), "x must hold real numbers, but its column 'd' has"),
+        (lambda x, y: (x.assign(d=pd.array([None] * 50, "Float64")), y), "x must be finite"),
+        (lambda x, y: (x, y.astype("string").mask(y == 1)), "entry 1 is missing"),
+        (lambda x, y: (x, y.astype("Int64").mask(y == 1)), "y must be finite"),
+        (lambda x, y: (x, y.to_frame()), r"y must have shape \(50,\), .* \(50, 1\); flatten it"),
+    ],
+)
+def test_data_frames_that_are_no_data_are_refused(xy, change, message):
+    x, y = change(pd.DataFrame(xy[0]), pd.Series(xy[1]))
+    with pytest.raises(ValueError, match=message):
+        make_dataset(x, y, task="classification")
 
 
 def test_data_frames_and_lists_are_the_arrays_they_hold(xy):

@@ -57,3 +57,5 @@ def test_whole_numbers_are_real_settings_and_drawing_reports_its_end(name):
     predictor.draw(KEY, DATA.x_test[:5], num_draws=1 if name == "mode" else 2, progress=seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
+    with pytest.raises(ValueError, match="num_draws must be at least 1, but is 0"):
+        predictor.draw(KEY, DATA.x_test[:5], num_draws=0)

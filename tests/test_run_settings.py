@@ -52,14 +52,47 @@ def test_a_file_sets_what_has_no_option_and_options_go_first(tmp_path):
     ("text", "words"),
     [
         ("activatoin = 'erf'", "did you mean activation?"),
-        ("depth = 2.5", "depth must be int, but is float 2.5"),
+        ("depth = 2.5", "depth must be int, but is 2.5"),
         ("depth =", "not a readable TOML file"),
+        ("methods = 5", "methods must be tuple[str, ...], but is 5"),
+        ("methods = [1]", "methods must be tuple[str, ...], but is (1,)"),
+        ("prior_precision = '1'", "prior_precision must be float, but is '1'"),
+        ("tune = 'no'", "tune must be bool, but is 'no'"),
+        ("num_train = true", "num_train must be int | None, but is True"),
+        ("product_dtype = 'float16'", "unknown product_dtype 'float16'"),
     ],
 )
 def test_a_file_of_settings_that_does_not_fit_is_refused(tmp_path, text, words):
     file = tmp_path / "settings.toml"
     file.write_text(text)
-    assert_refused(invoke(*IRIS, "--config", file, "--out", tmp_path / "out"), words)
+    assert_refused(invoke("compare", "iris", "--config", file, "--out", tmp_path / "out"), words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_further_method_that_fails_leaves_the_finished_run_as_it_was(tmp_path, monkeypatch):
+    small = {"num_draws": 20, "num_train": 20}
+    before = run_comparison(preset("moons", methods=("mode", "laplace"), **small), tmp_path)
+
+    def fail(*arguments):
+        raise ValueError("it does not fit")
+
+    monkeypatch.setattr(running, "_compute", fail)
+    with pytest.raises(ValueError, match="it does not fit"):
+        run_comparison(preset("moons", methods=("ntk-ensemble",), **small), tmp_path)
+    assert load_comparison(tmp_path).config == before.config
+
+
+def test_progress_never_goes_back_when_a_tuned_run_is_resumed_or_extended(tmp_path):
+    small = {"num_draws": 20, "num_train": 12, "tune": True}
+    for methods in (("mode",), ("mode",), ("mode", "laplace")):
+        seen = []
+        run_comparison(
+            preset("sine", methods=methods, **small),
+            tmp_path,
+            on_progress=lambda step, fraction, seen=seen: seen.append(fraction),
+        )
+        assert seen == sorted(seen)
+        assert seen[-1] == 1.0
 
 
 def test_progress_in_a_pipe_is_a_line_for_every_step_and_every_tenth():

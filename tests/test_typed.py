@@ -1,6 +1,7 @@
 """Signatures are checked at every call, and what is wrong is said in one line."""
 
 import inspect
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -54,6 +55,34 @@ def test_one_line_names_the_argument_what_was_wanted_and_what_came(argument, val
     with pytest.raises(TypeCheckError) as raised:
         example(**({"x": X, "y": Y, "key": KEY} | {argument: value}))
     assert str(raised.value) == f"example: {message}."
+
+
+@typed
+def of_arrays(p: Float[np.ndarray, "m c"], names: Sequence[str] = (), x: AnyArray = X) -> None:
+    """Take arrays of NumPy only."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"p": [0.5, 0.5]},
+            "p must be Float array of shape (m c), but is list of float 0.5",
+        ),
+        ({"p": pd.Series([0.5])}, "p must be .* but is float64 Series .*; pass it with .to_numpy"),
+        ({"p": X, "names": [1]}, r"names must be Sequence\[str\], but is list of int 1\.$"),
+        ({"p": X, "names": pd.Index([1])}, r"names must be Sequence\[str\], .* of shape \(1,\)\.$"),
+        ({"p": X, "x": np.float64(3)}, r"x must be array, but is float64 of shape \(\)\.$"),
+    ],
+)
+def test_hints_fit_what_is_wanted(arguments, message):
+    with pytest.raises(TypeCheckError, match=message.replace("(m c)", r"\(m c\)")):
+        of_arrays(**arguments)
+
+
+def test_several_keys_are_not_one():
+    with pytest.raises(TypeCheckError, match=r"key must be random key, .*; pass one of them"):
+        example(X, Y, key=jax.random.split(KEY))
 
 
 def test_missing_and_unknown_arguments_come_with_the_name_of_the_function():

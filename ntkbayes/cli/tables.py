@@ -86,7 +86,8 @@ def show_lazy(study: LazyStudy) -> None:
         highlight=False,
     )
     captions = (
-        "Slopes against width in log-log at the end of training:",
+        "Slopes against width in log-log at the end of training"
+        + (":" if study.slope_rows else ": none, which take two widths."),
         f"{config.num_members} trained networks against infinite width, λ = "
         f"{config.prior_precision:g}, ± one Monte-Carlo standard error "
         "(total variation: over test points):",
@@ -97,7 +98,7 @@ def show_lazy(study: LazyStudy) -> None:
     for caption, table in zip(captions, tables, strict=True):
         console.print()
         console.print(caption, highlight=False)
-        console.print(table if table.row_count else "none: a slope needs two widths.")
+        console.print(table)
     print_line(f"Results: {study.directory}  (figures in {study.directory / 'figures'})")
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ntkbayes._checks import check_at_least, check_choice, check_finite
 from ntkbayes._types import typed
@@ -35,7 +36,8 @@ def make_dataset(
     Parameters
     ----------
     x
-        Inputs (n d), numbers in any unit: an array, a list of rows or a data frame.
+        Inputs (n d), numbers in any unit: an array, a list of rows or a data frame. Its rows and
+        those of y belong together by position.
     y
         Class labels (n,) (integers or text), or real targets for regression.
     task
@@ -73,13 +75,16 @@ def make_dataset(
     """
     check_choice("task", task, TASKS)
     check_at_least("seed", seed, 0)
-    feature_names = feature_names or getattr(x, "columns", None)
-    target_name = target_name or str(getattr(y, "name", None) or "y")
-    inputs, y = _numbers("x", x), np.asarray(y)
+    if feature_names is None and isinstance(x, pd.DataFrame):
+        feature_names = [str(column) for column in x.columns]
+    if target_name is None:
+        named = isinstance(y, pd.Series) and y.name is not None
+        target_name = str(y.name) if named else "y"
+    inputs, y = _numbers("x", x), _array("y", y)
     if inputs.ndim != 2:
         raise ValueError(f"x must have shape (n, d), but has {inputs.shape}.")
     if y.shape != inputs.shape[:1]:
-        column = "; use y.ravel()" if y.size == len(inputs) else ""
+        column = "; flatten it" if y.size == len(inputs) else ""
         raise ValueError(
             f"y must have shape ({len(inputs)},), one entry per row of x, but has "
             f"{y.shape}{column}."
@@ -103,14 +108,31 @@ def make_dataset(
         name=name,
         task=task,
         class_names=class_names or (),
-        feature_names=None if feature_names is None else [str(name) for name in feature_names],
+        feature_names=feature_names,
         target_name=target_name,
         image_shape=image_shape,
     )
 
 
+def _array(name: str, values: Any) -> np.ndarray:
+    """Return an array, in which pandas' missing numbers are NaN."""
+    if isinstance(values, pd.DataFrame):
+        for column, dtype in values.dtypes.items():
+            if not pd.api.types.is_numeric_dtype(dtype):
+                raise ValueError(
+                    f"{name} must hold real numbers, but its column {column!r} has dtype {dtype}."
+                )
+        return values.to_numpy(dtype=float, na_value=np.nan)
+    if isinstance(values, pd.Series):
+        values = values.infer_objects()
+        if pd.api.types.is_numeric_dtype(values.dtype) and values.hasnans:
+            return values.to_numpy(dtype=float, na_value=np.nan)
+        return values.to_numpy(dtype=getattr(values.dtype, "numpy_dtype", None))
+    return np.asarray(values)
+
+
 def _numbers(name: str, values: Any) -> np.ndarray:
-    array = np.asarray(values)
+    array = _array(name, values)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name} must hold real numbers, but has dtype {array.dtype}.")
     check_finite(name, array)
@@ -127,9 +149,8 @@ def _class_indices(
             raise ValueError("y must hold class labels, but holds fractions; is it regression?")
         labels = labels.astype(np.int64)
     if labels.dtype.kind == "O":
-        # NaN is the one value that differs from itself.
-        missing = [i for i, label in enumerate(labels) if label is None or label != label]
-        if missing:
+        missing = np.flatnonzero(pd.isna(labels))
+        if missing.size:
             raise ValueError(f"y must hold class labels, but entry {missing[0]} is missing.")
         labels = labels.astype(str)
     if labels.dtype.kind not in "biuU":

@@ -29,6 +29,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ntkbayes._checks import check_at_least
 from ntkbayes._linalg import conditional_covariance
 from ntkbayes._problem import TrainingSet, checked_inputs
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent
@@ -105,6 +106,7 @@ class GaussianEnsemble(GaussianPredictor):
         num_members
             How many.
         """
+        check_at_least("num_members", num_members, 1)
         key_initial, key_targets = jax.random.split(key)
         num_outputs = self.likelihood.num_outputs
         f0, functions = self.law.draw(
@@ -121,6 +123,7 @@ class GaussianEnsemble(GaussianPredictor):
 
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
         """Draw trained functions jointly over the rows of x: `members`, evaluated there."""
+        check_at_least("num_draws", num_draws, 1)
         members = self.members(key, num_members=num_draws)
         latent, _ = members.evaluate(x)
         progress(1.0)

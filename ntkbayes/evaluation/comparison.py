@@ -5,6 +5,7 @@ the same resamples for every method); the Monte-Carlo floor of a distance is ove
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ __all__ = [
     "check_comparable",
     "check_reference",
     "compare",
+    "dataset_of",
     "paired_differences",
 ]
 
@@ -83,7 +85,7 @@ def compare(
     }
     rows = [
         {
-            "dataset": first.attrs["dataset"],
+            "dataset": dataset_of(trees),
             "split": first.attrs["split"],
             "method": method,
             "metric": metric,
@@ -196,19 +198,26 @@ def check_comparable(trees: dict[str, xr.DataTree]) -> None:
                 f"{type(tree).__name__}."
             )
     (first_name, first), *others = trees.items()
-    for name, tree in others:
-        for what in ("dataset", "split", "task"):
-            named = UNNAMED not in (tree.attrs[what], first.attrs[what])
-            if named and tree.attrs[what] != first.attrs[what]:
+    named = {name: t for name, t in trees.items() if t.attrs["dataset"] != UNNAMED}
+    for what, alike in (("dataset", named), ("split", trees), ("task", trees)):
+        for one, other in pairwise(alike):
+            if alike[one].attrs[what] != alike[other].attrs[what]:
                 raise ValueError(
-                    f"{first_name} and {name} cannot be compared: their {what} differs "
-                    f"({first.attrs[what]} and {tree.attrs[what]})."
+                    f"{one} and {other} cannot be compared: their {what} differs "
+                    f"({alike[one].attrs[what]} and {alike[other].attrs[what]})."
                 )
+    for name, tree in others:
         if not np.array_equal(observations(first), observations(tree)):
             raise ValueError(
                 f"{first_name} and {name} cannot be compared: their observations differ; "
                 "predict with the same dataset and seed."
             )
+
+
+def dataset_of(trees: dict[str, xr.DataTree]) -> str:
+    """Return the dataset that comparable predictions are of."""
+    names = [tree.attrs["dataset"] for tree in trees.values()]
+    return next((name for name in names if name != UNNAMED), UNNAMED)
 
 
 def check_reference(

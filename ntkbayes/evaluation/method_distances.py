@@ -15,7 +15,7 @@ from ntkbayes._checks import check_choice
 from ntkbayes._types import Bool, typed
 from ntkbayes.evaluation import distances, metrics
 from ntkbayes.evaluation.catalog import metric_info
-from ntkbayes.evaluation.comparison import check_comparable, check_reference
+from ntkbayes.evaluation.comparison import check_comparable, check_reference, dataset_of
 from ntkbayes.evaluation.distances import Estimate, JointDraws, joint_draws
 from ntkbayes.evaluation.measures import distance_measures
 from ntkbayes.evaluation.predictive import Predictive
@@ -137,7 +137,7 @@ def compare_joint(
     first = trees[reference]
     rows = [
         {
-            "dataset": first.attrs["dataset"],
+            "dataset": dataset_of(trees),
             "split": first.attrs["split"],
             "method": method,
             "metric": metric,

@@ -3,9 +3,11 @@
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import equinox as eqx
+from beartype import BeartypeConf
+from beartype.door import is_bearable
 
 from ntkbayes._checks import check_at_least, check_choice, check_positive
 from ntkbayes.datasets import DATASETS
@@ -71,6 +73,8 @@ class ComparisonConfig(eqx.Module):
     tune: bool = False
 
     def __check_init__(self):
+        for name, hint in get_type_hints(type(self)).items():
+            _check_type(name, getattr(self, name), hint)
         check_choice("dataset", self.dataset, DATASETS)
         if not self.methods:
             raise ValueError(f"no method given: choose from {', '.join(METHODS)}.")
@@ -84,6 +88,8 @@ class ComparisonConfig(eqx.Module):
         check_at_least("num_members", self.num_members, 1)
         if self.noise_variance is not None:
             check_positive("noise_variance", self.noise_variance)
+        if self.product_dtype is not None:
+            check_choice("product_dtype", self.product_dtype, ("float32", "float64"))
 
     def settings(self) -> dict[str, Any]:
         """Name → value of every setting that is not None, as written to ``config.toml``."""
@@ -114,6 +120,8 @@ def preset(dataset: str, **changes: Any) -> ComparisonConfig:
         If a value is out of range or a name unknown.
     """
     check_choice("dataset", dataset, DATASETS)
+    for name in changes:
+        check_choice("setting", name, ComparisonConfig.__dataclass_fields__)
     given = {name: value for name, value in changes.items() if value is not None}
     return ComparisonConfig(dataset, **(PRESETS.get(dataset, {}) | given))
 
@@ -132,6 +140,14 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path} is not a readable TOML file ({error}).") from error
     for name in found:
         check_choice(f"setting in {path}:", name, ComparisonConfig.__dataclass_fields__)
-    if "methods" in found:
+    if isinstance(found.get("methods"), list):
         found["methods"] = tuple(found["methods"])
     return found
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    """Raise `ValueError` unless a value is what a field is annotated with; an int is a float."""
+    fits = is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True))
+    if not fits or (isinstance(value, bool) and hint is not bool):
+        wanted = hint.__name__ if isinstance(hint, type) else str(hint)
+        raise ValueError(f"{name} must be {wanted}, but is {value!r}.")

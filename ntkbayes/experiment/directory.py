@@ -18,10 +18,13 @@ __all__ = [
     "check_directory",
     "check_same_settings",
     "fingerprint",
+    "holds_results",
     "make_directories",
     "read_predictions",
     "write_text",
 ]
+
+_RESULTS = ("predictions/*", "cells/*", "hyperparameters.json", "*.parquet")
 
 
 def check_directory(directory: Path) -> None:
@@ -57,7 +60,7 @@ def check_same_settings(directory: Path, now: Mapping[str, Any], *, free: str) -
     A run that failed before its first result does not count.
     """
     path = directory / "config.toml"
-    if not path.exists() or not _has_results(directory):
+    if not path.exists() or not holds_results(directory):
         return
     try:
         before = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -72,9 +75,9 @@ def check_same_settings(directory: Path, now: Mapping[str, Any], *, free: str) -
             )
 
 
-def _has_results(directory: Path) -> bool:
-    described = {"config.toml", "environment.json"}
-    return any(path.is_file() and path.name not in described for path in directory.rglob("*"))
+def holds_results(directory: Path) -> bool:
+    """Whether a run has come so far that something of it is kept."""
+    return any(path for pattern in _RESULTS for path in directory.glob(pattern))
 
 
 def fingerprint(config: ComparisonConfig, selected: Mapping[str, float] | None = None) -> str:

@@ -29,6 +29,7 @@ from ntkbayes.experiment.directory import (
     check_directory,
     check_same_settings,
     fingerprint,
+    holds_results,
     make_directories,
     read_predictions,
     write_text,
@@ -77,7 +78,8 @@ def run_comparison(
     check_same_settings(directory, config.settings(), free="methods")
     problem = problem_of(config)
     make_directories(directory)
-    write_text(directory / "config.toml", tomli_w.dumps(config.settings()))
+    if not holds_results(directory):  # else it is written when the further methods are there
+        _write_config(config, directory)
     write_text(directory / "environment.json", json.dumps(environment(), indent=2) + "\n")
     selection = None
     if config.tune:
@@ -92,7 +94,6 @@ def run_comparison(
     kept = _kept_predictions(settings, directory)
     others = [name for name in kept if name not in config.methods]
     config = dataclasses.replace(config, methods=(*config.methods, *others))
-    write_text(directory / "config.toml", tomli_w.dumps(config.settings()))
     begin = 0.0 if selection is None else TUNING_SHARE
     end = begin if set(config.methods) == set(kept) else 1 - LAST_STEPS_SHARE
     predictions = _all_predictions(
@@ -108,6 +109,7 @@ def run_comparison(
     metrics = _metrics(config, predictions, diagnostics)
     with atomic_path(directory / "metrics.parquet") as temporary:
         metrics.to_parquet(temporary, index=False)
+    _write_config(config, directory)
     comparison = Comparison(
         config, problem.data, predictions, metrics, diagnostics, directory, selection
     )
@@ -115,6 +117,10 @@ def run_comparison(
     write_figures_and_report(comparison)
     report_progress("done", 1.0)
     return comparison
+
+
+def _write_config(config: ComparisonConfig, directory: Path) -> None:
+    write_text(directory / "config.toml", tomli_w.dumps(config.settings()))
 
 
 def problem_of(config: ComparisonConfig) -> Problem:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from ntkbayes._checks import check_choice, check_positive
+from ntkbayes._checks import check_at_least, check_choice, check_positive
 from ntkbayes._linalg import covariance_factor, extend_factor
 from ntkbayes._problem import (
     TrainingSet,
@@ -84,6 +84,7 @@ class GPRegression(GaussianPredictor):
 
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
         """Draw functions jointly over the rows of x."""
+        check_at_least("num_draws", num_draws, 1)
         mean = self.mean(x)
         factor = covariance_factor(self._covariance(x), name="the posterior covariance")
         noise = jax.random.normal(key, (num_draws, *mean.shape), mean.dtype)
@@ -161,6 +162,7 @@ class VariationalGP(GaussianPredictor):
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
         """Draw functions jointly over the rows of x: φᵀ v with v ~ q, and e from the prior."""
         x_test = checked_inputs(self.train, x)
+        check_at_least("num_draws", num_draws, 1)
         key_inducing, key_open = jax.random.split(key)
         k_cross, k_test = self._prior(self.projection.z, x_test), self._prior(x_test)
         name = kernel_name(self.network, self.kernel)
