@@ -62,7 +62,8 @@ def check_at_least(name: str, value: int, minimum: int) -> None:
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Raise `ValueError` unless `value` is one of `choices`, naming the closest ones."""
     if value not in choices:
-        close = get_close_matches(value, choices, n=3, cutoff=0.65)
+        close = [choice for choice in choices if value and choice.startswith(value)][:3]
+        close = close or get_close_matches(value, choices, n=3, cutoff=0.65)
         hint = (
             f"did you mean {' or '.join(close)}?" if close else f"choose from {', '.join(choices)}."
         )

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ntkbayes._checks import check_at_least, check_choice, check_finite
 from ntkbayes._types import typed
@@ -75,11 +74,11 @@ def make_dataset(
     """
     check_choice("task", task, TASKS)
     check_at_least("seed", seed, 0)
-    if feature_names is None and isinstance(x, pd.DataFrame):
+    if feature_names is None and hasattr(x, "columns"):
         feature_names = [str(column) for column in x.columns]
     if target_name is None:
-        named = isinstance(y, pd.Series) and y.name is not None
-        target_name = str(y.name) if named else "y"
+        of_series = None if hasattr(y, "columns") else getattr(y, "name", None)
+        target_name = "y" if of_series is None else str(of_series)
     inputs, y = _numbers("x", x), _array("y", y)
     if inputs.ndim != 2:
         raise ValueError(f"x must have shape (n, d), but has {inputs.shape}.")
@@ -116,6 +115,10 @@ def make_dataset(
 
 def _array(name: str, values: Any) -> np.ndarray:
     """Return an array, in which pandas' missing numbers are NaN."""
+    if not hasattr(values, "to_numpy"):
+        return np.asarray(values)
+    import pandas as pd  # slow, and only needed by those who have it already
+
     if isinstance(values, pd.DataFrame):
         for column, dtype in values.dtypes.items():
             if not pd.api.types.is_numeric_dtype(dtype):
@@ -149,6 +152,8 @@ def _class_indices(
             raise ValueError("y must hold class labels, but holds fractions; is it regression?")
         labels = labels.astype(np.int64)
     if labels.dtype.kind == "O":
+        import pandas as pd  # as above; its isna knows every kind of missing label
+
         missing = np.flatnonzero(pd.isna(labels))
         if missing.size:
             raise ValueError(f"y must hold class labels, but entry {missing[0]} is missing.")

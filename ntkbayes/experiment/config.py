@@ -16,6 +16,11 @@ from ntkbayes.methods import METHODS
 __all__ = ["PRESETS", "ComparisonConfig", "preset", "read_settings"]
 
 
+def _as_tuple(names: Any) -> Any:
+    """Take a list too, which is what TOML has."""
+    return tuple(names) if isinstance(names, list) else names
+
+
 class ComparisonConfig(eqx.Module):
     """Everything that decides the numbers of a comparison; `preset` fills in a dataset's own.
 
@@ -55,7 +60,7 @@ class ComparisonConfig(eqx.Module):
     """
 
     dataset: str
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = eqx.field(default=tuple(METHODS), converter=_as_tuple)
     prior_precision: float = 1.0
     seed: int = 0
     num_draws: int = 1000
@@ -140,8 +145,6 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path} is not a readable TOML file ({error}).") from error
     for name in found:
         check_choice(f"setting in {path}:", name, ComparisonConfig.__dataclass_fields__)
-    if isinstance(found.get("methods"), list):
-        found["methods"] = tuple(found["methods"])
     return found
 
 

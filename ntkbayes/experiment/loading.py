@@ -68,7 +68,6 @@ def _config(directory: Path) -> ComparisonConfig:
         content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         if "methods" not in content:
             raise ValueError("it names no methods; is it of another command?")
-        content["methods"] = tuple(content["methods"])
         return ComparisonConfig(**content)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} does not hold the settings of a comparison: {error}") from error
