@@ -253,3 +253,12 @@ def test_an_empty_split_is_refused(iris, key):
     data = eqx.tree_at(lambda d: d.x_test, iris, iris.x_test[:0])
     with pytest.raises(ValueError, match="x_test is empty"):
         predict(Numbered(Categorical(3)), data, key=key, num_draws=2)
+
+
+def test_what_is_no_dataset_or_no_predictor_is_refused(iris, key):
+    with pytest.raises(ValueError, match=r"data must be a Dataset, but is a ArrayImpl\."):
+        predict(Numbered(Categorical(3)), iris.x_test, key=key, num_draws=2)
+    with pytest.raises(TypeError, match="predictor must be Predictor, but is Dataset"):
+        predict(iris, iris, key=key, num_draws=2)
+    with pytest.raises(TypeError, match="key must be random key, but is int 0"):
+        predict(Numbered(Categorical(3)), iris, key=0, num_draws=2)

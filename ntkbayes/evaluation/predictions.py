@@ -3,6 +3,8 @@
 `schema` says what the tree holds; `external` makes one from what another tool has predicted.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 import xarray as xr
@@ -25,7 +27,7 @@ NUM_PROBES = 4
 @typed
 def predict(
     predictor: Predictor,
-    data: Dataset,
+    data: Dataset | Any,
     *,
     key: Key,
     num_draws: int | None = None,
@@ -40,7 +42,8 @@ def predict(
     predictor
         What a method returned.
     data
-        Dataset whose inputs are predicted and whose observations are scored.
+        Dataset whose inputs are predicted and whose observations are scored, or anything with the
+        same fields, such as one with several targets (n c).
     key
         Random key, for the latent draws and the observation draws.
     num_draws
@@ -61,9 +64,9 @@ def predict(
     Raises
     ------
     ValueError
-        If `split` is unknown or has no points, if its observations do not fit the likelihood, if
-        more draws are asked for than there are, fewer than one, or a number that is no multiple of
-        the number of chains, or if a draw is not finite.
+        If `data` is no dataset, if `split` is unknown or has no points, if its observations do not
+        fit the likelihood, if more draws are asked for than there are, fewer than one, or a number
+        that is no multiple of the number of chains, or if a draw is not finite.
 
     Examples
     --------
@@ -72,6 +75,8 @@ def predict(
     {'chain': 1, 'draw': 50, 'obs_id': 300, 'output': 2}
     """
     check_choice("split", split, SPLITS)
+    if not hasattr(data, f"x_{split}"):
+        raise ValueError(f"data must be a Dataset, but is a {type(data).__name__}.")
     x = getattr(data, f"x_{split}")
     check_not_empty(f"x_{split}", x)
     if num_draws is None:
