@@ -15,9 +15,11 @@ import jax
 from beartype import BeartypeConf, beartype
 from jaxtyping import TypeCheckError, jaxtyped
 
-__all__ = ["ArgumentTypeError", "typed"]
+__all__ = ["INT_IS_FLOAT", "ArgumentTypeError", "typed"]
 
-_check = jaxtyped(typechecker=beartype(conf=BeartypeConf(is_pep484_tower=True)))
+INT_IS_FLOAT = BeartypeConf(is_pep484_tower=True)
+
+_check = jaxtyped(typechecker=beartype(conf=INT_IS_FLOAT))
 
 _KEY = "random key"
 MAX_ITEMS = 4

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import equinox as eqx
-from beartype import BeartypeConf
 from beartype.door import is_bearable
 
 from ntkbayes._checks import check_at_least, check_choice, check_positive
+from ntkbayes._typed import INT_IS_FLOAT
 from ntkbayes.datasets import DATASETS
 from ntkbayes.methods import METHODS
 
@@ -150,7 +150,7 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _check_type(name: str, value: Any, hint: Any) -> None:
     """Raise `ValueError` unless a value is what a field is annotated with; an int is a float."""
-    fits = is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True))
+    fits = is_bearable(value, hint, conf=INT_IS_FLOAT)
     if not fits or (isinstance(value, bool) and hint is not bool):
         wanted = hint.__name__ if isinstance(hint, type) else str(hint)
         raise ValueError(f"{name} must be {wanted}, but is {value!r}.")

@@ -20,6 +20,7 @@ __all__ = [
     "fingerprint",
     "holds_results",
     "make_directories",
+    "predictions_path",
     "read_predictions",
     "write_text",
 ]
@@ -91,6 +92,11 @@ def fingerprint(config: ComparisonConfig, selected: Mapping[str, float] | None =
     del settings["methods"]
     dtype = str(jnp.result_type(float))
     return json.dumps(settings | {"dtype": dtype}, sort_keys=True)
+
+
+def predictions_path(directory: Path, name: str) -> Path:
+    """Where the predictions of the method with this name are kept."""
+    return directory / "predictions" / f"{name}.nc"
 
 
 def read_predictions(path: Path, settings: str) -> xr.DataTree | None:

@@ -13,7 +13,7 @@ from ntkbayes.evaluation import chain_diagnostics, load_predictions
 from ntkbayes.evaluation.diagnostics import from_markov_chains
 from ntkbayes.experiment.comparison import Comparison
 from ntkbayes.experiment.config import ComparisonConfig
-from ntkbayes.experiment.directory import fingerprint
+from ntkbayes.experiment.directory import fingerprint, predictions_path
 from ntkbayes.experiment.running import problem_of
 from ntkbayes.experiment.tuning import read_selection
 from ntkbayes.hyperparameters import HyperparameterSelection
@@ -88,7 +88,7 @@ def _predictions(
     for name in METHODS:
         if name not in config.methods:
             continue
-        path = directory / "predictions" / f"{name}.nc"
+        path = predictions_path(directory, name)
         try:
             tree = load_predictions(path)
         except FileNotFoundError as error:

@@ -31,6 +31,7 @@ from ntkbayes.experiment.directory import (
     fingerprint,
     holds_results,
     make_directories,
+    predictions_path,
     read_predictions,
     write_text,
 )
@@ -156,16 +157,12 @@ def _likelihood(config: ComparisonConfig, data: Dataset) -> Likelihood:
     raise ValueError(f"noise_variance is needed for {data.name}: its noise is not known.")
 
 
-def _path(directory: Path, name: str) -> Path:
-    return directory / "predictions" / f"{name}.nc"
-
-
 def _kept_predictions(settings: str, directory: Path) -> dict[str, xr.DataTree]:
     """Complete predictions of earlier runs with the same settings, by name."""
     return {
         name: tree
         for name in METHODS
-        if (tree := read_predictions(_path(directory, name), settings)) is not None
+        if (tree := read_predictions(predictions_path(directory, name), settings)) is not None
     }
 
 
@@ -190,7 +187,7 @@ def _all_predictions(
             on_progress(method.title, (done + method.cost * fraction) / total)
 
         progress(0.0)
-        path = _path(directory, name)
+        path = predictions_path(directory, name)
         checkpoint = path.with_suffix(".checkpoint.npz")
         resumable = dataclasses.replace(problem, checkpoint=checkpoint)
         tree = _compute(name, resumable, jax.random.key(config.seed), progress)
