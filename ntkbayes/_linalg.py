@@ -1,4 +1,15 @@
-"""The one Cholesky factorisation, and how Gaussian functions are drawn with it."""
+"""The one Cholesky factorisation, and how Gaussian functions are drawn with it.
+
+Rounding of a kernel's entry is relative to that entry, which is at most √(K_ii K_jj). So it is of
+the size n · eps · K_ii at point i, whatever the other points are: one outlying input with a large
+K_ii hides nothing of the others. Cholesky's factorisation keeps this (its error in entry (i, j) is
+relative to √(K_ii K_jj) too), eigenvalues do not: their error is relative to the largest.
+
+References
+----------
+Higham 2002, Accuracy and Stability of Numerical Algorithms, theorem 10.6 (Cholesky's factor of a
+scaled matrix).
+"""
 
 from collections.abc import Sequence
 
@@ -10,6 +21,8 @@ from jax.scipy.linalg import solve_triangular
 
 from ntkbayes._types import Array, Float
 
+HIDDEN = 1e-2
+"""Rounding below this share of what it is added to hides nothing."""
 REMEDY = "use float64 (jax_enable_x64) or remove inputs that nearly coincide"
 
 
@@ -31,28 +44,50 @@ def cholesky(matrix: Float[Array, "n n"], *, name: str, remedy: str) -> Float[Ar
     return factor
 
 
-def check_positive_semidefinite(matrix: Float[Array, "n n"], *, name: str) -> None:
-    """Check the eigenvalues of a symmetric matrix; cost n³.
+def check_positive_semidefinite(
+    matrix: Float[Array, "n n"], *, name: str, scale: Float[Array, "n"] | None = None
+) -> None:
+    """Check the eigenvalues of a symmetric matrix whose diagonal is scaled to one; cost n³.
+
+    Parameters
+    ----------
+    matrix, name
+        The matrix, and what errors call it.
+    scale
+        What the diagonal is divided by, the variances that rounding is relative to; by default it
+        is the diagonal itself.
 
     Raises
     ------
     ValueError
-        If one is below −n · eps · max diag, more than rounding explains; with the smallest.
+        If one is below −n · eps, more than rounding explains; with the smallest.
     """
-    rounding = float(_rounding(matrix))
-    smallest = float(jnp.linalg.eigvalsh(matrix)[0])
+    roots = jnp.sqrt(_positive(jnp.diagonal(matrix) if scale is None else scale))
+    rounding = len(matrix) * float(jnp.finfo(matrix.dtype).eps)
+    smallest = float(jnp.linalg.eigvalsh(matrix / roots[:, None] / roots[None, :])[0])
     if not smallest >= -rounding:  # also if it is NaN
         raise ValueError(
-            f"{name} is not positive semidefinite in {matrix.dtype}: its smallest eigenvalue is "
-            f"{smallest:.3g}, where rounding explains {-rounding:.1g}; {REMEDY}."
+            f"{name} is not positive semidefinite in {matrix.dtype}: scaled to a diagonal of one, "
+            f"its smallest eigenvalue is {smallest:.3g}, where rounding explains {-rounding:.1g}; "
+            f"{REMEDY}."
         )
 
 
-def covariance_factor(covariance: Float[Array, "n n"], *, name: str) -> Float[Array, "n n"]:
+def covariance_factor(
+    covariance: Float[Array, "n n"], *, name: str, scale: Float[Array, "n"] | None = None
+) -> Float[Array, "n n"]:
     """Factor a covariance that may be singular (repeated inputs), for drawing from it.
 
-    The diagonal is raised by n · eps · max diag, the largest amount by which rounding in the
-    entries can lower an eigenvalue.
+    The diagonal is raised by n · eps · scale, the largest amount by which rounding in the entries
+    can lower an eigenvalue.
+
+    Parameters
+    ----------
+    covariance, name
+        The matrix, and what errors call it.
+    scale
+        Variances that the rounding of entries is relative to: the diagonal by default, the prior's
+        for a posterior covariance, which is a difference.
 
     Raises
     ------
@@ -60,7 +95,8 @@ def covariance_factor(covariance: Float[Array, "n n"], *, name: str) -> Float[Ar
         If it is not positive semidefinite, with the smallest eigenvalue (under ``jit``: an
         Equinox runtime error without it).
     """
-    return _raised_factor(covariance, (_rounding(covariance),), name=name)
+    variances = jnp.diagonal(covariance) if scale is None else scale
+    return _raised_factor(covariance, variances, (_rounding(covariance),), name=name)
 
 
 def extend_factor(
@@ -76,9 +112,9 @@ def extend_factor(
     ``B z + C z'`` the *same* function at the test points.
 
     A test point that repeats a training point has conditional variance 0. The diagonal is raised
-    by (n + m) · eps · max diag if that makes the conditional covariance positive definite, as it
-    does for kernels that know coincidence to rounding (`dense_network`), else by √eps · max diag:
-    the angle in a ReLU kernel of neural-tangents is no better.
+    by (n + m) · eps · K** if that makes the conditional covariance positive definite, as it does
+    for kernels that know coincidence to rounding (`dense_network`), else by √eps · K**: the angle
+    in a ReLU kernel of neural-tangents is no better.
 
     Raises
     ------
@@ -86,10 +122,33 @@ def extend_factor(
         As `covariance_factor`.
     """
     cross, conditional = conditional_covariance(factor, k_cross, k_test)
-    eps, scale = float(jnp.finfo(k_test.dtype).eps), jnp.max(jnp.sum(factor**2, axis=1))
-    size = len(factor) + len(k_test)
-    roundings = sorted((size * eps, eps**0.5))
-    return cross, _raised_factor(conditional, [scale * r for r in roundings], name=name)
+    eps = float(jnp.finfo(k_test.dtype).eps)
+    roundings = sorted(((len(factor) + len(k_test)) * eps, eps**0.5))
+    return cross, _raised_factor(conditional, jnp.diagonal(k_test), roundings, name=name)
+
+
+def eigenbasis(
+    covariance: Float[Array, "n n"], *, name: str
+) -> tuple[Float[Array, "n"], Float[Array, "n n"]]:
+    """Eigenvalues in rising order, and eigenvectors, by float64 and in the covariance's dtype.
+
+    Raises
+    ------
+    ValueError
+        If the variances of points differ so much that rounding of the largest eigenvalue hides the
+        smallest of them.
+    """
+    with jax.enable_x64(True):
+        eigenvalues, vectors = jnp.linalg.eigh(covariance.astype(jnp.float64))
+        variances = jnp.diagonal(covariance)
+        hidden = HIDDEN * jnp.min(variances) < _rounding(eigenvalues) * eigenvalues[-1]
+        if not isinstance(hidden, Tracer) and hidden:
+            raise ValueError(
+                f"{name} of an input with itself goes from {float(jnp.min(variances)):.1e} to "
+                f"{float(jnp.max(variances)):.1e}: rounding of the largest hides the smallest; "
+                "remove or clip outlying inputs."
+            )
+        return eigenvalues.astype(covariance.dtype), vectors.astype(covariance.dtype)
 
 
 def conditional_covariance(
@@ -101,13 +160,16 @@ def conditional_covariance(
 
 
 def _raised_factor(
-    covariance: Float[Array, "n n"], roundings: Sequence[Float[Array, ""]], *, name: str
+    covariance: Float[Array, "n n"],
+    scale: Float[Array, "n"],
+    roundings: Sequence[float],
+    *,
+    name: str,
 ) -> Float[Array, "n n"]:
-    """Factor with the first of the `roundings` on the diagonal that makes it possible."""
+    """Factor with the first of the `roundings`, times `scale`, that makes it possible."""
 
-    def factor_with(rounding: Array) -> Array:
-        eye = jnp.eye(len(covariance), dtype=covariance.dtype)
-        return jnp.linalg.cholesky(covariance + rounding * eye)
+    def factor_with(rounding: float | Array) -> Array:
+        return jnp.linalg.cholesky(covariance + jnp.diag(rounding * _positive(scale)))
 
     factor = factor_with(roundings[0])
     for rounding in roundings[1:]:
@@ -117,13 +179,19 @@ def _raised_factor(
     if isinstance(failed, Tracer):
         return eqx.error_if(factor, failed, message)
     if failed:
-        check_positive_semidefinite(covariance, name=name)
+        check_positive_semidefinite(covariance, name=name, scale=scale)
         raise ValueError(message)
     return factor
 
 
-def _rounding(matrix: Float[Array, "n n"]) -> Float[Array, ""]:
-    return len(matrix) * jnp.finfo(matrix.dtype).eps * jnp.max(jnp.diagonal(matrix))
+def _rounding(matrix: Float[Array, "n ..."]) -> float:
+    return len(matrix) * float(jnp.finfo(matrix.dtype).eps)
+
+
+def _positive(variances: Float[Array, "n"]) -> Float[Array, "n"]:
+    """Give points without variance, whose row is zero, a pivot that counts for nothing."""
+    least = jnp.finfo(variances.dtype).eps ** 2 * jnp.max(variances)
+    return jnp.maximum(variances, jnp.maximum(least, jnp.finfo(variances.dtype).tiny))
 
 
 def _failed(factor: Float[Array, "n n"]) -> Array:

@@ -20,13 +20,13 @@ class Draws(eqx.Module):
     latent
         The latent function (logits, or regression mean without noise), joint over the m points.
     stats
-        One number per draw, such as ``residual`` and ``iterations`` of a solver or ``diverging``
-        of a Markov chain.
+        One number per draw, such as ``error_bound`` and ``iterations`` of a solver or
+        ``diverging`` of a Markov chain.
 
     Examples
     --------
     >>> draws = nb.ntk_ensemble(*model, prior_precision=1.0).draw(key, data.x_test, num_draws=50)
-    >>> draws.latent.shape, bool((draws.stats["residual"] < 1e-6).all())
+    >>> draws.latent.shape, bool((draws.stats["error_bound"] < 1e-3).all())
     ((50, 300, 2), True)
     """
 

@@ -361,3 +361,11 @@ def test_help_ends_with_examples_that_the_command_line_takes(command):
 
 def test_version_is_shown():
     assert invoke("--version").stdout == "ntkbayes 0.1.0\n"
+
+
+def test_what_solvers_may_be_off_by_is_said_below_the_table(finished):
+    comparison = finished[1]
+    bound = float(comparison.predictions["Laplace"]["sample_stats/error_bound"].max())
+    said = [text for text in comparison.remarks if text.startswith("Accuracy of the solvers")]
+    assert len(said) == 1
+    assert f"Laplace {bound:.1g}" in said[0]

@@ -226,7 +226,7 @@ def test_a_member_that_is_not_solved_is_an_error():
     broken = nb.finite_network(
         lambda key: jax.random.normal(key, (2, 3)), lambda params, x: jnp.log(-((x @ params) ** 2))
     )
-    with pytest.raises(ValueError, match=r"did not converge.* inf"):
+    with pytest.raises(ValueError, match=r"1 of 1 solutions are not finite"):
         nb.linearized_ensemble(
             broken, nb.Categorical(3), x, y, prior_precision=1.0, num_members=1, key=KEY
         )

@@ -37,10 +37,10 @@ NUM_REPORTS = 8
 
 
 class ConvexEnsemble(DrawnEnsemble):
-    """Trained to the end with λ > 0; `tolerance` bounds max |a − s(f₀ + K a)| of every member.
+    """Trained to the end with λ > 0; `tolerance` bounds the latent error at the training points.
 
-    A member's ``stats`` are ``residual``, ``iterations`` and ``gemm_equivalents``, as in
-    `ntkbayes.solvers.Solution`.
+    A member's ``stats`` are ``error_bound``, ``residual``, ``iterations`` and ``gemm_equivalents``,
+    as in `ntkbayes.solvers.Solution`.
     """
 
     k_train: Float[Array, "n n"]
@@ -119,7 +119,7 @@ class ConvexEnsemble(DrawnEnsemble):
                 num_slots=self._num_slots(len(f0)),
             )
             require_converged(solution, tolerance=self.tolerance)
-        names = ("residual", "iterations", "gemm_equivalents")
+        names = ("error_bound", "residual", "iterations", "gemm_equivalents")
         stats = {name: getattr(solution, name) for name in names}
         return solution.a / self.prior_precision, stats
 

@@ -2,29 +2,55 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from ntkbayes._problem import TrainingSet
 from ntkbayes._types import Array, Float
 from ntkbayes.ensembles.drawn import DrawnEnsemble
 from ntkbayes.ensembles.initial import initial_law
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import WideNetwork
-from ntkbayes.solvers import Flow, find_mode, prepare_flow, require_converged, solve_flow
+from ntkbayes.solvers import (
+    Flow,
+    FlowSolution,
+    find_mode,
+    largest_deviation,
+    prepare_flow,
+    require_accurate,
+    require_converged,
+    solve_flow,
+)
 
 __all__ = ["FlowEnsemble", "flow_ensemble"]
 
 PART = 32
 """Draws that are integrated side by side."""
+EXPECTED_STEPS = 200
+"""Of an integration, by which the tolerance is divided; draws that need more are done again."""
+MAX_ATTEMPTS = 4
 
 
 class FlowEnsemble(DrawnEnsemble):
-    """Trained until `time`; `tolerance` bounds the error of a step (`ntkbayes.solvers.flow`).
+    """Trained until `time`; `tolerance` bounds the latent error at the training points.
 
-    A member's ``stats`` are ``residual``, ``num_steps`` and ``gemm_equivalents``, as in
-    `ntkbayes.solvers.FlowSolution`.
+    A member's ``stats`` are ``error_bound``, in standard deviations √(Θ(x, x) / λ) of the prior
+    (without prior, in units of √Θ(x, x)), and ``residual``, ``num_steps`` and ``gemm_equivalents``
+    as in `ntkbayes.solvers.FlowSolution`. The bound is that of the integration's errors as they are
+    estimated, step by step.
+
+    Attributes
+    ----------
+    flow, time
+        The training problem, and when it ends.
+    deviation
+        Largest √Θ(x, x) at a training point.
     """
 
     flow: Flow
     time: float
+    deviation: float
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -34,9 +60,26 @@ class FlowEnsemble(DrawnEnsemble):
     def _train(
         self, f0: Float[Array, "s n c"], score_noise: Float[Array, "s n c"]
     ) -> tuple[Float[Array, "s n c"], dict[str, Array]]:
-        solution = solve_flow(self.flow, f0, score_noise, time=self.time, tolerance=self.tolerance)
+        tolerance = self.tolerance / (EXPECTED_STEPS * self.deviation)
+        solution = self._solve(f0, score_noise, tolerance)
+        for _ in range(MAX_ATTEMPTS - 1):
+            missed = np.asarray(solution.error) * self.deviation / self.tolerance
+            late = np.flatnonzero(missed > 1)
+            if not late.size:
+                break
+            tolerance = tolerance / (2 * float(missed.max()))
+            again = self._solve(f0[late], score_noise[late], tolerance)
+            solution = jax.tree.map(lambda a, b, late=late: a.at[late].set(b), solution, again)
+        require_accurate(solution.error * self.deviation, tolerance=self.tolerance, dtype=f0.dtype)
+        prior = self.prior_precision or 1.0
+        stats = {"error_bound": solution.error * jnp.asarray(prior**0.5, f0.dtype)}
         names = ("residual", "num_steps", "gemm_equivalents")
-        return solution.b, {name: getattr(solution, name) for name in names}
+        return solution.b, stats | {name: getattr(solution, name) for name in names}
+
+    def _solve(
+        self, f0: Float[Array, "s n c"], score_noise: Float[Array, "s n c"], tolerance: float
+    ) -> FlowSolution:
+        return solve_flow(self.flow, f0, score_noise, time=self.time, tolerance=tolerance)
 
     def _part(self, num_draws: int) -> int:
         return PART
@@ -72,4 +115,5 @@ def flow_ensemble(
         tolerance=tolerance,
         flow=prepare_flow(kernel.ntk, likelihood, train.targets, prior_precision),
         time=time,
+        deviation=float(largest_deviation(kernel.ntk)),
     )

@@ -5,7 +5,8 @@ Training moves f₀ linearly: with A(x) = Θ(x, X) φ(Θ) and F the values it dr
     f(x) = f₀(x) + A(x) P (F + ε − f₀(X)).
 
 - Gaussian noise: φ(e) = (1 − exp(−t (e/σ² + λ))) / (e + λσ²) of the eigenvalues e, F = y, P = I,
-  and ε ~ N(0, σ²) where targets are perturbed.
+  and ε ~ N(0, σ²) where targets are perturbed. At λ = 0 and finite t a singular Θ is no obstacle:
+  φ(0) = t/σ².
 - Any other likelihood trained to the end without regularisation (λ = 0, t = ∞), on targets that a
   finite f can reproduce: φ(e) = 1/e, F the latent function that does (log Y for classes), ε = 0,
   and P = I − 11ᵀ/c for classes, whose mean logit is never moved.
@@ -28,9 +29,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import cho_solve
 
 from ntkbayes._checks import check_at_least
-from ntkbayes._linalg import conditional_covariance
+from ntkbayes._linalg import HIDDEN, cholesky, conditional_covariance, eigenbasis
 from ntkbayes._problem import TrainingSet, checked_inputs
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent
 from ntkbayes.ensembles.initial import InitialLaw, initial_law
@@ -201,19 +203,27 @@ def regression_ensemble(
     time: float,
     initial_functions: str,
 ) -> GaussianEnsemble:
-    """Train on Gaussian noise until `time`: diagonalise Θ once, cost n³."""
+    """Train on Gaussian noise until `time`: factor or diagonalise Θ once, cost n³.
+
+    Raises
+    ------
+    ValueError
+        If the problem has no solution that rounding does not hide.
+    """
     kernel = network.kernel(train.x)
-    eigenvalues, vectors = jnp.linalg.eigh(kernel.ntk)
     noise = likelihood.noise_variance
-    ridge = _positive(eigenvalues + prior_precision * noise)
-    decay = jnp.exp(-time * ridge / noise)
+    smoother = (
+        _inverse(kernel.ntk, prior_precision * noise)
+        if math.isinf(time)
+        else _finite_time(kernel.ntk, prior_precision, noise, time)
+    )
     return GaussianEnsemble(
         likelihood, network, train,
         initial_law(network, kernel, initial, prior_precision, initial_functions),
         prior_precision, perturb_targets, time,
         fitted=train.targets,
         moved=likelihood.identified(train.targets.dtype),
-        smoother=(vectors * ((1 - decay) / ridge)[None, :]) @ vectors.T,
+        smoother=smoother,
         target_variance=noise if perturb_targets else 0.0,
     )  # fmt: skip
 
@@ -235,24 +245,65 @@ def interpolating_ensemble(
     """
     fitted = likelihood.saturated(train.targets)
     kernel = network.kernel(train.x)
-    eigenvalues, vectors = jnp.linalg.eigh(kernel.ntk)
     return GaussianEnsemble(
         likelihood, network, train, initial_law(network, kernel, initial, 0.0, initial_functions),
         0.0, False, jnp.inf,
         fitted=fitted,
         moved=likelihood.identified(fitted.dtype),
-        smoother=(vectors / _positive(eigenvalues)[None, :]) @ vectors.T,
+        smoother=_inverse(kernel.ntk, 0.0),
         target_variance=0.0,
     )  # fmt: skip
 
 
-def _positive(ridge: Array) -> Array:
-    """Return Θ's eigenvalues with the ridge on them, if they are positive beyond rounding."""
-    rounding = len(ridge) * jnp.finfo(ridge.dtype).eps * ridge[-1]
-    if not bool(ridge[0] > rounding):
-        raise ValueError(
-            f"the NTK is singular (smallest eigenvalue {float(ridge[0]):.1e}, largest "
-            f"{float(ridge[-1]):.1e}) and prior_precision is zero: use prior_precision > 0, "
-            "or remove repeated inputs."
+def _inverse(ntk: Float[Array, "n n"], ridge: float) -> Float[Array, "n n"]:
+    """(Θ + ridge I)⁻¹, in float64 whatever the dtype of Θ, and exact beside outlying points."""
+    with jax.enable_x64(True):
+        wide = ntk.astype(jnp.float64)
+        eye = jnp.eye(len(wide), dtype=wide.dtype)
+        # What rounding makes of a zero eigenvalue is no solution to be had.
+        roots = jnp.sqrt(jnp.diagonal(wide) + ridge)
+        scaled = (wide + ridge * eye) / roots[:, None] / roots[None, :]
+        smallest, largest = jnp.linalg.eigvalsh(scaled)[jnp.array([0, -1])]
+        rounding = len(wide) * float(jnp.finfo(ntk.dtype).eps)
+        if not bool(smallest > rounding):
+            raise ValueError(_singular(ridge, float(smallest), float(largest), ntk.dtype))
+        factor = cholesky(scaled, name="the NTK with its ridge", remedy="remove repeated inputs")
+        inverse = cho_solve((factor, True), eye) / roots[:, None] / roots[None, :]
+        return inverse.astype(ntk.dtype)
+
+
+def _singular(ridge: float, smallest: float, largest: float, dtype: jnp.dtype) -> str:
+    spectrum = (
+        f"(scaled to a diagonal of one: smallest eigenvalue {smallest:.1e}, largest {largest:.1e})"
+    )
+    if ridge == 0:
+        return (
+            f"the NTK is singular {spectrum} and prior_precision is zero: use prior_precision > 0, "
+            "a finite time, or remove repeated inputs."
         )
-    return ridge
+    return (
+        f"prior_precision · noise_variance = {ridge:.1e} vanishes beside the rounding of the NTK "
+        f"in {jnp.dtype(dtype).name} {spectrum}: use "
+        f"{'' if jnp.finfo(dtype).bits > 32 else 'float64 (jax_enable_x64), '}a larger "
+        "prior_precision, or remove repeated inputs."
+    )
+
+
+def _finite_time(
+    ntk: Float[Array, "n n"], prior_precision: float, noise: float, time: float
+) -> Float[Array, "n n"]:
+    """φ(Θ) by eigenvalues: t/σ² · (1 − exp(−z)) / z at z = t (e/σ² + λ), which is t/σ² at z = 0."""
+    eigenvalues, vectors = eigenbasis(ntk, name="the NTK")
+    eps = float(jnp.finfo(ntk.dtype).eps)
+    rounding = len(ntk) * eps * float(eigenvalues[-1])
+    unknown = bool(eigenvalues[0] < rounding) and time / noise * rounding > HIDDEN
+    if unknown and prior_precision * noise < rounding:
+        raise ValueError(
+            f"the NTK is singular to rounding (smallest eigenvalue {float(eigenvalues[0]):.1e}, "
+            f"largest {float(eigenvalues[-1]):.1e}), and time {time:g} is so long that it matters "
+            "by how much: use a shorter time, a larger prior_precision, or remove inputs that "
+            "nearly coincide."
+        )
+    z = time * (jnp.maximum(eigenvalues, 0) / noise + prior_precision)
+    share = jnp.where(z > 0, -jnp.expm1(-z) / jnp.where(z > 0, z, 1), 1)
+    return (vectors * (time / noise * share)[None, :]) @ vectors.T

@@ -5,10 +5,12 @@ A Newton step from a solves (I + Jᵀ W J / λ) step = Jᵀ r / λ, r = s(f) + �
 gradients in weight space. Every vector there is Jᵀ times a dual one, which is carried along, so
 that a never has to be recovered. Jacobians act by products only (`ntkbayes.linearize`).
 
-A step starts with fresh products and ends the search if a or s(f) + ξ is certified. Both are the
-same at the solution. Before, the former is the more accurate, since going from one to the other
-multiplies errors by W K; but only the latter is right in directions that Jᵀ does not see (repeated
-inputs, fewer weights than targets).
+A step starts with fresh products and ends the search if a is certified: the objective is strongly
+convex in δ with constant λ, so the function is nowhere farther from the exact one than
+√K(x, x) · √λ ‖Jᵀ r / λ‖ (`ntkbayes.solvers.certificate`). With Gaussian noise, where the next step
+would be the last, its length takes the place of the gradient's: the error itself. Directions of a
+that Jᵀ does not see (repeated inputs, fewer weights than targets) change no function and do not
+count.
 
 References
 ----------
@@ -23,7 +25,7 @@ import jax.numpy as jnp
 import optax
 
 from ntkbayes._types import Array, Float
-from ntkbayes.likelihoods import Likelihood
+from ntkbayes.likelihoods import Gaussian, Likelihood
 from ntkbayes.networks import Linearization, Network, linearize
 from ntkbayes.solvers import Solution
 
@@ -33,6 +35,8 @@ MAX_NEWTON = 60
 MAX_CG = 5000
 """In all steps together."""
 MAX_HALVINGS = 30
+NUM_PROBES = 16
+"""Random directions by which prior variances of the function are estimated."""
 
 
 class Displacement(eqx.Module):
@@ -80,20 +84,31 @@ class WeightSpaceProblem(eqx.Module):
 class _State(NamedTuple):
     dual: Array
     found: Displacement
+    error_bound: Array
     residual: Array
+    stalled: Array
     newton_steps: Array
     cg_steps: Array
 
 
 @eqx.filter_jit
 def minimize(
-    problem: WeightSpaceProblem, start: Float[Array, "n c"], *, tolerance: float
+    problem: WeightSpaceProblem,
+    start: Float[Array, "n c"],
+    *,
+    tolerance: float,
+    goal: float,
 ) -> tuple[Displacement, Solution]:
     """Solve from dual coefficients `start`; the result's products are fresh.
 
-    The residual is max |a − s(f₀ + K a) − ξ| / max(1, max |a|).
+    `goal` is the latent error aimed at where the prior variance of the function is largest among
+    the training points, in units of `Likelihood.latent_scale`; below `tolerance` a step that does
+    not halve the error is the last.
     """
     linearization = linearize(problem.network, problem.params, problem.x)
+    to_latent = _largest_deviation(problem, linearization) / problem.likelihood.latent_scale
+    enough, good = goal / to_latent, tolerance / to_latent
+    quadratic = isinstance(problem.likelihood, Gaussian)
 
     def displacement(dual: Array) -> Displacement:
         weights = optax.tree.scale(1 / problem.prior_precision, linearization.vjp(dual))
@@ -101,42 +116,63 @@ def minimize(
 
     def condition(state: _State) -> Array:
         work_left = (state.newton_steps < MAX_NEWTON) & (state.cg_steps < MAX_CG)
-        return (state.residual > tolerance) & work_left
+        return (state.error_bound > enough) & ~state.stalled & work_left
 
     def body(state: _State) -> _State:
         point = displacement(state.dual)
         score = displacement(problem.score(point.function))
-        residuals = _residual(problem, point), _residual(problem, score)
-        found = _where(residuals[0] <= residuals[1], point, score)
-        residual = jnp.minimum(*residuals)
-        unsolved = residual > tolerance
+        gradient = optax.tree.norm(optax.tree.sub(score.weights, point.weights))
+        error_bound = _sound(gradient * jnp.sqrt(problem.prior_precision))
+        residual = _sound(jnp.max(jnp.abs(score.dual - point.dual)))
+        unsolved = error_bound > enough
         # Relative squared error of the step; infinite, for no step, where none is needed.
         error = jnp.where(unsolved, jnp.minimum(0.01, residual), jnp.inf)
         step, function, cg_steps = _newton_step(problem, linearization, point, score, error)
+        if quadratic:
+            length = _sound(jnp.sqrt(jnp.maximum(jnp.vdot(step, function), 0)))
+            error_bound = jnp.where(unsolved, length, error_bound)
         dual = state.dual + _step_size(problem, point, step, function) * step
+        best = jax.tree.map(
+            lambda old, new: jnp.where(error_bound < state.error_bound, new, old),
+            (state.found, state.error_bound, state.residual),
+            (point, error_bound, residual),
+        )
+        stalled = (best[1] <= good) & (error_bound > 0.5 * state.error_bound)
         return _State(
-            dual, found, residual, state.newton_steps + unsolved, state.cg_steps + cg_steps
+            dual, *best, stalled, state.newton_steps + unsolved, state.cg_steps + cg_steps
         )
 
     nothing = Displacement(start, optax.tree.zeros_like(problem.params), start)
     infinite, zero = jnp.full((), jnp.inf, start.dtype), jnp.array(0)
-    initial = _State(start, nothing, infinite, zero, zero)
+    initial = _State(start, nothing, infinite, infinite, jnp.array(False), zero, zero)
     final = jax.lax.while_loop(condition, body, initial)
     found = final.found
-    # One product with J Jᵀ in every step of conjugate gradients, and two displacements a round.
-    products = final.cg_steps + 2.0 * (final.newton_steps + 1)
-    return found, Solution(found.dual, final.residual, final.cg_steps, products)
+    # One product with J Jᵀ in every step of conjugate gradients, and two displacements a round;
+    # half of one, J z, for each probe.
+    products = final.cg_steps + 2.0 * (final.newton_steps + 1) + 0.5 * NUM_PROBES
+    return found, Solution(
+        found.dual, final.error_bound, final.error_bound * to_latent, final.residual,
+        final.cg_steps, products,
+    )  # fmt: skip
 
 
-def _residual(problem: WeightSpaceProblem, point: Displacement) -> Float[Array, ""]:
-    difference = jnp.abs(point.dual - problem.score(point.function))
-    residual = jnp.max(difference) / jnp.maximum(1, jnp.max(jnp.abs(point.dual)))
-    # On a CPU jnp.max may skip NaN, and a certificate must not.
-    return jnp.where(jnp.all(jnp.isfinite(difference)), residual, jnp.inf)
+def _largest_deviation(
+    problem: WeightSpaceProblem, linearization: Linearization
+) -> Float[Array, ""]:
+    """Estimate the largest √K(x, x) over training points and outputs: of J z, z ~ N(0, I)."""
+
+    def squared(key: Array) -> Array:
+        z = optax.tree.random_like(key, problem.params, jax.random.normal)
+        return linearization.jvp(z) ** 2
+
+    keys = jax.random.split(jax.random.key(0), NUM_PROBES)
+    variances = jnp.mean(jax.lax.map(squared, keys), axis=0) / problem.prior_precision
+    return jnp.sqrt(jnp.max(variances))
 
 
-def _where(condition: Array, one: Displacement, two: Displacement) -> Displacement:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, two)
+def _sound(value: Float[Array, ""]) -> Float[Array, ""]:
+    """Infinite for NaN: a certificate must not miss it."""
+    return jnp.where(jnp.isfinite(value), value, jnp.inf)
 
 
 def _newton_step(

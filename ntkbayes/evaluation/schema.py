@@ -11,7 +11,7 @@ Groups and variables (dimensions ``chain, draw, obs_id, output, feature``), as A
   points it is for scores; `arviz.loo` would reweight it as if the model had been fitted to them,
   which `ntkbayes.leave_one_out` refuses;
 - ``observed_data``: ``y``; ``constant_data`` (where inputs are given): ``x`` (obs_id feature);
-- ``sample_stats``: one number per draw (chain draw), such as ``residual`` or ``diverging``;
+- ``sample_stats``: one number per draw (chain draw), such as ``error_bound`` or ``diverging``;
 - ``closed_form`` (ours; only where the latent function is Gaussian and so is the noise): ``mean``
   and ``variance`` (obs_id output) of the latent function, noise excluded. The group's attribute
   ``independent_outputs`` says whether the outputs of a point are known to be uncorrelated.

@@ -82,44 +82,65 @@ class _Fit(NamedTuple):
     a: Float[Array, "n c"]
     f: Float[Array, "n c"]
     hessian: Hessian
-    residual: Float[Array, ""]  # max |s(f̂) − a*| of the mode as it was found
 
 
-@eqx.filter_jit
 def objective_and_gradient(
     log_values: dict[str, Array], model: Model, train: TrainingSet, validation: TrainingSet | None
 ) -> tuple[Float[Array, ""], dict[str, Array], Float[Array, ""]]:
-    """Return what is minimised, its gradient by the logarithms, and the mode's residual.
+    """Return what is minimised, its gradient by the logarithms, and the mode's latent error.
 
     In nats: minus the log marginal likelihood, or with validation points the negative log
     predictive probability summed over them.
     """
+    a, latent_error = jnp.zeros_like(train.targets), jnp.zeros(())
+    if not isinstance(model.likelihood, Gaussian):
+        k = _prior_at(log_values, model, train)
+        tolerance = default_tolerance(k.dtype)
+        mode = find_mode(k, model.likelihood, train.targets, tolerance=tolerance)
+        a, latent_error = mode.a, mode.latent_error
+    value, gradient = _value_and_gradient(log_values, model, train, validation, a)
+    return value, gradient, latent_error
 
-    def objective(log_values: dict[str, Array]) -> tuple[Array, Array]:
-        values = {name: jnp.exp(value) for name, value in log_values.items()}
-        changed = model.replace(values)
-        fit = _fit(changed, train)
+
+def _changed(model: Model, log_values: dict[str, Array]) -> Model:
+    return model.replace({name: jnp.exp(value) for name, value in log_values.items()})
+
+
+@eqx.filter_jit
+def _prior_at(log_values: dict[str, Array], model: Model, train: TrainingSet) -> Array:
+    return _changed(model, log_values).prior(train.x)
+
+
+@eqx.filter_jit
+def _value_and_gradient(
+    log_values: dict[str, Array],
+    model: Model,
+    train: TrainingSet,
+    validation: TrainingSet | None,
+    a: Float[Array, "n c"],
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    def objective(log_values: dict[str, Array]) -> Array:
+        changed = _changed(model, log_values)
+        fit = _fit(changed, train, a)
         if validation is None:
-            return -_log_marginal_likelihood(changed, train, fit), fit.residual
-        return -jnp.sum(_log_predictive(changed, train, fit, validation)), fit.residual
+            return -_log_marginal_likelihood(changed, train, fit)
+        return -jnp.sum(_log_predictive(changed, train, fit, validation))
 
-    (value, residual), gradient = jax.value_and_grad(objective, has_aux=True)(log_values)
-    return value, gradient, residual
+    return jax.value_and_grad(objective)(log_values)
 
 
-def _fit(model: Model, train: TrainingSet) -> _Fit:
+def _fit(model: Model, train: TrainingSet, mode: Float[Array, "n c"]) -> _Fit:
     k, likelihood = model.prior(train.x), model.likelihood
     if isinstance(likelihood, Gaussian):
         hessian = hessian_at(k, likelihood, train.targets)
         a = hessian.dual(train.targets[None])[0]
-        return _Fit(a, k @ a, hessian, jnp.zeros((), k.dtype))
+        return _Fit(a, k @ a, hessian)
     fixed = jax.lax.stop_gradient(k)
-    mode = find_mode(fixed, likelihood, train.targets, tolerance=default_tolerance(k.dtype))
-    at_mode = hessian_at(fixed, likelihood, fixed @ mode.a)
-    r = jax.vmap(likelihood.score)(train.targets, k @ mode.a) - mode.a
-    a = mode.a + r - at_mode.dual((fixed @ r)[None])[0]
+    at_mode = hessian_at(fixed, likelihood, fixed @ mode)
+    r = jax.vmap(likelihood.score)(train.targets, k @ mode) - mode
+    a = mode + r - at_mode.dual((fixed @ r)[None])[0]
     f = k @ a
-    return _Fit(a, f, hessian_at(k, likelihood, f), mode.residual)
+    return _Fit(a, f, hessian_at(k, likelihood, f))
 
 
 def _log_marginal_likelihood(model: Model, train: TrainingSet, fit: _Fit) -> Float[Array, ""]:

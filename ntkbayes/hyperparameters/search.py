@@ -119,7 +119,7 @@ def evaluate(
     """Value and gradient in nats, and why they are NaN if they are."""
     nothing = np.full(len(log_values), np.nan)
     try:
-        value, gradient, residual = jax.device_get(
+        value, gradient, latent_error = jax.device_get(
             objective_and_gradient(
                 {name: jnp.asarray(value) for name, value in log_values.items()},
                 model,
@@ -130,7 +130,7 @@ def evaluate(
     except eqx.EquinoxRuntimeError:
         return math.nan, nothing, "a matrix is not positive definite"
     slopes = np.array([gradient[name] for name in log_values])
-    if not residual <= default_tolerance(train.x.dtype):
+    if not latent_error <= default_tolerance(train.x.dtype):
         return math.nan, nothing, "the mode was not found"
     if not (np.isfinite(value) and np.isfinite(slopes).all()):
         return math.nan, nothing, "not finite"

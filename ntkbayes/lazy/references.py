@@ -36,6 +36,7 @@ from ntkbayes._types import Array, Float, Int
 from ntkbayes.lazy.steps import TrainingProblem
 from ntkbayes.likelihoods import Gaussian
 from ntkbayes.solvers import (
+    default_tolerance,
     find_mode,
     preconditioner,
     prepare_flow,
@@ -47,7 +48,7 @@ from ntkbayes.solvers import (
 __all__ = ["DualState", "InfiniteWidth", "Tangent", "descend_linearized", "infinite_width_at"]
 
 TOLERANCE = 1e-6
-"""Of the solvers' residual and of an integration step; in float32 no more than it can hold."""
+"""Of an integration step; in float32 no more than it can hold."""
 
 
 class Tangent(eqx.Module):
@@ -167,16 +168,14 @@ def _convex_duals(
         if time == 0:
             return no_noise
         if math.isinf(time):
-            return _end(ntk, problem, targets, f0, tolerance)
+            return _end(ntk, problem, targets, f0)
         end = jnp.asarray(time, ntk.dtype)  # arrays, like λ, or each would be compiled anew
         return solve_flow(flow, f0, no_noise, time=end, tolerance=tolerance).b
 
     return [dual(time) for time in times]
 
 
-def _end(
-    ntk: Array, problem: TrainingProblem, targets: Array, f0: Array, tolerance: float
-) -> Array | None:
+def _end(ntk: Array, problem: TrainingProblem, targets: Array, f0: Array) -> Array | None:
     """Return b at the end of training; None if there is none."""
     likelihood, decay = problem.likelihood, float(problem.prior_precision)
     if decay == 0:
@@ -187,7 +186,7 @@ def _end(
         factor = cholesky(ntk, name="the NTK", remedy="remove inputs that nearly coincide")
         move = (fitted[None] - f0) @ likelihood.identified(f0.dtype)
         return jax.vmap(lambda v: jax.scipy.linalg.cho_solve((factor, True), v))(move)
-    k = ntk / decay
+    k, tolerance = ntk / decay, default_tolerance(ntk.dtype)
     mode = find_mode(k, likelihood, targets, tolerance=tolerance)
     require_converged(mode, tolerance=tolerance)
     hessian = preconditioner(k, likelihood, k @ mode.a)

@@ -64,6 +64,14 @@ class Likelihood(eqx.Module):
         """Projector onto the directions of f that the likelihood sees."""
         return jnp.eye(self.num_outputs, dtype=dtype)
 
+    @property
+    def latent_scale(self) -> float:
+        """How far latent values must differ to matter: 1 for logits and logarithms of rates.
+
+        The unit of every tolerance on latent errors.
+        """
+        return 1.0
+
     @abc.abstractmethod
     def score_noise(self, key: Key, f: Float[Array, "c"]) -> Float[Array, "c"]:
         """One draw with mean 0 and covariance W(f)."""

@@ -82,8 +82,13 @@ class Categorical(Likelihood):
         return jnp.dot(target, jax.nn.log_softmax(f))
 
     def score(self, target: Float[Array, "c"], f: Float[Array, "c"]) -> Float[Array, "c"]:
-        """Return target − softmax(f)."""
-        return target - jax.nn.softmax(f)
+        """Return target − softmax(f), with all digits where one class is nearly certain."""
+        first = jnp.arange(f.shape[0]) == jnp.argmax(f)
+        odds = jnp.exp(f - jnp.max(f))
+        others = jnp.sum(jnp.where(first, 0, odds))
+        p = odds / (1 + others)
+        complement = jnp.where(first, others / (1 + others), 1 - p)
+        return target * complement - (1 - target) * p
 
     def curvature(self, f: Float[Array, "c"]) -> Float[Array, "c c"]:
         """Return diag(p) − p pᵀ with p = softmax(f)."""
@@ -167,8 +172,8 @@ class Bernoulli(Likelihood):
         return jnp.sum(target * f - jax.nn.softplus(f))
 
     def score(self, target: Float[Array, "1"], f: Float[Array, "1"]) -> Float[Array, "1"]:
-        """Return target − σ(f)."""
-        return target - jax.nn.sigmoid(f)
+        """Return target − σ(f), with all digits where a label is nearly certain."""
+        return target * jax.nn.sigmoid(-f) - (1 - target) * jax.nn.sigmoid(f)
 
     def curvature(self, f: Float[Array, "1"]) -> Float[Array, "1 1"]:
         """σ(f) σ(−f)."""

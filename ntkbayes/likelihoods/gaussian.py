@@ -93,6 +93,11 @@ class Gaussian(Likelihood):
         """Return the targets themselves."""
         return targets
 
+    @property
+    def latent_scale(self) -> float:
+        """σ, target units."""
+        return self.noise_variance**0.5
+
     def score_noise(self, key: Key, f: Float[Array, "c"]) -> Float[Array, "c"]:
         """N(0, 1/σ²): adding it to the score adds N(0, σ²) to the target."""
         return jax.random.normal(key, f.shape, f.dtype) / self.noise_variance**0.5

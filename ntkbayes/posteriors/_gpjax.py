@@ -24,12 +24,14 @@ class _NetworkKernel(gpx.kernels.AbstractKernel):
     network: Network  # pyright: ignore[reportGeneralTypeIssues]
     prior_precision: float  # pyright: ignore[reportGeneralTypeIssues]
     kind: str = eqx.field(static=True)  # pyright: ignore[reportGeneralTypeIssues]
+    raised: bool = eqx.field(static=True)  # pyright: ignore[reportGeneralTypeIssues]
 
-    def __init__(self, network: Network, prior_precision: float, kind: str):
+    def __init__(self, network: Network, prior_precision: float, kind: str, raised: bool):
         super().__init__()
         self.network = network
         self.prior_precision = prior_precision
         self.kind = kind
+        self.raised = raised
 
     def __call__(self, x: Array, y: Array) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self._prior(x[None], y[None])[0, 0]
@@ -38,7 +40,10 @@ class _NetworkKernel(gpx.kernels.AbstractKernel):
         return self._prior(x, y)
 
     def gram(self, x: Array) -> lx.AbstractLinearOperator:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return lx.MatrixLinearOperator(self._prior(x), lx.positive_semidefinite_tag)
+        k = self._prior(x)
+        if self.raised:  # by its rounding, so that it can be factored without noise on it
+            k = k + jnp.diag(len(k) * jnp.finfo(k.dtype).eps * jnp.diagonal(k))
+        return lx.MatrixLinearOperator(k, lx.positive_semidefinite_tag)
 
     def diagonal(self, x: Array) -> lx.AbstractLinearOperator:  # pyright: ignore[reportIncompatibleMethodOverride]
         return lx.DiagonalLinearOperator(prior_variance(self._prior, x))
@@ -61,15 +66,15 @@ def condition(
 
     Returns the posteriors and the sum of their log marginal likelihoods, or with inducing inputs
     `z` of their collapsed bounds.
+
+    Raises
+    ------
+    ValueError
+        If rounding leaves the covariance of the observations not positive definite.
     """
-    kernel = _NetworkKernel(network, prior_precision, kind)
-    # GPJax's jitter is absolute; keep it at the rounding of the kernel.
-    k_scale = float(kernel.gram(train.x[:1]).as_matrix()[0, 0])
-    prior = gpx.gps.Prior(
-        kernel=kernel,
-        mean_function=gpx.mean_functions.Zero(),
-        jitter=len(train.x) * float(jnp.finfo(train.x.dtype).eps) * k_scale,
-    )
+    kernel = _NetworkKernel(network, prior_precision, kind, raised=z is not None)
+    # GPJax's jitter is the same at every point, noise beside small variances: none is needed.
+    prior = gpx.gps.Prior(kernel=kernel, mean_function=gpx.mean_functions.Zero(), jitter=0.0)
     noise_scale = jnp.asarray(likelihood.noise_variance**0.5, dtype=train.x.dtype)
     model = prior * gpx.likelihoods.Gaussian(obs_stddev=noise_scale)
     columns = [gpx.Dataset(train.x, column[:, None]) for column in train.targets.T]
@@ -86,4 +91,10 @@ def condition(
 
 
 def _total(bounds: Iterable[Any]) -> Float[Array, ""]:
-    return jnp.sum(jnp.stack(list(bounds)))
+    total = jnp.sum(jnp.stack(list(bounds)))
+    if not jnp.isfinite(total):
+        raise ValueError(
+            f"the covariance of the observations is not positive definite in {total.dtype}: use "
+            "float64 (jax_enable_x64) or a larger noise_variance."
+        )
+    return total

@@ -27,7 +27,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import solve_triangular
 
 from ntkbayes._linalg import covariance_factor, extend_factor
 from ntkbayes._problem import TrainingSet, kernel_name, prior_kernel
@@ -131,9 +130,8 @@ def sample_functions(
     if product_dtype is not None:
         sampled = eqx.tree_at(lambda t: t.root, target, target.root.astype(product_dtype))
     chains = run(sampled)
-    rotation = solve_triangular(factor, target.root.astype(factor.dtype), lower=True)
-    coefficients = jax.vmap(target.coefficients)(chains.position).astype(train.x.dtype)
-    whitened = jnp.einsum("ij,sjc->sic", rotation, coefficients)
+    coefficients = jax.vmap(target.coefficients)(chains.position)
+    whitened = jnp.einsum("ij,sjc->sic", target.rotation, coefficients).astype(train.x.dtype)
     return FunctionSpacePosterior(
         likelihood=likelihood,
         train=train,
@@ -146,10 +144,11 @@ def sample_functions(
 
 
 class _FunctionTarget(Target):
-    """The density of position u, with f = R (scale ∘ u) Bᵀ, R Rᵀ = K and B orthogonal."""
+    """The density of position u, with f = R (scale ∘ u) Bᵀ, R = L V and V, B orthogonal."""
 
     likelihood: Likelihood
     root: Float[Array, "n n"]
+    rotation: Float[Array, "n n"]  # V, so that z = V a
     basis: Float[Array, "c c"]
     scale: Float[Array, "n c"]
     targets: Float[Array, "n c"]
@@ -187,8 +186,10 @@ def _target(likelihood: Likelihood, k: Array, factor: Array, targets: Array) -> 
     Data narrow the posterior along leading eigenvectors only. In these coordinates that is a
     diagonal scale: it removes most of it, and the sampler's diagonal mass matrix learns the rest.
     """
-    vectors, singular_values, _ = jnp.linalg.svd(factor)
-    root = vectors * singular_values[None, :]
+    vectors, singular_values, rotation = jnp.linalg.svd(factor)
+    # L V, equal to the product of the other two but for rounding, which there is relative to the
+    # largest singular value and here to each row of L.
+    root = factor @ rotation.T
     seen, basis = jnp.linalg.eigh(likelihood.identified(targets.dtype))  # 0 or 1 each
     # A rough mode will do: f = K α = R a at a = Rᵀ α.
     alpha = find_mode(k, likelihood, targets, tolerance=START_TOLERANCE).a
@@ -196,4 +197,4 @@ def _target(likelihood: Likelihood, k: Array, factor: Array, targets: Array) -> 
     along = (vectors**2).T @ curvature / jnp.sum(seen)
     scale = 1 / jnp.sqrt(1 + (along * singular_values**2)[:, None] * jnp.round(seen)[None, :])
     mode = root.T @ alpha @ basis / scale
-    return _FunctionTarget(likelihood, root, basis, scale, targets, mode)
+    return _FunctionTarget(likelihood, root, rotation.T, basis, scale, targets, mode)

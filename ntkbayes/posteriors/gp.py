@@ -86,7 +86,14 @@ class GPRegression(GaussianPredictor):
         """Draw functions jointly over the rows of x."""
         check_at_least("num_draws", num_draws, 1)
         mean = self.mean(x)
-        factor = covariance_factor(self._covariance(x), name="the posterior covariance")
+        prior = partial(
+            prior_kernel, self.network, prior_precision=self.prior_precision, kind=self.kernel
+        )
+        factor = covariance_factor(
+            self._covariance(x),
+            name="the posterior covariance",
+            scale=prior_variance(prior, checked_inputs(self.train, x)),
+        )
         noise = jax.random.normal(key, (num_draws, *mean.shape), mean.dtype)
         progress(1.0)
         return Draws(mean[None] + jnp.einsum("ij,sjc->sic", factor, noise), {})

@@ -120,12 +120,12 @@ def _greedy_order(
     kernel: Kernel, x: Array, variance: Array, num_inducing: int
 ) -> tuple[Array, Array]:
     """Pivots, and the conditional variance of each when chosen (zero where none was left)."""
-    floor = len(x) * jnp.finfo(x.dtype).eps * jnp.max(variance)
+    floors = len(x) * jnp.finfo(x.dtype).eps * variance
 
     def choose(j: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
         order, gains, rows, left = state
-        pivot = jnp.argmax(left)
-        gain = left[pivot]
+        pivot = jnp.argmax(jnp.where(left > floors, left, -jnp.inf))
+        gain, floor = left[pivot], floors[pivot]
         row = kernel(x[pivot][None], x)[0] - rows[:, pivot] @ rows
         row = jnp.where(gain > floor, row / jnp.sqrt(jnp.maximum(gain, floor)), 0)
         gains = gains.at[j].set(jnp.where(gain > floor, gain, 0))

@@ -1,5 +1,10 @@
 """Solvers of the regularised, linearised training problem where there is no closed form."""
 
+from ntkbayes.solvers.certificate import (
+    default_tolerance,
+    largest_deviation,
+    require_accurate,
+)
 from ntkbayes.solvers.flow import Flow, FlowSolution, prepare_flow, solve_flow
 from ntkbayes.solvers.hessian import (
     Hessian,
@@ -11,7 +16,6 @@ from ntkbayes.solvers.hessian import (
 )
 from ntkbayes.solvers.stationarity import (
     Solution,
-    default_tolerance,
     find_mode,
     require_converged,
     solve_stationarity,
@@ -26,8 +30,10 @@ __all__ = [
     "default_tolerance",
     "find_mode",
     "hessian_at",
+    "largest_deviation",
     "preconditioner",
     "prepare_flow",
+    "require_accurate",
     "require_converged",
     "softmax_hessian",
     "solve_flow",

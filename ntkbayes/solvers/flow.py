@@ -40,6 +40,7 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix
 
+from ntkbayes._linalg import eigenbasis
 from ntkbayes._types import Array, Float, Int
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.solvers.implicit import ImplicitStepSolver, counting_work
@@ -87,6 +88,9 @@ class FlowSolution(eqx.Module):
     ----------
     b
         Dual coefficients: f(x) = f₀(x) + Θ(x, X) b.
+    error
+        What ‖g − g*‖ is at most, as far as the errors of steps are as estimated, and so
+        |f − f*| / √Θ(x, x) at any input x.
     residual
         max |s + ξ − λ b|, what is left of the stationarity condition; 0 at the end of training.
     num_steps
@@ -96,6 +100,7 @@ class FlowSolution(eqx.Module):
     """
 
     b: Float[Array, "s n c"]
+    error: Float[Array, "s"]
     residual: Float[Array, "s"]
     num_steps: Int[Array, "s"]
     gemm_equivalents: Int[Array, "s"]
@@ -110,8 +115,13 @@ def prepare_flow(
     """Diagonalise Θ; cost n³. Eigenvalues below eps times the largest are raised to that.
 
     Flows that differ in a `prior_precision` given as an array share one compilation.
+
+    Raises
+    ------
+    ValueError
+        As `eigenbasis`.
     """
-    eigenvalues, vectors = jnp.linalg.eigh(ntk)
+    eigenvalues, vectors = eigenbasis(ntk, name="the NTK")
     floor = jnp.finfo(ntk.dtype).eps * eigenvalues[-1]
     roots = jnp.sqrt(jnp.maximum(eigenvalues, floor))
     return Flow(likelihood, targets, prior_precision, vectors, roots)
@@ -247,7 +257,11 @@ def _integrate(
     b = flow.vectors @ (g / flow.roots[:, None])
     left = flow.score(g, f0, score_noise) - flow.prior_precision * b
     accepted, rejected = (found.stats[f"num_{kind}_steps"] for kind in ("accepted", "rejected"))
-    solution = FlowSolution(b, jnp.max(jnp.abs(left)), accepted, 2 * accepted)
     outcomes = diffrax.RESULTS
+    left_to_go = jnp.where(found.result == outcomes.event_occurred, AT_REST, 0)
+    error = tolerance * (accepted + left_to_go)
+    solution = FlowSolution(
+        b, error.astype(b.dtype), jnp.max(jnp.abs(left)), accepted, 2 * accepted
+    )
     arrived = (found.result == outcomes.successful) | (found.result == outcomes.event_occurred)
     return solution, accepted + rejected, arrived

@@ -1,0 +1,175 @@
+"""How far a computed solution of a = s(f₀ + K a) + ξ is from the exact one, at every input.
+
+With g = K a and ρ = s(f₀ + g) + ξ − a, the objective ½ ‖g‖²_K − Σ log p(y | f₀ + g) − ξ·g is
+strongly convex with constant 1 in the kernel's norm, and K(·, X) ρ is minus its gradient there.
+So the solution g* is no farther than the gradient is long, and at every input x
+
+    |f(x) − f*(x)| ≤ √K(x, x) · √tr(ρᵀ K ρ).
+
+The second factor is one number per draw, in standard deviations of the prior. The residual
+max |ρ| alone bounds nothing: it is in units of the score, and K may be as large as it likes.
+
+To it is added what rounding can add, each part as if rounding errors were independent:
+
+- of K and of products with K where a function is evaluated, relative to √(K(x, x) K(x', x')) each,
+  in the dtype of K: 4 eps √(Σᵢ K(xᵢ, xᵢ) |aᵢ|²);
+- of the product K a in ρ, which is evaluated in float64 whatever the dtype of K.
+
+References
+----------
+Higham & Mary 2019, doi 10.1137/18M1226312 (rounding errors that are independent grow like √n).
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ntkbayes._checks import warn_caller
+from ntkbayes._types import Array, Float
+from ntkbayes.likelihoods import Likelihood
+
+__all__ = [
+    "Certificate",
+    "certify",
+    "default_tolerance",
+    "largest_deviation",
+    "require_accurate",
+    "rounding_of_products",
+]
+
+ROUNDINGS = 4
+"""Rounding of a kernel's entry and of a product with it, in units of eps."""
+STILL_USABLE = 0.05
+"""Up to this latent error a solution that misses its tolerance is told of, beyond it refused."""
+BLOCK_BYTES = 64 * 2**20
+"""Rows of a float32 kernel that are in float64 at a time."""
+
+
+class Certificate(eqx.Module):
+    """What is known of each draw's solution.
+
+    Parameters
+    ----------
+    function
+        K a at the training points, by a fresh product.
+    gradient
+        ρ.
+    residual
+        max |ρ|.
+    error_bound
+        The largest |f(x) − f*(x)| / √K(x, x) that is possible.
+    """
+
+    function: Float[Array, "s n c"]
+    gradient: Float[Array, "s n c"]
+    residual: Float[Array, "s"]
+    error_bound: Float[Array, "s"]
+
+
+def default_tolerance(dtype: jnp.dtype) -> float:
+    """Return the latent error allowed where none is asked for: 1e-3 in float64, else 1e-2.
+
+    Far below the Monte-Carlo error of thousands of draws.
+    """
+    return 1e-3 if jnp.finfo(dtype).bits > 32 else 1e-2
+
+
+def largest_deviation(k: Float[Array, "n n"]) -> Float[Array, ""]:
+    """Return the largest prior deviation √K(x, x) at a training point, in float64 where enabled."""
+    return jnp.sqrt(jnp.max(jnp.diagonal(k)).astype(float))
+
+
+def certify(
+    k: Float[Array, "n n"],
+    likelihood: Likelihood,
+    targets: Float[Array, "n c"],
+    f_initial: Float[Array, "s n c"],
+    score_noise: Float[Array, "s n c"],
+    a: Float[Array, "s n c"],
+) -> Certificate:
+    """Evaluate the bound of each draw: two products with K, in float64.
+
+    Call it where float64 is enabled; what is not float64 but k is taken as exact.
+    """
+    return _certify(k, likelihood, targets, f_initial, score_noise, a)
+
+
+@eqx.filter_jit
+def _certify(
+    k: Array, likelihood: Likelihood, targets: Array, f0: Array, noise: Array, a: Array
+) -> Certificate:
+    function = _product(k, a)
+    f = f0 + function
+    gradient = jax.vmap(jax.vmap(likelihood.score), (None, 0))(targets, f) + noise - a
+    squared = jnp.sum(gradient * _product(k, gradient), axis=(1, 2))
+    deviations = jnp.sqrt(jnp.diagonal(k)).astype(a.dtype)[None, :, None]
+    outer = jax.vmap(lambda a: rounding_of_products(k, a))(a)
+    spread = jnp.sqrt(jnp.sum((deviations * a) ** 2, axis=(1, 2)))
+    # |W v| is at most √w (√w·|v|) with w the diagonal of W, and v = eps √K(xᵢ, xᵢ) · spread.
+    roots = jnp.sqrt(jax.vmap(jax.vmap(lambda f: jnp.diagonal(likelihood.curvature(f))))(f))
+    shaken = roots * jnp.sum(roots, axis=2, keepdims=True) * deviations**2
+    inner = float(jnp.finfo(a.dtype).eps) * spread * jnp.sqrt(jnp.sum(shaken**2, axis=(1, 2)))
+    bound = jnp.sqrt(jnp.maximum(squared, 0)) + inner + outer
+    residual = jnp.max(jnp.abs(gradient), axis=(1, 2))
+    # XLA's maximum may drop NaN on the CPU, and a certificate must not.
+    sound = jnp.all(jnp.isfinite(gradient), axis=(1, 2)) & jnp.isfinite(bound)
+    return Certificate(
+        function, gradient, jnp.where(sound, residual, jnp.inf), jnp.where(sound, bound, jnp.inf)
+    )
+
+
+def rounding_of_products(k: Float[Array, "n n"], a: Float[Array, "n c"]) -> Float[Array, ""]:
+    """4 eps √(Σᵢ K(xᵢ, xᵢ) |aᵢ|²): what rounding of K(x, X) and of its product with a adds.
+
+    In standard deviations √K(x, x) of the prior, with eps that of K's dtype.
+    """
+    weighted = jnp.diagonal(k).astype(a.dtype) * jnp.sum(a**2, axis=1)
+    return ROUNDINGS * float(jnp.finfo(k.dtype).eps) * jnp.sqrt(jnp.sum(weighted))
+
+
+def _product(k: Array, v: Array) -> Array:
+    """K v in the dtype of v, some rows of K at a time where that is another."""
+    if k.dtype == v.dtype:
+        return jnp.einsum("ij,sjc->sic", k, v)
+    size = max(1, BLOCK_BYTES // (len(k) * v.dtype.itemsize))
+    rows = jax.lax.map(
+        lambda row: jnp.einsum("j,sjc->sc", row.astype(v.dtype), v), k, batch_size=size
+    )
+    return jnp.swapaxes(rows, 0, 1)
+
+
+def require_accurate(
+    latent_error: Float[Array, "*s"], *, tolerance: float, dtype: jnp.dtype
+) -> None:
+    """Tell of draws whose latent error may exceed `tolerance`, and refuse what is not usable.
+
+    Parameters
+    ----------
+    latent_error
+        Bound at the training points, in latent units, of one or more draws.
+    tolerance
+        What was asked for; more than that up to 0.05 is a `UserWarning`.
+    dtype
+        Of the inputs: decides the remedy.
+
+    Raises
+    ------
+    ValueError
+        If a bound is above 0.05 and `tolerance`.
+    """
+    worst = float(jnp.max(latent_error))
+    if worst <= tolerance:
+        return
+    failed, total = int(jnp.sum(~(latent_error <= tolerance))), latent_error.size
+    remedy = "use a larger prior_precision, or inputs of a smaller scale"
+    if jnp.finfo(dtype).bits < 64:
+        remedy = "use float64 (jax_enable_x64) or a larger prior_precision"
+    if not worst < float("inf"):
+        raise ValueError(f"{failed} of {total} solutions are not finite; {remedy}.")
+    found = (
+        f"{failed} of {total} solutions may be off by more than the tolerance of {tolerance:.2g}: "
+        f"the largest latent error is only known to be below {worst:.2g}"
+    )
+    if not worst <= max(STILL_USABLE, tolerance):
+        raise ValueError(f"{found}; {remedy}.")
+    warn_caller(f"{found}, which is what rounding leaves in {jnp.dtype(dtype).name}; {remedy}.")
