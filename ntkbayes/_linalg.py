@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.scipy.linalg import solve_triangular
 
+from ntkbayes._arrays import more_digits
 from ntkbayes._types import Array, Float
-
-REMEDY = "use float64 (jax_enable_x64) or remove inputs that nearly coincide"
 
 
 def cholesky(matrix: Float[Array, "n n"], *, name: str, remedy: str) -> Float[Array, "n n"]:
@@ -44,7 +43,8 @@ def check_positive_semidefinite(matrix: Float[Array, "n n"], *, name: str) -> No
     if not smallest >= -rounding:  # also if it is NaN
         raise ValueError(
             f"{name} is not positive semidefinite in {matrix.dtype}: its smallest eigenvalue is "
-            f"{smallest:.3g}, where rounding explains {-rounding:.1g}; {REMEDY}."
+            f"{smallest:.3g}, where rounding explains {-rounding:.1g}; "
+            f"{more_digits(matrix.dtype)}remove inputs that nearly coincide."
         )
 
 
@@ -113,7 +113,10 @@ def _raised_factor(
     for rounding in roundings[1:]:
         factor = jax.lax.cond(_failed(factor), factor_with, lambda _, kept=factor: kept, rounding)
     failed = _failed(factor)
-    message = f"{name} is not positive semidefinite in {covariance.dtype}: {REMEDY}."
+    message = (
+        f"{name} is not positive semidefinite in {covariance.dtype}: "
+        f"{more_digits(covariance.dtype)}remove inputs that nearly coincide."
+    )
     if isinstance(failed, Tracer):
         return eqx.error_if(factor, failed, message)
     if failed:

@@ -29,6 +29,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ntkbayes._arrays import more_digits
 from ntkbayes._checks import check_at_least
 from ntkbayes._linalg import conditional_covariance
 from ntkbayes._problem import TrainingSet, checked_inputs
@@ -205,7 +206,7 @@ def regression_ensemble(
     kernel = network.kernel(train.x)
     eigenvalues, vectors = jnp.linalg.eigh(kernel.ntk)
     noise = likelihood.noise_variance
-    ridge = _positive(eigenvalues + prior_precision * noise)
+    ridge = _positive(eigenvalues, prior_precision * noise)
     decay = jnp.exp(-time * ridge / noise)
     return GaussianEnsemble(
         likelihood, network, train,
@@ -246,13 +247,20 @@ def interpolating_ensemble(
     )  # fmt: skip
 
 
-def _positive(ridge: Array) -> Array:
-    """Return Θ's eigenvalues with the ridge on them, if they are positive beyond rounding."""
+def _positive(eigenvalues: Array, added: float = 0.0) -> Array:
+    """Return Θ's eigenvalues with λσ² added, if they are positive beyond rounding."""
+    ridge = eigenvalues + added
     rounding = len(ridge) * jnp.finfo(ridge.dtype).eps * ridge[-1]
     if not bool(ridge[0] > rounding):
+        cause = "prior_precision is zero: use prior_precision > 0, "
+        if added > 0:
+            cause = (
+                f"prior_precision · noise_variance = {added:.1e} is below its rounding: "
+                f"{more_digits(ridge.dtype)}raise one of the two, "
+            )
         raise ValueError(
-            f"the NTK is singular (smallest eigenvalue {float(ridge[0]):.1e}, largest "
-            f"{float(ridge[-1]):.1e}) and prior_precision is zero: use prior_precision > 0, "
+            f"the NTK is singular in {ridge.dtype} (smallest eigenvalue "
+            f"{float(eigenvalues[0]):.1e}, largest {float(eigenvalues[-1]):.1e}) and {cause}"
             "or remove repeated inputs."
         )
     return ridge
