@@ -6,17 +6,24 @@ from collections.abc import Collection
 from difflib import get_close_matches
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import numpy as np
 
+from ntkbayes._arrays import is_traced, more_digits
 from ntkbayes._types import AnyArray
 
 _NOT_THE_CALLER = (str(Path(__file__).parent), str(Path(jaxtyping.__file__).parent))
 
 
 def check_finite(name: str, array: AnyArray) -> None:
-    """Raise `ValueError` if `array` holds NaN, infinity or no numbers, saying where or what."""
+    """Raise `ValueError` if `array` holds NaN, infinity or no numbers, saying where or what.
+
+    Of a traced array the values are not known, and not checked.
+    """
+    if is_traced(array):
+        return
     values = np.asarray(array)
     if values.dtype.kind in "OSU":
         raise ValueError(f"{name} must hold numbers, but has dtype {values.dtype}.")
@@ -27,6 +34,23 @@ def check_finite(name: str, array: AnyArray) -> None:
         raise ValueError(
             f"{name} must be finite, but holds {len(bad)} NaN or infinite value(s), "
             f"the first at index {where}; drop or impute them."
+        )
+
+
+def check_kept(name: str, array: AnyArray, dtype: Any, *, whole: bool = False) -> None:
+    """Raise `ValueError` unless a type keeps numbers finite, and if asked whole ones the same."""
+    if is_traced(array):
+        return
+    values = np.asarray(array)
+    with np.errstate(over="ignore"):
+        kept = values.astype(dtype)
+    lost = ~np.isfinite(kept) if not whole else kept.astype(values.dtype) != values
+    if lost.any():
+        largest = values[lost].flat[np.argmax(np.abs(values[lost]))]
+        why = "which it does not keep whole" if whole else "beyond its largest number"
+        raise ValueError(
+            f"{name} is computed with in {np.dtype(dtype).name}, but holds {largest:.17g}, {why}: "
+            f"{more_digits(dtype)}rescale {name}."
         )
 
 

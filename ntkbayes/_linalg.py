@@ -19,11 +19,11 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.scipy.linalg import solve_triangular
 
+from ntkbayes._arrays import more_digits
 from ntkbayes._types import Array, Float
 
 HIDDEN = 1e-2
 """Rounding below this share of what it is added to hides nothing."""
-REMEDY = "use float64 (jax_enable_x64) or remove inputs that nearly coincide"
 
 
 def cholesky(matrix: Float[Array, "n n"], *, name: str, remedy: str) -> Float[Array, "n n"]:
@@ -69,7 +69,7 @@ def check_positive_semidefinite(
         raise ValueError(
             f"{name} is not positive semidefinite in {matrix.dtype}: scaled to a diagonal of one, "
             f"its smallest eigenvalue is {smallest:.3g}, where rounding explains {-rounding:.1g}; "
-            f"{REMEDY}."
+            f"{more_digits(matrix.dtype)}remove inputs that nearly coincide."
         )
 
 
@@ -175,7 +175,10 @@ def _raised_factor(
     for rounding in roundings[1:]:
         factor = jax.lax.cond(_failed(factor), factor_with, lambda _, kept=factor: kept, rounding)
     failed = _failed(factor)
-    message = f"{name} is not positive semidefinite in {covariance.dtype}: {REMEDY}."
+    message = (
+        f"{name} is not positive semidefinite in {covariance.dtype}: "
+        f"{more_digits(covariance.dtype)}remove inputs that nearly coincide."
+    )
     if isinstance(failed, Tracer):
         return eqx.error_if(factor, failed, message)
     if failed:

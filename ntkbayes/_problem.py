@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ntkbayes._checks import check_finite, check_not_empty
+from ntkbayes._arrays import computing_dtype
+from ntkbayes._checks import check_finite, check_kept, check_not_empty
 from ntkbayes._types import AnyArray, Array, Float, Key
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import Network, WideNetwork
@@ -40,10 +41,14 @@ class Objective(eqx.Module):
 def training_set(likelihood: Likelihood, x: AnyArray, y: AnyArray) -> TrainingSet:
     """Check inputs and observations and bring them to the inputs' floating dtype.
 
+    Whole numbers, and numbers of less than single precision (float16, bfloat16), are taken to JAX's
+    default floating type: every method computes in single or double precision.
+
     Raises
     ------
     ValueError
-        If x is not a finite, non-empty (n, d) array, or y does not fit the likelihood or x.
+        If x is not a finite, non-empty (n, d) array, y does not fit the likelihood or x, or the
+        inputs' type does not keep y's counts.
     """
     if x.ndim != 2:
         raise ValueError(f"x must have shape (n, d), but has {tuple(x.shape)}.")
@@ -52,10 +57,10 @@ def training_set(likelihood: Likelihood, x: AnyArray, y: AnyArray) -> TrainingSe
     targets = likelihood.targets(y)
     if len(x) != len(targets):
         raise ValueError(f"x and y must have as many rows, but have {len(x)} and {len(targets)}.")
-    inputs = jnp.asarray(x)
-    if not jnp.issubdtype(inputs.dtype, jnp.floating):
-        inputs = inputs.astype(targets.dtype)
-    return TrainingSet(inputs, targets.astype(inputs.dtype))
+    dtype = computing_dtype(x)
+    check_kept("x", x, dtype)
+    check_kept("y", targets, dtype, whole=likelihood.counts)
+    return TrainingSet(jnp.asarray(x, dtype), targets.astype(dtype))
 
 
 def initial_params(network: Network, likelihood: Likelihood, train: TrainingSet, key: Key) -> Any:
@@ -79,6 +84,7 @@ def checked_inputs(train: TrainingSet, x: AnyArray) -> Float[Array, "m d"]:
         raise ValueError(f"x must have shape (m, {num_features}), but has {tuple(x.shape)}.")
     check_not_empty("x", x)
     check_finite("x", x)
+    check_kept("x", x, train.x.dtype)
     return jnp.asarray(x, dtype=train.x.dtype)
 
 

@@ -4,6 +4,8 @@ import abc
 from typing import Any
 
 import equinox as eqx
+import jax
+import numpy as np
 
 from ntkbayes._checks import check_at_least
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent
@@ -59,6 +61,11 @@ class Predictor(eqx.Module):
     """
 
     likelihood: eqx.AbstractVar[Likelihood]
+
+    def __hash__(self) -> int:
+        """Equal predictors have equal structure: `jax.jit` takes methods of hashable objects."""
+        leaves, structure = jax.tree.flatten(self)
+        return hash((structure, *((np.shape(v), getattr(v, "dtype", v)) for v in leaves)))
 
     @abc.abstractmethod
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:

@@ -1,11 +1,15 @@
 """ArviZ' own functions on trees of predictions, as they are."""
 
+from functools import partial
+
 import arviz as az
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
+import xarray as xr
 
 import ntkbayes as nb
 from ntkbayes.evaluation import from_draws, leave_one_out, pooled, probabilities
@@ -95,6 +99,83 @@ def test_plot_ppc_pava_shows_the_calibration_of_each_class(request, kind, panels
     shown = np.sort(line.get_xdata())
     first = 1 if panels == 1 else 0
     np.testing.assert_allclose(shown, np.sort((labels == first).mean(axis=0)))
+
+
+def test_residual_r2_takes_a_tree_without_its_one_output(regression):
+    """By its definition: of every draw, var f / (var f + var(y − f)) over the points."""
+    tree = regression.isel(output=0, missing_dims="ignore")
+    ours = az.residual_r2(tree, pred_mean="latent", obs_name="y", summary=False)
+    f, y = pooled(regression)[:, :, 0], np.asarray(regression["observed_data/y"])
+    spread = f.var(axis=1)
+    np.testing.assert_allclose(ours, spread / (spread + (y - f).var(axis=1)), rtol=1e-6)
+
+
+def test_chains_carry_the_log_prior_of_what_they_sample():
+    """Draws weighted by exp((α − 1) log prior) are those of α times the prior precision."""
+    x, noise, alpha = np.linspace(-1, 1, 4)[:, None], 0.3, 2.0
+    y = np.sin(3 * x[:, 0])
+    chains = nb.hmc(
+        NETWORK, nb.Gaussian(noise), x, y, prior_precision=1.0, key=jax.random.key(0),
+        num_warmup=200, num_draws=2000, num_chains=2,
+    )  # fmt: skip
+    draws = chains.draw(jax.random.key(1), x, num_draws=4000)
+    latent = np.asarray(draws.latent)[:, :, 0]
+    weights = scipy.special.softmax((alpha - 1) * np.asarray(draws.stats["log_prior"]))
+    k = np.asarray(NETWORK.ntk(x)) / alpha
+    mean = k @ np.linalg.solve(k + noise * np.eye(4), y)
+    # Half of the weighted draws' number, for what they depend on one another.
+    error = latent.std(axis=0) * np.sqrt(2 * np.sum(weights**2))
+    assert np.all(np.abs(weights @ latent - mean) < 5 * error)
+    assert np.any(np.abs(latent.mean(axis=0) - mean) > 5 * error)
+
+
+def test_psense_finds_the_log_prior_where_there_is_one():
+    rng = np.random.default_rng(0)
+    latent = rng.normal(size=(400, 3, 1))
+    log_prior = -0.5 * np.sum(latent**2, axis=(1, 2))
+    make = partial(
+        from_draws, latent, nb.Gaussian(NOISE), np.array([0.5, 0.0, -0.5]),
+        key=jax.random.key(0), method="a", split="train", is_posterior=True,
+    )  # fmt: skip
+    tree = make(stats={"log_prior": log_prior, "residual": log_prior})
+    np.testing.assert_array_equal(tree["log_prior/latent"][0], log_prior)
+    assert list(tree["sample_stats"].data_vars) == ["residual"]
+    sensitivity = az.psense(tree)["latent"]
+    # These draws are the prior, which a power widens: far above ArviZ' threshold of 0.05.
+    assert sensitivity.shape == (3, 1)
+    assert float(sensitivity.min()) > 0.05
+    assert "log_prior" not in make().children
+
+
+def test_accuracy_of_arviz_means_something_for_two_classes_only(classification, binary):
+    """The trap that the schema names: 0 and 2 make 1."""
+    p = probabilities(binary)[:, :, 1].mean(axis=0)
+    frequencies = pooled(binary, "posterior_predictive/y").mean(axis=0)
+    y = np.asarray(binary["observed_data/y"])
+    ours = np.mean(np.round(frequencies) == y)
+    assert az.metrics(binary, kind="acc", round_to="none").mean == pytest.approx(ours)
+    assert ours == pytest.approx(np.mean((p > 0.5) == y), abs=0.05)
+    tree = classification.copy()
+    labels = np.where(np.arange(1000) % 2 == 0, 0, 2)[None, :, None]
+    shape = tree["posterior_predictive/y"].shape
+    drawn = tree["posterior_predictive"].to_dataset()
+    same = np.broadcast_to(labels, shape)
+    tree["posterior_predictive"] = xr.DataTree(drawn.assign(y=(("chain", "draw", "obs_id"), same)))
+    y = np.asarray(tree["observed_data/y"])
+    # Class 1 is never predicted, yet all points of class 1 count as right, and no others.
+    wrong = az.metrics(tree, kind="acc", round_to="none").mean
+    assert wrong == pytest.approx(np.mean(y == 1))
+    table = nb.compare({"a": classification}, reference=None).set_index("metric")
+    right = np.mean(probabilities(classification).mean(axis=0).argmax(axis=1) == y)
+    assert table.loc["accuracy", "value"] == pytest.approx(right)
+
+
+def test_plot_ppc_pava_reads_indices_as_numbers_unless_told(classification):
+    """By default one curve, of mean indices that are no probabilities."""
+    lines = az.plot_ppc_pava(classification).viz["lines"].to_dataset()
+    assert sum(variable.size for variable in lines.data_vars.values()) == 1
+    line = next(iter(lines.data_vars.values())).values.flat[0]
+    assert line.get_xdata().max() > 1
 
 
 def test_plot_ppc_pit_and_plot_loo_pit_show_one_value_per_point(regression, classification):

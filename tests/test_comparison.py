@@ -18,6 +18,7 @@ from ntkbayes.datasets import load_dataset
 from ntkbayes.evaluation import (
     METRICS,
     compare,
+    comparison,
     distance_matrix,
     distances,
     from_draws,
@@ -387,3 +388,19 @@ def test_predictions_that_cannot_be_compared_are_refused(iris, classification, r
     tree = predict_noisily(other, Categorical(3), 3, 0, 2)
     with pytest.raises(ValueError, match="their observations differ; predict with the same"):
         compare({"a": classification["HMC"], "b": tree}, reference=None)
+
+
+def test_infinite_scores_are_ranked_last_and_never_nan():
+    """Two infinite ones differ by nothing, of which nothing is known."""
+    good, bad = np.array([1.0, 1.1, 0.9]), np.array([np.inf, 2.0, np.inf])
+    scores = {("good", "nll"): good, ("bad", "nll"): bad, ("worse", "nll"): bad}
+    assert comparison._from_best("good", "nll", scores)["from_best"] == 0
+    for method in ("bad", "worse"):
+        row = comparison._from_best(method, "nll", scores)
+        assert (row["from_best"], row["from_best_error"]) == (np.inf, np.inf)
+    both = comparison._significance(comparison._difference(bad, bad))
+    assert both == {"difference": 0.0, "standard_error": 0.0, "p_value": 1.0}
+    one = comparison._significance(comparison._difference(bad, good))
+    assert one == {"difference": np.inf, "standard_error": np.inf, "p_value": 1.0}
+    only = {("a", "nll"): bad, ("b", "nll"): bad}
+    assert comparison._from_best("a", "nll", only)["from_best"] == 0

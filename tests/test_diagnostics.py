@@ -146,9 +146,14 @@ def test_a_prediction_that_no_draw_changes_is_ignored(generator):
     assert np.isfinite(found.max_rhat)
 
 
-def test_predictions_that_never_change_leave_nothing_to_disagree_about():
-    found = chain_diagnostics(predictions(np.ones((800, 3, 2)), 2))
-    assert (found.max_rhat, found.min_ess, found.max_mcse) == (1, 800, 0)
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_chains_that_all_stand_at_one_place_are_no_reference(task):
+    """R-hat is undefined, 0/0: nothing says that they would agree if they moved."""
+    found = chain_diagnostics(predictions(np.ones((4000, 3, 2)), 4, task=task))
+    assert not found.reliable
+    assert np.isnan(found.max_rhat)
+    assert (found.min_ess, found.max_mcse) == (0, np.inf)
+    assert "no prediction differs between any two draws" in found.verdict
 
 
 @pytest.fixture(scope="module")

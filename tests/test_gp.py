@@ -1,5 +1,6 @@
 from functools import partial
 
+import equinox as eqx
 import gpjax as gpx
 import jax
 import jax.numpy as jnp
@@ -429,3 +430,33 @@ def test_what_does_not_fit_in_memory_is_refused(
     monkeypatch.setattr(memory, "available_bytes", lambda: num_bytes)
     with pytest.raises(ValueError, match=message):
         nb.gp_posterior(NETWORK, likelihood, x, y, prior_precision=1.0, inducing=inducing)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_numbering_the_classes_and_the_data_anew_changes_rounding_only(dtype):
+    """The points of the quadrature follow the classes: by its error they would differ by 0.01."""
+    rng, c = np.random.default_rng(0), 12
+    x, x_test, y = rng.normal(size=(24, 2)), rng.normal(size=(5, 2)), np.arange(24) % c
+    classes, rows = rng.permutation(c), rng.permutation(24)
+    network = nb.dense_network(depth=1, activation="erf", bias_scale=0.5)
+    one, two = (
+        nb.gp_posterior(network, nb.Categorical(c), *data, prior_precision=1.0)
+        for data in ((x.astype(dtype), y), (x[rows].astype(dtype), classes[y][rows]))
+    )
+    x_test, rounding = x_test.astype(dtype), 50 * np.finfo(dtype).eps
+    for moment in ("mean", "variance"):
+        ours, again = (np.asarray(getattr(each, moment)(x_test)) for each in (one, two))
+        np.testing.assert_allclose(again[:, classes], ours, atol=rounding)
+
+
+def test_inducing_points_that_cannot_be_factored_are_refused_by_name(monkeypatch):
+    """GPJax' own error, of pages, names neither the kernel nor a remedy."""
+
+    def fail(*arguments):
+        jax.jit(lambda x: eqx.error_if(x, x > 0, "not positive definite"))(1.0)
+
+    monkeypatch.setattr("ntkbayes.posteriors._gpjax.condition", fail)
+    x, y = jnp.ones((3, 2), jnp.float32), jnp.ones(3, jnp.float32)
+    message = r"the NTK covariance .* these 2 inducing points: use float64 .* or remove inputs"
+    with pytest.raises(ValueError, match=message):
+        nb.gp_posterior(NETWORK, nb.Gaussian(0.1), x, y, prior_precision=1.0, inducing=x[:2])

@@ -191,6 +191,20 @@ def test_sums_and_standard_error_are_those_of_the_points():
     assert found.standard_error == pytest.approx(np.sqrt(3 * 14 / 2))
 
 
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter")  # of the sampled one: 500 draws
+def test_one_point_has_a_density_and_no_standard_error():
+    """The cavity of a posterior of one point is the prior: N(0, v) with 1/v = 1/v₁ − 1/σ²."""
+    moments = (np.full((1, 1), 0.3), np.full((1, 1), 0.2))
+    exact = leave_one_out(synthetic([1.0], closed_form=moments))
+    prior = 1 / (1 / 0.2 - 1 / NOISE)
+    mean = prior * (0.3 / 0.2 - 1.0 / NOISE)
+    assert exact.elpd == pytest.approx(scipy.stats.norm.logpdf(1.0, mean, np.sqrt(prior + NOISE)))
+    assert exact.standard_error == np.inf
+    sampled = leave_one_out(synthetic([0.1], noise=5.0))
+    assert np.isfinite(sampled.elpd)
+    assert sampled.standard_error == np.inf
+
+
 VARIANCE = (np.zeros((2, 1)), np.full((2, 1), 0.7))
 
 

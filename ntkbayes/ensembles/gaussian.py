@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve
 
+from ntkbayes._arrays import more_digits
 from ntkbayes._checks import check_at_least
 from ntkbayes._linalg import HIDDEN, cholesky, conditional_covariance, eigenbasis
 from ntkbayes._problem import TrainingSet, checked_inputs
@@ -273,19 +274,16 @@ def _inverse(ntk: Float[Array, "n n"], ridge: float) -> Float[Array, "n n"]:
 
 
 def _singular(ridge: float, smallest: float, largest: float, dtype: jnp.dtype) -> str:
-    spectrum = (
-        f"(scaled to a diagonal of one: smallest eigenvalue {smallest:.1e}, largest {largest:.1e})"
-    )
-    if ridge == 0:
-        return (
-            f"the NTK is singular {spectrum} and prior_precision is zero: use prior_precision > 0, "
-            "a finite time, or remove repeated inputs."
+    cause = "prior_precision is zero: use prior_precision > 0, a finite time, "
+    if ridge > 0:
+        cause = (
+            f"prior_precision · noise_variance = {ridge:.1e} is below its rounding: "
+            f"{more_digits(dtype)}raise one of the two, "
         )
     return (
-        f"prior_precision · noise_variance = {ridge:.1e} vanishes beside the rounding of the NTK "
-        f"in {jnp.dtype(dtype).name} {spectrum}: use "
-        f"{'' if jnp.finfo(dtype).bits > 32 else 'float64 (jax_enable_x64), '}a larger "
-        "prior_precision, or remove repeated inputs."
+        f"the NTK is singular in {jnp.dtype(dtype).name} (scaled to a diagonal of one, its smallest "
+        f"eigenvalue is {smallest:.1e}, the largest {largest:.1e}) and {cause}"
+        "or remove repeated inputs."
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from ntkbayes._arrays import one_hot
 from ntkbayes._checks import check_at_least, check_finite, check_not_empty
 from ntkbayes._types import AnyArray, Array, Float
 from ntkbayes.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
@@ -22,6 +23,7 @@ __all__ = [
     "class_targets",
     "num_classes",
     "pool_chains",
+    "storable",
 ]
 
 TOLERANCE = 1e-3
@@ -47,7 +49,7 @@ def class_targets(likelihood: Likelihood, y: AnyArray) -> Float[Array, "m c"]:
         raise ValueError(
             f"y must hold class indices 0 to {c - 1}, but holds {labels.min()} to {labels.max()}."
         )
-    targets = labels[:, None] if likelihood.num_outputs == 1 else np.eye(c)[labels]
+    targets = labels[:, None] if likelihood.num_outputs == 1 else one_hot(labels, c)
     return jnp.asarray(targets, dtype=jnp.result_type(float))
 
 
@@ -127,7 +129,7 @@ def _check_rows(p: np.ndarray, right: np.ndarray, wanted: str) -> None:
 
 def checked_inputs(x: AnyArray, num_points: int) -> np.ndarray:
     """Return inputs as one row of features per point."""
-    inputs = np.asarray(x)
+    inputs = storable(x)
     if inputs.ndim == 0 or len(inputs) != num_points:
         raise ValueError(
             f"x must have one row for each of the {num_points} points, but has shape "
@@ -141,7 +143,7 @@ def checked_stats(
 ) -> dict[str, np.ndarray]:
     """Return statistics (s,) of the draws, from (s,) or (chain draw)."""
     shapes = ((num_draws,), (num_chains, num_draws // num_chains))
-    arrays = {name: np.asarray(values) for name, values in stats.items()}
+    arrays = {name: storable(values) for name, values in stats.items()}
     for name, values in arrays.items():
         if values.shape not in shapes:
             raise ValueError(
@@ -209,8 +211,14 @@ def _check_distinct(name: str, values: list[Any]) -> None:
 
 
 def _real(name: str, array: AnyArray) -> np.ndarray:
-    """Return real numbers in single or double precision; netCDF has no half precision."""
+    """Return real numbers in single or double precision."""
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(f"{name} must hold real numbers, but has dtype {array.dtype}.")
+    return storable(array)
+
+
+def storable(array: AnyArray) -> np.ndarray:
+    """Return an array that netCDF has a type for: half precision becomes single."""
     values = np.asarray(array)
-    return values.astype(np.float32) if values.dtype.itemsize < 4 else values
+    half = jnp.issubdtype(values.dtype, jnp.floating) and values.dtype.itemsize < 4
+    return values.astype(np.float32) if half else values

@@ -90,7 +90,7 @@ def compare(
             "method": method,
             "metric": metric,
             "value": float(values[0]),
-            "standard_error": float(values[1:].std(ddof=1)),
+            "standard_error": _spread(values),
             **_from_best(method, metric, resampled),
             "monte_carlo_floor": floors.get((method, metric), np.nan),
         }
@@ -108,11 +108,21 @@ def _from_best(
         return {"from_best": np.nan, "from_best_error": np.nan}
     sign = 1 if better == "lower" else -1
     of_all = [sign * values for (_, name), values in resampled.items() if name == metric]
-    difference = sign * resampled[method, metric] - min(of_all, key=lambda values: values[0])
-    return {
-        "from_best": float(difference[0]),
-        "from_best_error": float(difference[1:].std(ddof=1)),
-    }
+    own, best = sign * resampled[method, metric], min(of_all, key=lambda values: values[0])
+    difference = _difference(own, best)
+    return {"from_best": float(difference[0]), "from_best_error": _spread(difference)}
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Subtract metrics; two infinite ones of one sign differ by 0."""
+    with np.errstate(invalid="ignore"):
+        return np.where(one == other, 0.0, one - other)
+
+
+def _spread(resampled: np.ndarray) -> float:
+    """Return the standard error of what is first of all points, then of resampled ones."""
+    again = resampled[1:]
+    return float(again.std(ddof=1)) if np.isfinite(again).all() else np.inf
 
 
 def paired_differences(
@@ -166,7 +176,7 @@ def paired_differences(
             "method": method,
             "baseline": subtracted,
             "metric": metric,
-            **_significance(values - resampled[subtracted, metric]),
+            **_significance(_difference(values, resampled[subtracted, metric])),
         }
         for subtracted in baselines
         for (method, metric), values in resampled.items()
@@ -178,7 +188,9 @@ def paired_differences(
 
 def _significance(difference: np.ndarray) -> dict[str, float]:
     """Difference on the test points, its error over resamples, and the p-value of no difference."""
-    value, error = float(difference[0]), float(difference[1:].std(ddof=1))
+    value, error = float(difference[0]), _spread(difference)
+    if np.isinf(error):
+        return {"difference": value, "standard_error": error, "p_value": 1.0}
     p_value = 2 * scipy.stats.norm.sf(abs(value) / error) if error > 0 else float(value == 0)
     return {"difference": value, "standard_error": error, "p_value": float(p_value)}
 

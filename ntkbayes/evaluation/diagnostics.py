@@ -50,14 +50,16 @@ class ChainDiagnostics(eqx.Module):
     ----------
     max_rhat
         Largest rank-normalised split R-hat over test points and outputs; infinite if chains do
-        not move, NaN if there is one chain or fewer than four draws in each.
+        not move, NaN if there is one chain or fewer than four draws in each, or if no prediction
+        differs between any two draws.
     share_above
         Share of the predictions (points × outputs) with R-hat above 1.01. The largest of many
         R-hats exceeds 1 by chance: over 5,000 predictions from four chains of *independent* draws
         it is about 1.014 at 250 draws per chain, 1.008 at 500 and 1.004 at 1,000. A tiny share
         means short chains, a large one chains that disagree.
     min_ess
-        Smallest bulk effective sample size over test points and outputs, at most `num_draws`.
+        Smallest bulk effective sample size over test points and outputs, at most `num_draws`; 0 if
+        no prediction differs between any two draws.
     max_mcse
         Largest Monte-Carlo standard error of a predictive probability, or of the mean function in
         target units; infinite if chains do not move.
@@ -111,6 +113,11 @@ class ChainDiagnostics(eqx.Module):
                 f"{per_chain} draws per chain cannot be checked, {MIN_DRAWS_PER_CHAIN} or more can "
                 "(raise num_draws)"
             ]
+        if np.isnan(self.max_rhat):
+            return [
+                "no prediction differs between any two draws, so all chains stand at one function, "
+                "or every probability is 0 or 1 (start them anew, look at the latent function)"
+            ]
         reasons = []
         if not self.max_rhat <= MAX_RHAT:
             reasons.append(
@@ -132,7 +139,7 @@ class ChainDiagnostics(eqx.Module):
             reasons.append(
                 f"{self.share_diverging:.1%} of the transitions diverge, more than "
                 f"{MAX_DIVERGING:.0%}, so the chains may not enter part of the posterior (raise "
-                "num_warmup, use float64)"
+                "num_warmup; use float64 if they ran in float32)"
             )
         return reasons
 
@@ -192,13 +199,14 @@ def chain_diagnostics(tree: xr.DataTree) -> ChainDiagnostics:
         rhat = np.nan_to_num(az.rhat(chains, chain_axis=0, draw_axis=1), nan=np.inf)
         ess = np.nan_to_num(az.ess(chains, chain_axis=0, draw_axis=1), nan=0.0)
         mcse = az.mcse(chains, method="mean", chain_axis=0, draw_axis=1)
-    checkable = num_chains > 1 and chains.shape[1] >= MIN_DRAWS_PER_CHAIN
+    moving = chains.shape[2] > 0
+    checkable = moving and num_chains > 1 and chains.shape[1] >= MIN_DRAWS_PER_CHAIN
     stats = _sampler_stats(tree)
     return ChainDiagnostics(
         max_rhat=float(rhat.max(initial=1.0)) if checkable else np.nan,
         share_above=float(np.sum(rhat > MAX_RHAT) / draws[0].size),
-        min_ess=float(ess.min(initial=len(draws))),
-        max_mcse=float(np.nan_to_num(mcse, nan=np.inf).max(initial=0.0)),
+        min_ess=float(ess.min(initial=len(draws))) if moving else 0.0,
+        max_mcse=float(np.nan_to_num(mcse, nan=np.inf).max()) if moving else np.inf,
         bfmi=_bfmi(np.asarray(stats["energy"])) if "energy" in stats else (),
         num_divergences=int(stats["diverging"].sum()) if "diverging" in stats else 0,
         num_chains=num_chains,

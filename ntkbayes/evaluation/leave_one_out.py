@@ -21,6 +21,7 @@ threshold on k̂ and its dependence on the number of draws).
 """
 
 import json
+import warnings
 from typing import cast
 
 import arviz as az
@@ -29,6 +30,7 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
+from ntkbayes._arrays import more_digits
 from ntkbayes._types import Float, typed
 from ntkbayes.evaluation.storage import pooled
 
@@ -69,7 +71,12 @@ class LeaveOneOut(eqx.Module):
 
     @property
     def standard_error(self) -> float:
-        """Of `elpd` over the choice of points: √(n var(pointwise)), with divisor n − 1."""
+        """Of `elpd` over the choice of points: √(n var(pointwise)), with divisor n − 1.
+
+        Infinite for a single point, which says nothing of how points differ.
+        """
+        if len(self.pointwise) == 1:
+            return np.inf
         return float(np.sqrt(len(self.pointwise) * self.pointwise.var(ddof=1)))
 
     @property
@@ -122,7 +129,10 @@ def leave_one_out(tree: xr.DataTree) -> LeaveOneOut:
             f"PSIS needs {MIN_DRAWS} draws or more to judge its own weights, but "
             f"{tree.attrs['method']} has {num_draws}: raise num_draws."
         )
-    found = cast(az.ELPDData, az.loo(tree, var_name="y", pointwise=True))
+    with warnings.catch_warnings():
+        if tree["observed_data"].sizes["obs_id"] == 1:  # then the sum is the point, and no mistake
+            warnings.filterwarnings("ignore", message="The point-wise LOO is the same")
+        found = cast(az.ELPDData, az.loo(tree, var_name="y", pointwise=True))
     return LeaveOneOut(
         pointwise=np.asarray(found.elpd_i, dtype=float),
         p_loo=float(found.p),
@@ -153,6 +163,7 @@ def _has_closed_form(tree: xr.DataTree) -> bool:
 def _cavity(tree: xr.DataTree) -> LeaveOneOut:
     """Evaluate the closed form, summed over the outputs of a point."""
     noise = json.loads(tree.attrs["likelihood"])["noise_variance"]
+    precision = tree["closed_form/variance"].dtype
     mean, variance = (
         np.asarray(tree[f"closed_form/{name}"], dtype=float) for name in ("mean", "variance")
     )
@@ -164,7 +175,7 @@ def _cavity(tree: xr.DataTree) -> LeaveOneOut:
             "a posterior variance must be below the noise variance at a training point, but at "
             f"{_obs_ids(tree)[worst]} it is {variance[worst].max():.3g} and the noise variance "
             f"{noise:.3g}: {tree.attrs['method']} is no posterior with this noise, or rounding "
-            "hides the difference (use float64)."
+            f"hides the difference: {more_digits(precision)}raise the noise variance."
         )
     cavity = scipy.stats.norm.logpdf((y - mean) / left, scale=np.sqrt(noise / left)).sum(axis=1)
     fitted = scipy.stats.norm.logpdf(y, mean, np.sqrt(variance + noise)).sum(axis=1)

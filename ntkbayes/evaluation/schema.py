@@ -12,9 +12,25 @@ Groups and variables (dimensions ``chain, draw, obs_id, output, feature``), as A
   which `ntkbayes.leave_one_out` refuses;
 - ``observed_data``: ``y``; ``constant_data`` (where inputs are given): ``x`` (obs_id feature);
 - ``sample_stats``: one number per draw (chain draw), such as ``error_bound`` or ``diverging``;
+- ``log_prior`` (of Markov chains, or where ``stats`` holds ``log_prior``): ``latent`` (chain draw),
+  log prior density of what was sampled, up to a constant: in weight space the weights, in function
+  space the function at the training points;
 - ``closed_form`` (ours; only where the latent function is Gaussian and so is the noise): ``mean``
   and ``variance`` (obs_id output) of the latent function, noise excluded. The group's attribute
   ``independent_outputs`` says whether the outputs of a point are known to be uncorrelated.
+
+ArviZ' functions take the tree as it is, but for these:
+
+- `arviz.residual_r2` knows no outputs: select one,
+  ``az.residual_r2(tree.isel(output=0, missing_dims="ignore"), pred_mean="latent", obs_name="y")``.
+- `arviz.psense` and `arviz.psense_summary` scale prior and likelihood by a power. They need the
+  group ``log_prior``, which only draws of Markov chains have, and the likelihood of the data that
+  were fitted: ``predict(…, split="train")``.
+- ``arviz.metrics(tree, kind="acc")`` and ``"acc_balanced"`` average class indices over draws and
+  round them, which means something for two classes only: 0 and 2 make 1. For more take the
+  metric ``accuracy`` of `ntkbayes.compare`.
+- `arviz.plot_ppc_pava` takes class indices for numbers, unless beyond two classes it is told
+  ``data_type="categorical"``.
 
 The coordinate ``output`` has the names of the classes (where one logit stands for two classes, of
 the class 1) or of the targets, ``obs_id`` the identifiers of the points. The root's attributes are
@@ -43,6 +59,7 @@ from ntkbayes.evaluation._checked import (
     checked_stats,
     class_targets,
     num_classes,
+    storable,
 )
 from ntkbayes.likelihoods import Likelihood
 
@@ -114,15 +131,21 @@ def prediction_tree(
     )
     values = checked_latent(latent, targets.shape)
     check_chains(len(values), labels.num_chains)
-    y = _squeeze_single(np.asarray(y))
-    new_y = _squeeze_single(np.asarray(_sample_observations(likelihood, key, values)))
-    log_prob = np.asarray(_log_likelihood(likelihood, targets, values))
+    y = _squeeze_single(storable(y))
+    new_y = _squeeze_single(_new_observations(likelihood, key, values))
+    log_prob = _checked_results(
+        likelihood, values, "log likelihood", _log_likelihood(likelihood, targets, values)
+    )
+    per_sample = checked_stats(stats, len(values), labels.num_chains)
+    log_prior = per_sample.pop("log_prior", None)
     per_draw = {
         "posterior": {"latent": values},
         "posterior_predictive": {"y": new_y},
         "log_likelihood": {"y": log_prob},
-        "sample_stats": checked_stats(stats, len(values), labels.num_chains),
+        "sample_stats": per_sample,
     }
+    if log_prior is not None:
+        per_draw["log_prior"] = {"latent": log_prior}
     groups = {name: _chained(group, labels.num_chains) for name, group in per_draw.items()}
     groups["observed_data"] = {"y": (("obs_id", "output")[: y.ndim], y)}
     num_features = 0
@@ -138,6 +161,29 @@ def prediction_tree(
     if closed_form is not None:
         tree["closed_form"].attrs["independent_outputs"] = int(closed_form.independent_outputs)
     return tree
+
+
+def _new_observations(likelihood: Likelihood, key: Key, latent: np.ndarray) -> np.ndarray:
+    """Draw observations; counts become whole-number types where they fit one."""
+    draws = _checked_results(
+        likelihood, latent, "new observation", _sample_observations(likelihood, key, latent)
+    )
+    return draws.astype(np.int64) if likelihood.counts and draws.max() < 2.0**63 else draws
+
+
+def _checked_results(
+    likelihood: Likelihood, latent: np.ndarray, name: str, results: Array
+) -> np.ndarray:
+    """Refuse latent values that the likelihood makes numbers of that overflow."""
+    values = np.asarray(results)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        draw, point = (int(i) for i in np.argwhere(~np.isfinite(values))[0][:2])
+        raise ValueError(
+            f"latent must be within reach of the {type(likelihood).__name__} likelihood, but at "
+            f"draw {draw}, point {point} it is {latent[draw, point].max():g}, where the {name} "
+            f"overflows {values.dtype}."
+        )
+    return values
 
 
 @jax.jit

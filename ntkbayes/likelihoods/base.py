@@ -1,6 +1,7 @@
 """What a likelihood supplies at one point."""
 
 import abc
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -26,6 +27,20 @@ class Likelihood(eqx.Module):
 
     num_outputs: eqx.AbstractVar[int]
 
+    curvature_structure: ClassVar[Literal["constant", "diagonal", "softmax", "dense"]] = "dense"
+    """What is known of `curvature`, with w from `curvature_weights`:
+
+    - ``"constant"``: w I with one number w, the same whatever f;
+    - ``"diagonal"``: diag(w);
+    - ``"softmax"``: diag(w) − w wᵀ / Σ w;
+    - ``"dense"``: nothing. Always right; solvers then need matrices of (n c) × (n c).
+
+    It counts for the class that defines `curvature`, and not for one that overrides it.
+    """
+
+    counts: ClassVar[bool] = False
+    """Whether targets are whole numbers, which a floating type must keep."""
+
     @abc.abstractmethod
     def targets(self, y: AnyArray) -> Float[Array, "n c"]:
         """Check observations and return them as targets (n c)."""
@@ -41,6 +56,10 @@ class Likelihood(eqx.Module):
     @abc.abstractmethod
     def curvature(self, f: Float[Array, "c"]) -> Float[Array, "c c"]:
         """W = −∂² log p / ∂f² at one point, positive semi-definite."""
+
+    def curvature_weights(self, f: Float[Array, "c"]) -> Float[Array, "c"]:
+        """Return w of the `curvature_structure`; its default is the diagonal of `curvature`."""
+        return jnp.diagonal(self.curvature(f))
 
     @abc.abstractmethod
     def curvature_product(
@@ -105,6 +124,6 @@ def require_reachable(reachable: bool, *, targets: str, remedy: str) -> None:
     """Raise `ValueError` with the three ways out if unregularised training would diverge."""
     if not reachable:
         raise ValueError(
-            f"prior_precision is zero, and unregularised training on {targets} has no finite "
+            f"training without regularisation (prior_precision zero) on {targets} has no finite "
             f"solution: its logits diverge. Use prior_precision > 0, {remedy}, or a finite time."
         )

@@ -1,15 +1,22 @@
 """Classes: one logit per class, or one logit for two classes."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ntkbayes._arrays import one_hot
 from ntkbayes._checks import check_at_least, check_finite, check_fraction, check_not_empty
 from ntkbayes._types import AnyArray, Array, Float, Int, Key, typed
+from ntkbayes.kernels.memory import check_memory
 from ntkbayes.likelihoods.base import Likelihood, require_reachable, single_output
 
 __all__ = ["Bernoulli", "Categorical", "smooth_labels"]
+
+TOLERANCE = 1e-6
+"""On a probability and on sums of them, beside the rounding of the type they are given in."""
 
 
 class Categorical(Likelihood):
@@ -38,6 +45,7 @@ class Categorical(Likelihood):
     """
 
     num_outputs: int = eqx.field(static=True)
+    curvature_structure: ClassVar = "softmax"
 
     def __init__(self, num_classes: int):
         check_at_least("num_classes", num_classes, 2)
@@ -50,6 +58,11 @@ class Categorical(Likelihood):
         ------
         ValueError
             If a class index is out of range, a row is not a distribution, or only one class occurs.
+
+        Notes
+        -----
+        Soft targets may leave the simplex by 1e-6, or by the rounding of their type if that is
+        more: they are clipped to it, and rows that do not sum to 1 are divided by their sum.
         """
         check_not_empty("y", y)
         check_finite("y", y)
@@ -60,11 +73,9 @@ class Categorical(Likelihood):
                     f"y must hold class indices 0 to {c - 1}, "
                     f"but holds {values.min()} to {values.max()}."
                 )
-            targets = np.eye(c)[values]
+            targets = one_hot(values, c)
         elif values.ndim == 2 and values.shape[1] == c:
-            if values.min() < 0 or np.abs(values.sum(axis=1) - 1).max() > 1e-6:
-                raise ValueError("soft targets y must be nonnegative with rows that sum to 1.")
-            targets = values
+            targets = _rows_on_simplex(values)
         else:
             raise ValueError(
                 f"y must be integer class indices of shape (n,) or soft targets of shape (n, {c}), "
@@ -95,6 +106,10 @@ class Categorical(Likelihood):
         p = jax.nn.softmax(f)
         return jnp.diag(p) - jnp.outer(p, p)
 
+    def curvature_weights(self, f: Float[Array, "c"]) -> Float[Array, "c"]:
+        """Return p = softmax(f)."""
+        return jax.nn.softmax(f)
+
     def curvature_product(
         self, f: Float[Array, "c"], vector: Float[Array, "c"]
     ) -> Float[Array, "c"]:
@@ -113,8 +128,15 @@ class Categorical(Likelihood):
         return logits - jnp.mean(logits, axis=1, keepdims=True)
 
     def identified(self, dtype: jnp.dtype) -> Float[Array, "c c"]:
-        """I − 11ᵀ/c: a logit shift common to all classes changes nothing."""
+        """I − 11ᵀ/c: a logit shift common to all classes changes nothing.
+
+        Raises
+        ------
+        ValueError
+            If these c² numbers do not fit memory.
+        """
         c = self.num_outputs
+        check_memory("a projector between classes", c, c, dtype, num_matrices=2)
         return jnp.eye(c, dtype=dtype) - jnp.full((c, c), 1 / c, dtype=dtype)
 
     def score_noise(self, key: Key, f: Float[Array, "c"]) -> Float[Array, "c"]:
@@ -146,6 +168,7 @@ class Bernoulli(Likelihood):
     """
 
     num_outputs: int = eqx.field(static=True, default=1, init=False)
+    curvature_structure: ClassVar = "diagonal"
 
     def targets(self, y: AnyArray) -> Float[Array, "n 1"]:
         """Return targets (n 1) from labels 0 and 1, or from probabilities of the label 1.
@@ -153,13 +176,16 @@ class Bernoulli(Likelihood):
         Raises
         ------
         ValueError
-            If a value lies outside [0, 1], or all are 0 or all are 1.
+            If a value lies outside [0, 1] by more than 1e-6, or all are 0 or all are 1.
         """
-        targets = single_output("y", y)
-        if targets.min() < 0 or targets.max() > 1:
+        values = single_output("y", y)
+        targets = np.clip(values, 0, 1)
+        outside = np.abs(values - targets)
+        if outside.max() > _tolerance(y):
+            worst = values.flat[outside.argmax()]
             raise ValueError(
-                "y must hold labels 0 and 1, or probabilities of the label 1, "
-                f"but holds {targets.min():g} to {targets.max():g}."
+                "y must hold labels 0 and 1, or probabilities of the label 1 between 0 and 1, "
+                f"but holds {worst:.9g}."
             )
         if targets.min() == targets.max() and targets.min() in (0, 1):
             raise ValueError(
@@ -206,6 +232,27 @@ class Bernoulli(Likelihood):
     def settings(self) -> dict[str, str | int | float]:
         """Name."""
         return {"name": "Bernoulli", "num_outputs": 1}
+
+
+def _rows_on_simplex(values: np.ndarray) -> np.ndarray:
+    """Return rows of probabilities that sum to 1, of rows that do but for rounding."""
+    given = values.astype(float)
+    clipped = np.clip(given, 0, 1)
+    sums = clipped.sum(axis=1, keepdims=True)
+    wrong = np.maximum(np.abs(sums - 1), np.abs(clipped - given).max(axis=1, keepdims=True))
+    if wrong.max() > _tolerance(values):
+        row = int(wrong.argmax())
+        raise ValueError(
+            "soft targets y must be nonnegative with rows that sum to 1, but row "
+            f"{row} holds {values[row].min():.9g} and sums to {values[row].sum(dtype=float):.9g}."
+        )
+    return np.where(np.abs(sums - 1) > 4 * np.finfo(float).eps, clipped / sums, clipped)
+
+
+def _tolerance(values: AnyArray) -> float:
+    """Largest error of a probability, and of a sum of them, that their type may explain."""
+    rounding = jnp.finfo(values.dtype).eps if jnp.issubdtype(values.dtype, jnp.floating) else 0
+    return max(TOLERANCE, float(rounding))
 
 
 @typed

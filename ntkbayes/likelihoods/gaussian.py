@@ -1,5 +1,7 @@
 """Regression with Gaussian noise."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -37,6 +39,7 @@ class Gaussian(Likelihood):
 
     noise_variance: float
     num_outputs: int = eqx.field(static=True)
+    curvature_structure: ClassVar = "constant"
 
     def __init__(self, noise_variance: float, num_outputs: int = 1):
         check_positive("noise_variance", noise_variance)
@@ -82,6 +85,10 @@ class Gaussian(Likelihood):
     def curvature(self, f: Float[Array, "c"]) -> Float[Array, "c c"]:
         """I / σ²."""
         return jnp.eye(f.shape[0], dtype=f.dtype) / self.noise_variance
+
+    def curvature_weights(self, f: Float[Array, "c"]) -> Float[Array, "c"]:
+        """1 / σ²."""
+        return jnp.full_like(f, 1 / self.noise_variance)
 
     def curvature_product(
         self, f: Float[Array, "c"], vector: Float[Array, "c"]

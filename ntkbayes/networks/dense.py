@@ -16,8 +16,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
+from ntkbayes._arrays import computing_dtype
 from ntkbayes._checks import (
     check_at_least,
     check_choice,
@@ -170,7 +170,7 @@ def _checked_inputs(x1: AnyArray, x2: AnyArray | None) -> tuple[Array, Array | N
     for name, x in (("x1", x1), ("x2", x2)):
         if not isinstance(x, jax.Array | np.ndarray | None):
             raise ValueError(f"{name} must be an array, but is a {type(x).__name__}.")
-    dtype = jnp.result_type(float, *(x for x in (x1, x2) if x is not None))
+    dtype = computing_dtype(*(x for x in (x1, x2) if x is not None))
     for name, x in (("x1", x1), ("x2", x2)):
         if x is None:
             continue
@@ -182,6 +182,5 @@ def _checked_inputs(x1: AnyArray, x2: AnyArray | None) -> tuple[Array, Array | N
                 f"where x1 has {tuple(x1.shape)}."
             )
         check_not_empty(name, x)
-        if not isinstance(x, Tracer):
-            check_finite(name, x)
+        check_finite(name, x)
     return jnp.asarray(x1, dtype), None if x2 is None else jnp.asarray(x2, dtype)

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from ntkbayes._arrays import computing_dtype
 from ntkbayes._checks import check_choice, check_finite, check_not_empty
 from ntkbayes._types import AnyArray, Array, Float, typed
 from ntkbayes.kernels.memory import check_memory
@@ -128,10 +129,10 @@ def _assemble(
     symmetric = x2 is None
     for name, x in (("x1", x1), ("x2", x1 if symmetric else x2)):
         check_not_empty(name, x)
-        if not isinstance(x, Tracer):
-            check_finite(name, x)
-    rows, columns = jnp.asarray(x1), jnp.asarray(x1 if symmetric else x2)
-    theta = parameters(params)
+        check_finite(name, x)
+    input_dtype = computing_dtype(x1, x1 if symmetric else x2)
+    rows, columns = (jnp.asarray(x, input_dtype) for x in (x1, x1 if symmetric else x2))
+    theta = _in_full_precision(parameters(params))
     output = jax.eval_shape(network.apply, theta, rows)
     n, m, c, dtype = len(rows), len(columns), output.shape[1], output.dtype
     per_point = 1 if trace else c
@@ -154,6 +155,10 @@ def _assemble(
                 ntk = _write(ntk, tile.T, j * per_point, i * per_point)
             jax.block_until_ready(ntk)  # or the tiles of later steps would be allocated already
     return ntk if trace else ntk.reshape(n, c, m, c)
+
+
+def _in_full_precision(params: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(computing_dtype(leaf)), params)
 
 
 @eqx.filter_jit

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ntkbayes._arrays import computing_dtype
 from ntkbayes._types import AnyArray, Array, Float, typed
 from ntkbayes.networks.base import Network
 from ntkbayes.networks.finite import parameters
@@ -76,7 +77,7 @@ def linearize(network: Network, params: Any, x: Float[AnyArray, "n d"]) -> Linea
     >>> np.allclose(product, nb.empirical_ntk(network, params, data.x_train).sum(axis=(2, 3)))
     True
     """
-    inputs = jnp.asarray(x)
+    inputs = jnp.asarray(x, computing_dtype(x))
     theta = parameters(params)
     value, jvp = jax.linearize(lambda p: network.apply(p, inputs), theta)
     return Linearization(value, jvp, theta)

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ntkbayes._arrays import computing_dtype
 from ntkbayes._types import AnyArray, Array, Float, Key, typed
 from ntkbayes.kernels.memory import check_memory
 from ntkbayes.networks.base import KernelPair, WideNetwork
@@ -62,7 +63,8 @@ class StaxNetwork(WideNetwork):
 
     def _kernels(self, x1: AnyArray, x2: AnyArray | None, kinds: str | tuple[str, ...]) -> Any:
         num_kernels = 1 if isinstance(kinds, str) else len(kinds)
-        first, other = jnp.asarray(x1), None if x2 is None else jnp.asarray(x2)
+        dtype = computing_dtype(x1, x1 if x2 is None else x2)
+        first, other = jnp.asarray(x1, dtype), None if x2 is None else jnp.asarray(x2, dtype)
         num_columns = len(first) if other is None else len(other)
         check_memory(
             "a stax network's kernel", len(first), num_columns, first.dtype,

@@ -4,6 +4,7 @@ import abc
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 
 from ntkbayes._problem import TrainingSet, checked_inputs
@@ -62,8 +63,13 @@ class HMCPredictor(Predictor):
 
     @property
     def stats(self) -> dict[str, Array]:
-        """How the sampler fared, per draw, as in `Chains`."""
-        return self.chains.stats
+        """How the sampler fared, per draw, as in `Chains`, and ``log_prior`` −½ ‖z‖² in nats.
+
+        In both spaces positions are a priori N(0, I). The log prior density is that of what is
+        sampled, the weights or the function at the training points, up to a constant.
+        """
+        z = self.chains.position.reshape(self.num_available, -1)
+        return {**self.chains.stats, "log_prior": -0.5 * jnp.sum(z**2, axis=1)}
 
     @property
     def num_available(self) -> int:

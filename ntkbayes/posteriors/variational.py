@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
 
+from ntkbayes._arrays import more_digits
 from ntkbayes._linalg import cholesky
 from ntkbayes._types import Array, Float, Progress
 from ntkbayes.kernels.memory import check_memory
@@ -152,6 +153,7 @@ def fit_variational(
     """
     dtype = targets.dtype
     rule = quadrature(likelihood.num_outputs, dtype)
+    rule = eqx.tree_at(lambda r: r.points, rule, rule.points[:, _ranks(projection, targets)])
     problem = _Problem(likelihood, targets, projection, rule)
     mean = jnp.zeros((len(projection.z), targets.shape[1]), dtype)
     scores = jnp.zeros_like(targets)
@@ -185,6 +187,17 @@ def fit_variational(
     )
 
 
+def _ranks(projection: Projection, targets: Array) -> np.ndarray:
+    """Order outputs by what their data are, yᵀ K y, whatever they are called.
+
+    Each is given the coordinate of its rank in the points for expectations, so that neither another
+    numbering of the classes nor another order of the data changes more than rounding. Outputs
+    with equal yᵀ K y, as of a symmetric design, are told apart by their numbers all the same.
+    """
+    features, y = (np.asarray(each, float) for each in (projection.features, targets))
+    return np.argsort(np.argsort(np.sum((features.T @ y) ** 2, axis=0), kind="stable"))
+
+
 @eqx.filter_jit
 def _variational_step(
     problem: _Problem, mean: Array, weights: Array, tolerance: Array
@@ -207,7 +220,7 @@ def _factor_columns(features: Array, weights: Array) -> tuple[Array, Array]:
         root = cholesky(
             eye + features.T @ (column[:, None] * features),
             name="I + Φᵀ Λ Φ of the variational GP",
-            remedy="use float64 (jax_enable_x64) or a larger prior_precision",
+            remedy=f"{more_digits(features.dtype)}take a larger prior_precision",
         )
         explained = solve_triangular(root, features.T, lower=True)
         return root, jnp.sum(explained**2, axis=0)

@@ -24,6 +24,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ntkbayes._arrays import more_digits
 from ntkbayes._checks import warn_caller
 from ntkbayes._types import Array, Float
 from ntkbayes.likelihoods import Likelihood
@@ -161,9 +162,7 @@ def require_accurate(
     if worst <= tolerance:
         return
     failed, total = int(jnp.sum(~(latent_error <= tolerance))), latent_error.size
-    remedy = "use a larger prior_precision, or inputs of a smaller scale"
-    if jnp.finfo(dtype).bits < 64:
-        remedy = "use float64 (jax_enable_x64) or a larger prior_precision"
+    remedy = f"{more_digits(dtype)}take a larger prior_precision, or inputs of a smaller scale"
     if not worst < float("inf"):
         raise ValueError(f"{failed} of {total} solutions are not finite; {remedy}.")
     found = (

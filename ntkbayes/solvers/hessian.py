@@ -1,7 +1,7 @@
 """The factorised Hessian H = K⁻¹ ⊗ I + W of a regularised problem, W the likelihood's curvature.
 
-Never an (n c)×(n c) matrix. Where W is diagonal the outputs separate: with D_k = diag(w_k) and
-B_k = I + D_k^½ K D_k^½,
+A likelihood says what is known of W (`Likelihood.curvature_structure`). Where W is diagonal the
+outputs separate: with D_k = diag(w_k) and B_k = I + D_k^½ K D_k^½,
 
     E_k = (K + D_k⁻¹)⁻¹ = D_k^½ B_k⁻¹ D_k^½,   G_k = (K⁻¹ + D_k)⁻¹ = D_k^-½ (I − B_k⁻¹) D_k^-½,
     H⁻¹ r = G r,   log det(I + K W) = Σ_k log det B_k.
@@ -13,7 +13,10 @@ stacking c identity matrices and D = diag(p); Woodbury's identity gives
     (K + W⁻¹)⁻¹ v = E v − E R (Σ_k E_k)⁻¹ Rᵀ E v,
     log det(I + K W) = Σ_k log det B_k + log det Σ_k E_k − log det Σ_k D_k.
 
-The same holds for weights that do not sum to 1 over the classes.
+The same holds for weights that do not sum to 1 over the classes. Neither takes an (n c)×(n c)
+matrix. Where nothing is known of W, that is what it takes: with S Sᵀ = W block by block,
+
+    (K + W⁻¹)⁻¹ = S (I + Sᵀ (K ⊗ I) S)⁻¹ Sᵀ,   log det(I + K W) = log det(I + Sᵀ (K ⊗ I) S).
 
 References
 ----------
@@ -25,14 +28,16 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve
+from jax.scipy.linalg import cho_solve, solve_triangular
 
+from ntkbayes._arrays import more_digits
 from ntkbayes._linalg import cholesky
 from ntkbayes._types import Array, Float
 from ntkbayes.kernels.memory import check_memory
-from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
+from ntkbayes.likelihoods import Likelihood
 
 __all__ = [
+    "DenseHessian",
     "DiagonalHessian",
     "Hessian",
     "SoftmaxHessian",
@@ -50,17 +55,11 @@ class Hessian(eqx.Module):
 
     Attributes
     ----------
-    weights
-        Diagonal of D, one column per output, or one column that all outputs share.
     inverse
-        B⁻¹ = (I + D^½ K D^½)⁻¹, one matrix per column of `weights`.
-    log_dets
-        log det B, likewise.
+        What was inverted, a stack of matrices.
     """
 
-    weights: eqx.AbstractVar[Float[Array, "n k"]]
-    inverse: eqx.AbstractVar[Float[Array, "k n n"]]
-    log_dets: eqx.AbstractVar[Float[Array, "k"]]
+    inverse: eqx.AbstractVar[Float[Array, "k j j"]]
 
     @property
     @abc.abstractmethod
@@ -94,6 +93,24 @@ class Hessian(eqx.Module):
     ) -> Float[Array, "m c m c"]:
         """K** ⊗ I − K*ᵀ (K + W⁻¹)⁻¹ K*: H⁻¹ continued to m test points."""
 
+
+class _ColumnHessian(Hessian):
+    """A Hessian made of one matrix per output.
+
+    Attributes
+    ----------
+    weights
+        Diagonal of D, one column per output, or one column that all outputs share.
+    inverse
+        B⁻¹ = (I + D^½ K D^½)⁻¹, one matrix per column of `weights`.
+    log_dets
+        log det B, likewise.
+    """
+
+    weights: eqx.AbstractVar[Float[Array, "n k"]]
+    inverse: eqx.AbstractVar[Float[Array, "k n n"]]
+    log_dets: eqx.AbstractVar[Float[Array, "k"]]
+
     def explained(self, k_cross: Float[Array, "n m"]) -> Float[Array, "k m m"]:
         """K*ᵀ E K*, one matrix per column of `weights`."""
 
@@ -117,7 +134,7 @@ class Hessian(eqx.Module):
         return jnp.sqrt(self.weights)[None]
 
 
-class DiagonalHessian(Hessian):
+class DiagonalHessian(_ColumnHessian):
     """The Hessian where outputs separate; memory n² numbers per column of `weights`."""
 
     weights: Float[Array, "n k"]
@@ -160,7 +177,7 @@ class DiagonalHessian(Hessian):
         return jnp.einsum("cmk,cd->mckd", own, jnp.eye(num_outputs, dtype=k_test.dtype))
 
 
-class SoftmaxHessian(Hessian):
+class SoftmaxHessian(_ColumnHessian):
     """The Hessian of a softmax; memory (c + 1) n² numbers.
 
     Attributes
@@ -227,44 +244,113 @@ class SoftmaxHessian(Hessian):
         return v - share[None] * jnp.sum(v, axis=2, keepdims=True)
 
 
+class DenseHessian(Hessian):
+    """The Hessian of any curvature; memory (n c)² numbers, and four times as many to make it.
+
+    Attributes
+    ----------
+    k
+        K.
+    blocks
+        W at each point.
+    inverse
+        (K + W⁻¹)⁻¹ as one matrix, ordered point by point.
+    log_dets
+        log det(I + K W).
+    """
+
+    k: Float[Array, "n n"]
+    blocks: Float[Array, "n c c"]
+    inverse: Float[Array, "1 j j"]
+    log_dets: Float[Array, "1"]
+
+    @property
+    def cost(self) -> float:
+        """One product with the (n c)² matrix, and two with K."""
+        return 2.0 + self.blocks.shape[1]
+
+    @property
+    def log_det(self) -> Float[Array, ""]:
+        """As it is kept."""
+        return self.log_dets[0]
+
+    def solve(self, r: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
+        """K (r − (K + W⁻¹)⁻¹ K r)."""
+        return self._smooth(r - self.dual(self._smooth(r)))
+
+    def dual(self, v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
+        """One product."""
+        columns = v.reshape(len(v), -1).astype(self.inverse.dtype)
+        return (columns @ self.inverse[0]).reshape(v.shape).astype(v.dtype)
+
+    def curvature(self, v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
+        """W v."""
+        return jnp.einsum("ncd,snd->snc", self.blocks.astype(v.dtype), v)
+
+    def curvature_root(self, v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
+        """S v."""
+        return jnp.einsum("ncd,snd->snc", _block_roots(self.blocks).astype(v.dtype), v)
+
+    def covariance(
+        self, k_cross: Float[Array, "n m"], k_test: Float[Array, "m m"], num_outputs: int
+    ) -> Float[Array, "m c m c"]:
+        """K** ⊗ I − K*ᵀ (K + W⁻¹)⁻¹ K*."""
+        n, c = self.blocks.shape[:2]
+        dual = self.inverse.reshape(n, c, n, c)
+        explained = jnp.einsum("im,icjd,jl->mcld", k_cross, dual, k_cross)
+        eye = jnp.eye(num_outputs, dtype=k_test.dtype)
+        return jnp.einsum("ml,cd->mcld", k_test, eye) - explained
+
+    def _smooth(self, v: Array) -> Array:
+        return jnp.einsum("ij,sjc->sic", self.k, v.astype(self.k.dtype)).astype(v.dtype)
+
+
 def hessian_at(
     k: Float[Array, "n n"],
     likelihood: Likelihood,
     f: Float[Array, "n c"],
     *,
     smallest_weight: float = 0.0,
-) -> DiagonalHessian | SoftmaxHessian:
+) -> DiagonalHessian | SoftmaxHessian | DenseHessian:
     """Factor K⁻¹ ⊗ I + W(f) once; cost ≈ 2⅓ n³ operations for every column of weights.
 
-    Weights below `smallest_weight` are raised to it: a preconditioner nearby, whose `solve` keeps
-    its digits.
+    For a curvature of unknown structure it is some 2 (n c)³. Weights below `smallest_weight` are
+    raised to it: a preconditioner nearby, whose `solve` keeps its digits.
 
     Raises
     ------
     ValueError
-        If K is not positive semi-definite beyond rounding.
+        If K is not positive semi-definite beyond rounding, or the matrices do not fit memory.
     """
-    if isinstance(likelihood, Gaussian):
-        return uniform_hessian(k, likelihood, f)
-    weights = jnp.maximum(_weights(likelihood, f), smallest_weight)
-    if isinstance(likelihood, Categorical):
-        return softmax_hessian(k, weights)
-    return DiagonalHessian(weights, *_factor(k, weights), f.shape[1])
+    match _structure(likelihood):
+        case "constant":
+            return uniform_hessian(k, likelihood, f)
+        case "dense":
+            return dense_hessian(k, jax.vmap(likelihood.curvature)(f))
+        case structure:
+            weights = jax.vmap(likelihood.curvature_weights)(f)
+            weights = jnp.maximum(weights, smallest_weight)
+            if structure == "softmax":
+                return softmax_hessian(k, weights)
+            return DiagonalHessian(weights, *_factor(k, weights), f.shape[1])
 
 
 def preconditioner(
     k: Float[Array, "n n"], likelihood: Likelihood, f: Float[Array, "n c"]
-) -> DiagonalHessian | SoftmaxHessian:
+) -> DiagonalHessian | SoftmaxHessian | DenseHessian:
     """Factor a Hessian near that of `hessian_at`, for half the price where float32 will do.
 
     It will where the rounding n · eps · max B of a factorisation leaves B ⪰ I positive definite.
     Weights are raised to eps^⅔ at least: `solve` then errs by eps^⅓, no harm to a preconditioner.
+    With a curvature of unknown structure `solve` errs by eps · max B, and takes the digits of K.
     """
     single = jnp.finfo(jnp.float32)
-    largest = 1 + jnp.max(_weights(likelihood, f) * jnp.diagonal(k)[:, None])
     dtype = k.dtype
-    if len(k) * float(single.eps) * float(largest) < 0.5:
-        dtype = single.dtype
+    if _structure(likelihood) != "dense":
+        weights = jax.vmap(likelihood.curvature_weights)(f)
+        largest = 1 + jnp.max(weights * jnp.diagonal(k)[:, None])
+        if len(k) * float(single.eps) * float(largest) < 0.5:
+            dtype = single.dtype
     smallest = float(jnp.finfo(dtype).eps) ** (2 / 3)
     return hessian_at(k.astype(dtype), likelihood, f.astype(dtype), smallest_weight=smallest)
 
@@ -287,13 +373,45 @@ def softmax_hessian(k: Float[Array, "n n"], weights: Float[Array, "n c"]) -> Sof
     return SoftmaxHessian(weights, inverse, log_dets, *_coupling(weights, inverse))
 
 
-def _weights(likelihood: Likelihood, f: Array) -> Array:
-    """D where W is diagonal, or D − D R (Rᵀ D R)⁻¹ Rᵀ D."""
-    return jax.nn.softmax(f) if isinstance(likelihood, Categorical) else _curvatures(likelihood, f)
+def dense_hessian(k: Float[Array, "n n"], blocks: Float[Array, "n c c"]) -> DenseHessian:
+    """Factor the Hessian with any curvature, W one block per point.
+
+    Raises
+    ------
+    ValueError
+        If (n c) × (n c) matrices do not fit memory, or K is not positive semi-definite.
+    """
+    size = blocks.shape[0] * blocks.shape[1]
+    check_memory(
+        "the Hessian of a likelihood that couples outputs", size, size, k.dtype, num_matrices=4,
+        remedy="take fewer points, or say what is known (Likelihood.curvature_structure)",
+    )  # fmt: skip
+    inverse, log_det = _factor_dense(k, blocks)
+    return DenseHessian(k, blocks, inverse[None], log_det[None])
+
+
+def _structure(likelihood: Likelihood) -> str:
+    """Return what the class that defines `curvature` says of it, or one below; else "dense"."""
+    if likelihood.num_outputs == 1 and likelihood.curvature_structure == "dense":
+        return "diagonal"
+
+    def depth(name: str) -> int:
+        return next(i for i, c in enumerate(type(likelihood).__mro__) if name in vars(c))
+
+    said, made = depth("curvature_structure"), depth("curvature")
+    return likelihood.curvature_structure if said <= made else "dense"
 
 
 def _curvatures(likelihood: Likelihood, f: Array) -> Array:
-    return jax.vmap(lambda f: jnp.diagonal(likelihood.curvature(f)))(f)
+    """Return the diagonal of W, without W itself where its structure is known."""
+    match _structure(likelihood):
+        case "dense":
+            return jax.vmap(lambda f: jnp.diagonal(likelihood.curvature(f)))(f)
+        case structure:
+            weights = jax.vmap(likelihood.curvature_weights)(f)
+            if structure == "softmax":
+                return weights * (1 - weights / jnp.sum(weights, axis=1, keepdims=True))
+            return weights
 
 
 def _factor(k: Array, weights: Array) -> tuple[Array, Array]:
@@ -330,8 +448,58 @@ def _coupling(weights: Array, inverse: Array) -> tuple[Array, Array]:
     return _invert(
         total,
         name="the coupling Σ_c (K + D_c⁻¹)⁻¹ of the softmax Hessian",
-        remedy="use float64 (jax_enable_x64) or a larger prior_precision",
+        remedy=f"{more_digits(total.dtype)}take a larger prior_precision",
     )
+
+
+@eqx.filter_jit
+def _factor_dense(k: Array, blocks: Array) -> tuple[Array, Array]:
+    """(K + W⁻¹)⁻¹ as an (n c)² matrix, and log det(I + K W)."""
+    roots = _block_roots(jax.lax.stop_gradient(blocks))
+    n, c = roots.shape[:2]
+    inner = jnp.einsum("ikr,ij,jks->irjs", roots, jax.lax.stop_gradient(k), roots)
+    factor = cholesky(
+        jnp.eye(n * c, dtype=k.dtype) + inner.reshape(n * c, n * c),
+        name="I + Sᵀ K S with S Sᵀ = W",
+        remedy="the kernel must be positive semi-definite",
+    )
+    return _dual_and_log_det(k, blocks, roots, factor)
+
+
+def _block_roots(blocks: Float[Array, "n c c"]) -> Float[Array, "n c c"]:
+    """S with S Sᵀ = W at each point; W may be singular."""
+    values, vectors = jnp.linalg.eigh(blocks)
+    return vectors * jnp.sqrt(jnp.maximum(values, 0))[:, None, :]
+
+
+@jax.custom_jvp
+def _dual_and_log_det(k: Array, blocks: Array, roots: Array, factor: Array) -> tuple[Array, Array]:
+    """Make D = (K + W⁻¹)⁻¹ and log det(I + K W) from the factor of I + Sᵀ K S.
+
+    Roots of W with equal eigenvalues have no derivative, but D has:
+
+        dD = (I − D K) dW (I − K D) − D dK D,
+        d log det(I + K W) = tr D dK + tr (K − K D K) dW.
+    """
+    n, c = roots.shape[:2]
+    spread = jnp.einsum("ikr,ij->irjk", roots, jnp.eye(n, dtype=k.dtype)).reshape(n * c, n * c)
+    half = solve_triangular(factor, spread, lower=True)
+    return half.T @ half, 2 * jnp.sum(jnp.log(jnp.diagonal(factor)))
+
+
+@_dual_and_log_det.defjvp
+def _dual_and_log_det_jvp(primals, tangents):
+    k, blocks = primals[:2]
+    dk, dw = tangents[:2]
+    n, c = blocks.shape[:2]
+    dual, log_det = _dual_and_log_det(*primals)
+    dual = dual.reshape(n, c, n, c)
+    kept = jnp.eye(n * c, dtype=k.dtype).reshape(n, c, n, c) - jnp.einsum("icjd,jl->icld", dual, k)
+    through = jnp.einsum("icjd,jl,ldkf->ickf", dual, dk, dual)
+    change = jnp.einsum("icle,lef,jdlf->icjd", kept, dw, kept) - through
+    left = jnp.einsum("ij,jcid->icd", k, kept)
+    d_log_det = jnp.einsum("icjc,ij->", dual, dk) + jnp.einsum("icd,icd->", left, dw)
+    return (dual.reshape(n * c, n * c), log_det), (change.reshape(n * c, n * c), d_log_det)
 
 
 def _invert(matrix: Array, *, name: str, remedy: str) -> tuple[Array, Array]:

@@ -34,6 +34,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve
 
+from ntkbayes._arrays import more_digits
 from ntkbayes._linalg import cholesky
 from ntkbayes._types import Array, Float, Int
 from ntkbayes.likelihoods import Gaussian, Likelihood
@@ -165,9 +166,8 @@ def _linear_mode(
         factor = cholesky(
             noisy,
             name=f"K + noise_variance I, with a kernel in {k.dtype},",
-            remedy="use float64 (jax_enable_x64) for the inputs or a larger noise_variance"
-            if k.dtype != wide.dtype
-            else "use a larger noise_variance, or remove inputs that nearly coincide",
+            remedy=f"{more_digits(k.dtype)}take a larger noise_variance, or remove inputs that "
+            "nearly coincide",
         )
         to_latent = largest_deviation(k) / likelihood.latent_scale
         a, steps = jnp.zeros_like(y), 0

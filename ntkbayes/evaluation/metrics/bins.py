@@ -11,6 +11,7 @@ Nguyen & O'Connor (2015), arXiv 1508.05154 (equal mass).
 
 import numpy as np
 
+from ntkbayes._arrays import one_hot
 from ntkbayes._checks import check_at_least, check_choice
 from ntkbayes._types import Float, Int, typed
 from ntkbayes.evaluation.metrics.inputs import check_probabilities
@@ -55,7 +56,7 @@ def bin_sums(
     weights: np.ndarray, bins: np.ndarray, num_bins: int, *values: np.ndarray
 ) -> list[np.ndarray]:
     """Return the sums (… B) over each bin of w_i v_i, for every array of values (m)."""
-    inside, weights = np.eye(num_bins)[bins], weights.astype(float, copy=False)
+    inside, weights = one_hot(bins, num_bins), weights.astype(float, copy=False)
     # One product for all values costs hardly more than one each: the weights are read once.
     sums = weights @ np.hstack([inside * v[:, None] for v in values])
     return np.split(sums, len(values), axis=-1)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import scipy.special
 
+from ntkbayes._arrays import one_hot
 from ntkbayes._types import Float, Int, typed
 from ntkbayes.evaluation.metrics.resampling import weighted_mean
 
@@ -43,7 +44,7 @@ def brier(
     p: Float[np.ndarray, "m c"], y: Int[np.ndarray, "m"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
     """Return Σ_i w_i Σ_c (p_ic − 1[y_i = c])², from 0 to 2: the sum over classes, not halved."""
-    return weighted_mean(weights, np.sum((p - np.eye(p.shape[1])[y]) ** 2, axis=1))
+    return weighted_mean(weights, np.sum((p - one_hot(y, p.shape[1])) ** 2, axis=1))
 
 
 @typed

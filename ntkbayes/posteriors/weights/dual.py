@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
 
+from ntkbayes._arrays import more_digits
 from ntkbayes._linalg import cholesky
 from ntkbayes._types import Array, Float, Key
 from ntkbayes.kernels.memory import check_memory
@@ -117,7 +118,7 @@ def dual_weights(
     factor = cholesky(
         jnp.eye(size, dtype=inner.dtype) + inner / prior_precision,
         name="I + Rᵀ Θ R / λ",
-        remedy="use float64 (jax_enable_x64) or a larger prior_precision",
+        remedy=f"{more_digits(inner.dtype)}take a larger prior_precision",
     )
     log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(factor)))
     return DualWeights(weights, log_det, prior_precision, x, roots, factor)

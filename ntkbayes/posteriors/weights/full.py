@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
 
+from ntkbayes._arrays import more_digits
 from ntkbayes._linalg import cholesky
 from ntkbayes._types import Array, Float, Key
 from ntkbayes.kernels.memory import check_memory
@@ -68,7 +69,7 @@ def full_weights(
     factor = cholesky(
         precision,
         name="the posterior precision λ I + Jᵀ W J",
-        remedy="use float64 (jax_enable_x64) or a larger prior_precision",
+        remedy=f"{more_digits(dtype)}take a larger prior_precision",
     )
     log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(factor))) - num_weights * jnp.log(prior_precision)
     return FullWeights(weights, log_det, factor)
