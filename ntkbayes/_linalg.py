@@ -11,7 +11,8 @@ Higham 2002, Accuracy and Stability of Numerical Algorithms, theorem 10.6 (Chole
 scaled matrix).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import equinox as eqx
 import jax
@@ -42,6 +43,23 @@ def cholesky(matrix: Float[Array, "n n"], *, name: str, remedy: str) -> Float[Ar
     if failed:
         raise ValueError(message)
     return factor
+
+
+@contextmanager
+def naming_failure(message: str) -> Iterator[None]:
+    """Turn the failure of a factorisation in compiled code, pages long, into one line.
+
+    Raises
+    ------
+    ValueError
+        With `message`. Other errors of the runtime, such as a lack of memory, go on.
+    """
+    try:
+        yield
+    except (eqx.EquinoxRuntimeError, jax.errors.JaxRuntimeError) as error:
+        if "EquinoxRuntimeError" not in f"{type(error).__name__} {error}":
+            raise
+        raise ValueError(message) from error
 
 
 def check_positive_semidefinite(

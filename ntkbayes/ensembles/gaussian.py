@@ -281,8 +281,8 @@ def _singular(ridge: float, smallest: float, largest: float, dtype: jnp.dtype) -
             f"{more_digits(dtype)}raise one of the two, "
         )
     return (
-        f"the NTK is singular in {jnp.dtype(dtype).name} (scaled to a diagonal of one, its smallest "
-        f"eigenvalue is {smallest:.1e}, the largest {largest:.1e}) and {cause}"
+        f"the NTK is singular in {jnp.dtype(dtype).name} (scaled to a diagonal of one: smallest "
+        f"eigenvalue {smallest:.1e}, largest {largest:.1e}) and {cause}"
         "or remove repeated inputs."
     )
 

@@ -138,9 +138,8 @@ def minimize(
             (point, error_bound, residual),
         )
         stalled = (best[1] <= good) & (error_bound > 0.5 * state.error_bound)
-        return _State(
-            dual, *best, stalled, state.newton_steps + unsolved, state.cg_steps + cg_steps
-        )
+        newton_steps, cg_steps = state.newton_steps + unsolved, state.cg_steps + cg_steps
+        return _State(dual, best[0], best[1], best[2], stalled, newton_steps, cg_steps)
 
     nothing = Displacement(start, optax.tree.zeros_like(problem.params), start)
     infinite, zero = jnp.full((), jnp.inf, start.dtype), jnp.array(0)

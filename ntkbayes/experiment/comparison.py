@@ -81,7 +81,7 @@ def _training_remark(title: str, stats: xr.Dataset) -> str:
 
 def _accuracy_remark(predictions: dict[str, xr.DataTree]) -> list[str]:
     bounds = {
-        title: float(tree["sample_stats/error_bound"].max())
+        title: float(tree["sample_stats"].ds["error_bound"].max())
         for title, tree in predictions.items()
         if "error_bound" in tree["sample_stats"]
     }

@@ -20,7 +20,7 @@ from jax.scipy.linalg import solve_triangular
 
 from ntkbayes._arrays import more_digits
 from ntkbayes._checks import check_at_least, check_choice, check_positive
-from ntkbayes._linalg import covariance_factor, extend_factor
+from ntkbayes._linalg import covariance_factor, extend_factor, naming_failure
 from ntkbayes._problem import (
     TrainingSet,
     checked_inputs,
@@ -276,17 +276,12 @@ def gp_posterior(
         # longer choose devices.
         from ntkbayes.posteriors._gpjax import condition
 
-        try:
+        with naming_failure(
+            f"{kernel_name(network, kernel)} cannot be factored in {train.x.dtype} with "
+            f"{'the data' if z is None else f'these {len(z)} inducing points'}: "
+            f"{more_digits(train.x.dtype)}remove inputs that nearly coincide."
+        ):
             posteriors, elbo = condition(likelihood, *shared, z)
-        except (eqx.EquinoxRuntimeError, jax.errors.JaxRuntimeError) as error:
-            # A failed factorisation, in pages; anything else, such as a lack of memory, goes on.
-            if "EquinoxRuntimeError" not in f"{type(error).__name__} {error}":
-                raise
-            raise ValueError(
-                f"{kernel_name(network, kernel)} cannot be factored in {train.x.dtype} with "
-                f"{'the data' if z is None else f'these {len(z)} inducing points'}: "
-                f"{more_digits(train.x.dtype)}remove inputs that nearly coincide."
-            ) from error
         num_inducing = None if z is None else len(z)
         return GPRegression(likelihood, *shared, posteriors, num_inducing, elbo)
     check_variational_memory(

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
 
 from ntkbayes._arrays import more_digits
-from ntkbayes._linalg import cholesky
+from ntkbayes._linalg import cholesky, naming_failure
 from ntkbayes._types import Array, Float
 from ntkbayes.kernels.memory import check_memory
 from ntkbayes.likelihoods import Likelihood
@@ -322,17 +322,21 @@ def hessian_at(
     ValueError
         If K is not positive semi-definite beyond rounding, or the matrices do not fit memory.
     """
-    match _structure(likelihood):
-        case "constant":
-            return uniform_hessian(k, likelihood, f)
-        case "dense":
-            return dense_hessian(k, jax.vmap(likelihood.curvature)(f))
-        case structure:
-            weights = jax.vmap(likelihood.curvature_weights)(f)
-            weights = jnp.maximum(weights, smallest_weight)
-            if structure == "softmax":
-                return softmax_hessian(k, weights)
-            return DiagonalHessian(weights, *_factor(k, weights), f.shape[1])
+    with naming_failure(
+        f"rounding in {k.dtype} leaves the Hessian K⁻¹ + W of the training problem not positive "
+        f"definite: {more_digits(k.dtype)}take a larger prior_precision."
+    ):
+        match _structure(likelihood):
+            case "constant":
+                return uniform_hessian(k, likelihood, f)
+            case "dense":
+                return dense_hessian(k, jax.vmap(likelihood.curvature)(f))
+            case structure:
+                weights = jax.vmap(likelihood.curvature_weights)(f)
+                weights = jnp.maximum(weights, smallest_weight)
+                if structure == "softmax":
+                    return softmax_hessian(k, weights)
+                return DiagonalHessian(weights, *_factor(k, weights), f.shape[1])
 
 
 def preconditioner(

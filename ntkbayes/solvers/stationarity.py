@@ -179,15 +179,11 @@ def _linear_mode(
                 break
             a, steps = (a + correction).astype(k.dtype).astype(y.dtype), steps + 1
         bound = bound + rounding_of_products(k, a)
-        numbers = (bound, bound * to_latent, jnp.max(jnp.abs(left)) / variance)
         # A factorisation, n³/3, and two triangular solves and a product for each refinement.
         work = len(k) / 6 / targets.shape[1] + 2.0 * steps
-        return Solution(
-            a.astype(k.dtype),
-            *(v.astype(k.dtype) for v in numbers),
-            jnp.array(steps, jnp.int32),
-            jnp.asarray(work, k.dtype),
-        )
+        residual = jnp.max(jnp.abs(left)) / variance
+        found = _Found(a, bound, residual, jnp.array(steps), jnp.asarray(work))
+        return _solution(found, to_latent, k.dtype)
 
 
 def solve_stationarity(
@@ -234,15 +230,7 @@ def solve_stationarity(
         problem = _Problem(k, likelihood, targets, f0, noise, to_latent, enough)
         found = _conjugate_gradients(problem, start, hessian, num_slots)
         found = _newton(problem, found, tolerance=tolerance)
-        return Solution(
-            found.a.astype(k.dtype),
-            *(
-                v.astype(k.dtype)
-                for v in (found.error_bound, found.error_bound * to_latent, found.residual)
-            ),
-            found.iterations.astype(jnp.int32),
-            found.gemm_equivalents.astype(k.dtype),
-        )
+        return _solution(found, to_latent, k.dtype)
 
 
 class _Problem(eqx.Module):
@@ -276,6 +264,18 @@ class _Found(NamedTuple):
     residual: Array
     iterations: Array
     gemm_equivalents: Array
+
+
+def _solution(found: _Found, to_latent: Array, dtype: jnp.dtype) -> Solution:
+    """Give back what was found, in the dtype of K."""
+    return Solution(
+        a=found.a.astype(dtype),
+        error_bound=found.error_bound.astype(dtype),
+        latent_error=(found.error_bound * to_latent).astype(dtype),
+        residual=found.residual.astype(dtype),
+        iterations=found.iterations.astype(jnp.int32),
+        gemm_equivalents=found.gemm_equivalents.astype(dtype),
+    )
 
 
 def _conjugate_gradients(
@@ -314,8 +314,13 @@ def _nearer(one: _Found, other: _Found) -> _Found:
     def pick(a: Array, b: Array) -> Array:
         return jnp.where(better.reshape(-1, *(1,) * (a.ndim - 1)), b, a)
 
-    chosen = (pick(a, b) for a, b in zip(one[:3], other[:3], strict=True))
-    return _Found(*chosen, other.iterations, other.gemm_equivalents)
+    return _Found(
+        pick(one.a, other.a),
+        pick(one.error_bound, other.error_bound),
+        pick(one.residual, other.residual),
+        other.iterations,
+        other.gemm_equivalents,
+    )
 
 
 @eqx.filter_jit
@@ -465,7 +470,10 @@ def _newton_one(problem: _Problem, found: _Found) -> _Found:
     a, now = min(points, key=lambda point: float(_objective(problem, *point)))
     value, stalled = _objective(problem, a, now), 0
     for _ in range(MAX_NEWTON):
-        hessian = hessian_at(k, problem.likelihood, problem.f0[0] + now.function[0])
+        try:
+            hessian = hessian_at(k, problem.likelihood, problem.f0[0] + now.function[0])
+        except ValueError:  # what was found so far says by its error that it is not enough
+            break
         a = problem.stored(a + _damped_step(problem, k, hessian, a[0], now)[None])
         now, before = problem.certify(a), value
         work = (found.iterations + 1, found.gemm_equivalents + price)
