@@ -102,10 +102,11 @@ def test_equal_confidences_share_a_bin_of_equal_mass():
     np.testing.assert_array_equal(bins, np.repeat([0, 1, 2, 3], 3))
 
 
-def test_float32_confidences_are_put_into_bins_as_the_numbers_they_are():
-    above = np.array([0.2], dtype=np.float32)  # 0.2000000030, but times 15 exactly 3 in float32
-    assert metrics.confidence_bins(above, num_bins=15) == [3]
-    assert metrics.confidence_bins(np.array([0.2]), num_bins=15) == [2]
+def test_float32_confidences_are_put_into_bins_as_the_numbers_they_stand_for():
+    boundary = np.array([0.2], dtype=np.float32)  # 0.2000000030, what float32 has for 3/15
+    above = np.nextafter(boundary, np.float32(1))  # times 15 exactly 3 in float32
+    for confidence, expected in ((boundary, 2), (np.array([0.2]), 2), (above, 3)):
+        assert metrics.confidence_bins(confidence, num_bins=15) == [expected]
 
 
 def test_debiased_l2_is_the_mean_product_of_gaps_of_two_different_points(p, labels, weights):

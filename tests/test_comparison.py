@@ -386,7 +386,10 @@ def test_predictions_that_cannot_be_compared_are_refused(iris, classification, r
         distance_matrix({"a": classification["HMC"], "b": train})
     other = eqx.tree_at(lambda d: d.y_test, iris, (iris.y_test + 1) % 3)
     tree = predict_noisily(other, Categorical(3), 3, 0, 2)
-    with pytest.raises(ValueError, match="their observations differ; predict with the same"):
+    with pytest.raises(
+        ValueError,
+        match=r"their observations differ at 30 points, such as 0, 1, 2; predict with the same",
+    ):
         compare({"a": classification["HMC"], "b": tree}, reference=None)
 
 

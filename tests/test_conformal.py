@@ -18,11 +18,11 @@ from ntkbayes.evaluation.conformal_table import conformal_table
 NUM_VAL, NUM_TEST, C = 60, 12, 4
 
 
-def predictions(latent, y, likelihood, split, *, name="made", method="mine", draws=None):
+def predictions(latent, y, likelihood, split, *, name="made", draws=None, **settings):
     """A tree of given latent values (m c), as one draw, or of `draws` (s m c)."""
     latent = np.asarray(latent)[None] if draws is None else np.asarray(draws)
-    key = jax.random.key(0)
-    return nb.from_draws(latent, likelihood, y, key=key, dataset=name, split=split, method=method)
+    settings = {"method": "mine", "key": jax.random.key(0)} | settings
+    return nb.from_draws(latent, likelihood, y, dataset=name, split=split, **settings)
 
 
 def known_classes(generator, size):
@@ -253,8 +253,16 @@ def test_what_is_no_pair_of_predictions_is_refused(class_trees, regression_trees
     shifted = predictions(np.log(p), y, nb.Categorical(C), "test", name="made/blur-3")
     assert len(conformal_sets(val, shifted, level=0.9).size) == len(y)
     fewer = predictions(np.log(p[:, :3]), y % 3, nb.Categorical(3), "test")
-    with pytest.raises(ValueError, match="of one outputs"):
+    with pytest.raises(ValueError, match="they predict 4 and 3 classes"):
         conformal_sets(val, fewer, level=0.9)
+    tempered = predictions(np.log(p), y, nb.Categorical(C), "test", settings={"temperature": 2.0})
+    with pytest.raises(ValueError, match="of one settings, but are of"):
+        conformal_sets(val, tempered, level=0.9)
+    named = predictions(np.log(p), y, nb.Categorical(C), "test", output_names="abcd")
+    assert len(conformal_sets(val, named, level=0.9).size) == len(y)
+    other = predictions(np.log(p), y, nb.Categorical(C), "val", output_names="abdc")
+    with pytest.raises(ValueError, match="names of their classes differ, number 2 being 'd' and"):
+        conformal_sets(other, named, level=0.9)
     with pytest.raises(ValueError, match="use conformal_sets"):
         conformal_intervals(val, test, level=0.9)
     with pytest.raises(ValueError, match="need a classification task"):

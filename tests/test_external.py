@@ -12,11 +12,15 @@ from simple_predictors import Normal, Numbered
 
 from ntkbayes.datasets import load_dataset
 from ntkbayes.evaluation import (
+    compare,
     from_draws,
     from_probabilities,
+    load_predictions,
+    observations,
     pooled,
     predict,
     probabilities,
+    save_predictions,
 )
 from ntkbayes.likelihoods import Bernoulli, Categorical, Gaussian
 
@@ -96,10 +100,12 @@ def test_half_precision_is_kept_exactly_in_single_precision(key):
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (6, 4, 3), (2, 3, 4, 3)])
-def test_probabilities_come_back_as_the_softmax_of_their_logarithm(key, shape):
+def test_probabilities_of_draws_and_chains_come_back(key, shape):
     p = np.random.default_rng(0).dirichlet(np.ones(3), size=shape[:-1])
     tree = from_probabilities(p, LABELS, key=key, method="forest", output_names="abc")
-    np.testing.assert_allclose(probabilities(tree), p.reshape(-1, 4, 3), rtol=1e-14)
+    np.testing.assert_array_equal(probabilities(tree), p.reshape(-1, 4, 3))
+    logarithms = scipy.special.softmax(pooled(tree), axis=-1)
+    np.testing.assert_allclose(logarithms, p.reshape(-1, 4, 3), rtol=1e-14)
     expected = np.log(p.reshape(-1, 4, 3)[:, np.arange(4), LABELS])
     np.testing.assert_allclose(pooled(tree, "log_likelihood/y"), expected, rtol=1e-12)
     assert tree.attrs["num_chains"] == (2 if len(shape) == 4 else 1)
@@ -107,17 +113,47 @@ def test_probabilities_come_back_as_the_softmax_of_their_logarithm(key, shape):
     assert tree["posterior/output"].values.tolist() == ["a", "b", "c"]
 
 
-def test_rounded_probabilities_are_divided_by_their_sum(key):
-    tree = from_probabilities(np.full((4, 3), 0.333), LABELS, key=key, method="printed")
-    np.testing.assert_allclose(pooled(tree, "log_likelihood/y"), np.log(1 / 3), rtol=1e-14)
+PRINTED = np.array([[0.333, 0.333, 0.333], [0.5, 0.3, 0.2], [0.667, 0.334, 0.0], [0.1, 0.8, 0.1]])
+
+
+@pytest.mark.filterwarnings("ignore:probabilities holds")
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_given_probabilities_are_kept_to_the_last_bit_on_disk_too(key, dtype, tmp_path):
+    p = PRINTED.astype(dtype)
+    tree = from_probabilities(p, LABELS, key=key, method="printed")
+    save_predictions(tree, tmp_path / "p.nc")
+    for kept in (tree, load_predictions(tmp_path / "p.nc"), tree.isel(obs_id=slice(0, 4))):
+        np.testing.assert_array_equal(probabilities(kept)[0], p)  # not divided by their sum
+        expected = np.log(p[np.arange(4), LABELS].astype(float))
+        np.testing.assert_array_equal(pooled(kept, "log_likelihood/y")[0], expected)
+    table = compare({"printed": tree}, reference=None).set_index("metric")["value"]
+    brier = np.mean(
+        [(q**2).sum() - 2 * q[y] + 1 for q, y in zip(p.astype(float), LABELS, strict=True)]
+    )
+    assert table["brier"] == pytest.approx(brier, rel=1e-14)
+
+
+def test_what_rounding_leaves_outside_of_zero_and_one_is_set_to_the_end(key):
+    above = np.nextafter(1.0, 2)
+    p = np.array([[1 - above, above], [1.0005, -0.0005], [0.4, 0.6]])
+    with pytest.warns(UserWarning, match="holds 2 zeros"):
+        tree = from_probabilities(p, np.array([1, 0, 0]), key=key, method="calibrated")
+    np.testing.assert_array_equal(probabilities(tree)[0], [[0, 1], [1, 0], [0.4, 0.6]])
+    table = compare({"calibrated": tree}, reference=None).set_index("metric")["value"]
+    assert table["nll"] == pytest.approx(-np.log(0.4) / 3)
+    for wrong in ([[-0.002, 1.002]], [[1.002, -0.002]]):
+        with pytest.raises(ValueError, match="must be nonnegative, but 1 of 3"):
+            from_probabilities(np.array([*wrong, *p[1:]]), LABELS[:3] % 2, key=key, method="m")
 
 
 @pytest.mark.parametrize(("dtype", "logarithm"), [(np.float64, -708), (np.float32, -87)])
 def test_zeros_become_the_smallest_number_and_are_reported(key, dtype, logarithm):
     p = np.array([[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [1, 0, 0]], dtype=dtype)
-    with pytest.warns(UserWarning, match=rf"holds 7 zeros, which become .*is {logarithm} nats"):
+    with pytest.warns(
+        UserWarning, match=rf"7 zeros, which become .* likelihood: .*{logarithm} nat"
+    ):
         tree = from_probabilities(p, LABELS, key=key, method="certain")
-    np.testing.assert_allclose(probabilities(tree)[0], p, atol=1e-30)
+    np.testing.assert_array_equal(probabilities(tree)[0], p)
     scores = np.log(np.finfo(dtype).tiny) * np.array([0, 1, 0, 1])
     np.testing.assert_allclose(pooled(tree, "log_likelihood/y")[0], scores, rtol=1e-6)
 
@@ -197,3 +233,16 @@ def test_one_logit_predicts_what_two_logits_of_the_same_difference_do():
     ]
     np.testing.assert_allclose(*(probabilities(tree) for tree in trees), atol=1e-15)
     np.testing.assert_allclose(*(pooled(t, "log_likelihood/y") for t in trees), atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "likelihood", [Categorical(2), Bernoulli(), Gaussian(0.1), Gaussian(0.1, 2)]
+)
+def test_a_single_point_keeps_its_dimension(likelihood, key):
+    c = likelihood.num_outputs
+    y = np.ones((1, c)) if isinstance(likelihood, Gaussian) else np.array([1])
+    tree = from_draws(draws(5, 1, c), likelihood, y, key=key, method="one")
+    for path in ("posterior_predictive/y", "log_likelihood/y", "posterior/latent"):
+        assert tree[path].sizes["obs_id"] == 1
+    assert observations(tree).shape == y.shape
+    assert np.isfinite(compare({"one": tree, "two": tree}, reference="one")["value"]).all()

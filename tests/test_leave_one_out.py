@@ -205,6 +205,63 @@ def test_one_point_has_a_density_and_no_standard_error():
     assert sampled.standard_error == np.inf
 
 
+def classified(latent, y, **settings):
+    settings = {"key": KEY, "method": "theirs", "split": "train", "is_posterior": True} | settings
+    return from_draws(latent, nb.Categorical(latent.shape[-1]), y, **settings)
+
+
+SURE = {"one": [2], "first and last": [0, 4], "all but one": [0, 1, 2, 4]}
+
+
+@pytest.mark.filterwarnings("ignore:Estimated shape")
+@pytest.mark.parametrize("chains", [1, 4])
+@pytest.mark.parametrize("sure", SURE.values(), ids=SURE)
+def test_points_that_every_draw_is_sure_of_leave_the_others_as_they_are(sure, chains):
+    latent, y = np.random.default_rng(0).normal(size=(400, 5, 2)), np.array([0, 1, 0, 1, 0])
+    latent[:, sure, y[sure]] += 60.0  # log p is 0 in float64
+    found = leave_one_out(classified(latent, y, num_chains=chains))
+    rest = [i for i in range(5) if i not in sure]
+    without = leave_one_out(classified(latent[:, rest], y[rest], num_chains=chains))
+    np.testing.assert_array_equal(found.pointwise[sure], 0)
+    np.testing.assert_array_equal(found.pareto_k[sure], -np.inf)
+    np.testing.assert_array_equal(found.pointwise[rest], without.pointwise)
+    np.testing.assert_array_equal(found.pareto_k[rest], without.pareto_k)
+    assert found.p_loo == pytest.approx(without.p_loo, abs=1e-12)
+    assert found.num_unreliable == without.num_unreliable
+
+
+def test_all_points_may_have_one_log_probability_each():
+    latent = np.broadcast_to(np.log([0.2, 0.3, 0.5]), (100, 3, 3)).copy()
+    found = leave_one_out(classified(latent, np.array([0, 1, 2])))
+    np.testing.assert_allclose(found.pointwise, np.log([0.2, 0.3, 0.5]), rtol=1e-14)
+    assert (found.p_loo, found.num_unreliable) == (pytest.approx(0, abs=1e-14), 0)
+
+
+def test_weights_of_few_values_are_taken_as_they_are():
+    """1 / mean(1/p) of votes; reliable unless few draws carry it: 20, 1 and 12 of 400."""
+    p = np.tile([[0.9], [0.9], [0.9]], (1, 400))
+    p[0, ::2], p[1, 0], p[2, :12] = 0.1, 1e-9, 1e-9
+    draws = np.stack([p, 1 - p], axis=-1).transpose(1, 0, 2)
+    tree = nb.from_probabilities(
+        draws, np.zeros(3, int), key=KEY, method="forest", split="train", is_posterior=True
+    )
+    with pytest.warns(UserWarning, match="for 1 of 3 points of forest: their value is not reli"):
+        found = leave_one_out(tree)
+    np.testing.assert_allclose(found.pointwise, -np.log(np.mean(1 / p, axis=1)), rtol=1e-12)
+    np.testing.assert_array_equal(found.pareto_k, [-np.inf, np.inf, -np.inf])
+    assert found.num_unreliable == 1
+
+
+def test_a_draw_without_finite_log_probability_is_refused_by_name():
+    tree = classified(np.zeros((100, 2, 2)), np.array([0, 1]), obs_ids=["a", "b"])
+    for value in (-np.inf, np.nan):
+        log_likelihood = np.zeros((1, 100, 2))
+        log_likelihood[0, :3, 1] = value
+        tree["log_likelihood/y"].values = log_likelihood
+        with pytest.raises(ValueError, match=r"log_likelihood of theirs .* at b .* 3 of 100 draws"):
+            leave_one_out(tree)
+
+
 VARIANCE = (np.zeros((2, 1)), np.full((2, 1), 0.7))
 
 

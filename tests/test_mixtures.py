@@ -97,6 +97,48 @@ def test_crps_is_the_double_sum_over_components(generator, spread):
     np.testing.assert_allclose(mixtures.crps(means, variance, y), expected, rtol=1e-11)
 
 
+def crps_by_pairs(f, variance, y):
+    """E|Y − y| − ½ E|Y − Y′| of one mixture, pair by pair, in extended precision."""
+    f = f.astype(np.longdouble)
+
+    def mean_absolute(m, v):
+        z = (m / np.sqrt(v)).astype(float)
+        normal = scipy.stats.norm
+        return m * (2 * normal.cdf(z) - 1) + 2 * np.sqrt(v) * normal.pdf(z)
+
+    pairs = mean_absolute(f[:, None] - f[None], np.longdouble(2 * variance))
+    return float(mean_absolute(y - f, np.longdouble(variance)).mean() - pairs.mean() / 2)
+
+
+@pytest.mark.parametrize("outlier", [None, 1e3, 1e6, 1e8, -1e15])
+@pytest.mark.parametrize("num_draws", [1, 2, 17, 200])
+def test_crps_is_that_of_all_pairs_wherever_draws_lie(generator, num_draws, outlier):
+    spread = 10.0 ** np.array([-8, -0.5, 0.5, 2, 8])
+    means = np.repeat(spread * generator.normal(size=(num_draws, 5)), 2, axis=0)  # duplicates
+    if outlier is not None:
+        means[0] = outlier
+    for variance in (1e-30, 1e-4, 1.0, 1e10, np.array([1e-30, 1e20, 1e-6, 1.0, 1e-2])):
+        variances, y = np.broadcast_to(variance, 5).astype(float), generator.normal(size=5)
+        found = mixtures.crps(means[:, None], variances[None], y[None])[0]
+        for i in range(5):
+            expected = crps_by_pairs(means[:, i], variances[i], y[i])
+            # Both terms are of this size, and their difference is known to its rounding.
+            size = np.abs(means[:, i] - y[i]).mean() + np.sqrt(variances[i])
+            assert abs(found[i] - expected) < 1e-12 * size
+
+
+def test_one_far_draw_costs_no_more_memory_than_a_near_one(generator):
+    means = generator.normal(size=(300, 1, 1))
+    peaks = []
+    for far in (0.0, 1e6, 1e12):
+        means[0] = far
+        tracemalloc.start()
+        mixtures.crps(means, np.full((1, 1), 0.01), np.zeros((1, 1)))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert max(peaks) < 1.5 * peaks[0]
+
+
 def test_few_draws_raise_the_expected_crps_by_the_stated_amount(generator):
     num_draws, variance, noise, y = 5, 0.5, 0.3, np.full((4000, 1), 0.4)
     draws = np.sqrt(variance) * generator.normal(size=(num_draws, *y.shape))
@@ -121,6 +163,14 @@ def test_far_clusters_of_draws_leave_intervals_that_reach_both():
     assert upper.item() == pytest.approx(1e4 - scipy.stats.norm.ppf(0.075), rel=1e-12)
 
 
+def test_quantiles_of_tiny_noise_are_those_of_the_draws():
+    means, variance = np.array([3.0, 1e6, 1e6 + 1]).reshape(3, 1, 1), np.full((1, 1), 1e-30)
+    found = [mixtures.quantile(means, variance, p).item() for p in (0.1, 0.5, 0.9)]
+    assert found == pytest.approx([3, 1e6, 1e6 + 1], rel=1e-12)
+    same = np.full((4, 1, 1), 1e9)
+    assert mixtures.quantile(same, variance, 0.9).item() == pytest.approx(1e9, rel=1e-15)
+
+
 def test_memory_is_a_few_copies_of_the_draws(generator):
     means, variance = generator.normal(size=(4000, 50, 1)), np.full((50, 1), 0.1)
     tracemalloc.start()
@@ -135,5 +185,11 @@ def test_memory_is_a_few_copies_of_the_draws(generator):
 def test_impossible_requests_are_refused(mixture):
     with pytest.raises(ValueError, match=r"probability must lie between 0 and 1, but is 1\.0"):
         mixtures.quantile(*mixture, 1.0)
+    one = np.ones((1, 1))
+    for function in (mixtures.crps, mixtures.pit, mixtures.central_level, mixtures.log_density):
+        with pytest.raises(ValueError, match="variance must be positive, but holds 0"):
+            function(one[None], 0 * one, one)
+        with pytest.raises(ValueError, match="y must be finite"):
+            function(one[None], one, np.nan * one)
     with pytest.raises(ValueError, match="means must be finite"):
         mixtures.quantile(np.full((2, 1, 1), np.nan), np.ones((1, 1)), 0.5)

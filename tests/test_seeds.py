@@ -115,3 +115,11 @@ def test_tables_that_do_not_fit_are_refused(change, match):
 def test_an_unknown_baseline_is_refused():
     with pytest.raises(ValueError, match="one of the methods, but is 'GP'"):
         seed_table(long_table(NLL), baseline="GP")
+
+
+def test_rows_of_several_splits_are_refused():
+    long = long_table(NLL).assign(split="test")
+    assert len(seed_table(long, baseline="HMC")) == 3
+    long.loc[long["method"] == "Mode", "split"] = "val"
+    with pytest.raises(ValueError, match="of iris it holds test and val"):
+        seed_table(long, baseline="HMC")

@@ -9,6 +9,7 @@ import numpy as np
 from ntkbayes._arrays import one_hot
 from ntkbayes._checks import check_at_least, check_finite, check_not_empty
 from ntkbayes._types import AnyArray, Array, Float
+from ntkbayes.evaluation.metrics.inputs import checked_distributions
 from ntkbayes.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
 
 __all__ = [
@@ -25,9 +26,6 @@ __all__ = [
     "pool_chains",
     "storable",
 ]
-
-TOLERANCE = 1e-3
-"""On sums of probabilities: half precision and three printed digits pass, scores do not."""
 
 
 def num_classes(likelihood: Likelihood) -> int:
@@ -96,35 +94,22 @@ def checked_latent(latent: AnyArray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def checked_probabilities(values: np.ndarray) -> np.ndarray:
-    """Return class probabilities (s m c).
+    """Return class probabilities (s m c), as `checked_distributions`, in the precision they have.
 
     Raises
     ------
     ValueError
-        If there are fewer than two classes, a value is not finite or negative, or the sum of a row
-        is farther from 1 than 1e-3.
+        If there are fewer than two classes, or a row is no distribution: its sum may be off by
+        1e-3, as half precision and three printed digits leave it.
     """
     p = _real("probabilities", values)
     check_not_empty("probabilities", p)
-    check_finite("probabilities", p)
     if p.shape[-1] < 2:
         raise ValueError(
             f"probabilities must have a column for each of two or more classes, but has shape "
             f"{p.shape}; with p that of class 1, pass np.stack([1 - p, p], axis=-1)."
         )
-    total = p.sum(axis=-1, dtype=float)
-    _check_rows(p, (p >= 0).all(axis=-1), "be nonnegative")
-    _check_rows(p, np.abs(total - 1) <= TOLERANCE, f"sum to 1 (to within {TOLERANCE})")
-    return p
-
-
-def _check_rows(p: np.ndarray, right: np.ndarray, wanted: str) -> None:
-    if not right.all():
-        draw, point = (int(i) for i in np.argwhere(~right)[0])
-        raise ValueError(
-            f"every row of probabilities must {wanted}, but {np.sum(~right)} of {right.size} do "
-            f"not; the first is that of draw {draw}, point {point}: {p[draw, point]}."
-        )
+    return checked_distributions("probabilities", p, tolerance=1e-3)
 
 
 def checked_inputs(x: AnyArray, num_points: int) -> np.ndarray:

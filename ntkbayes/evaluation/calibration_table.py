@@ -4,7 +4,7 @@ import pandas as pd
 import xarray as xr
 
 from ntkbayes.evaluation import metrics
-from ntkbayes.evaluation.comparison import check_comparable
+from ntkbayes.evaluation.alignment import aligned
 from ntkbayes.evaluation.storage import observations, probabilities
 
 __all__ = ["calibration_table"]
@@ -38,7 +38,7 @@ def calibration_table(trees: dict[str, xr.DataTree]) -> pd.DataFrame:
     >>> bool(table["p_value"].between(0, 1).all())
     True
     """
-    check_comparable(trees)
+    trees = aligned(trees)
     rows = [
         {
             "dataset": tree.attrs["dataset"],

@@ -5,7 +5,6 @@ the same resamples for every method); the Monte-Carlo floor of a distance is ove
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -14,18 +13,15 @@ import xarray as xr
 
 from ntkbayes._checks import check_choice
 from ntkbayes.evaluation import metrics
+from ntkbayes.evaluation.alignment import aligned, dataset_of
 from ntkbayes.evaluation.catalog import metric_info
 from ntkbayes.evaluation.diagnostics import check_reliable
 from ntkbayes.evaluation.measures import distance_floor, distance_measures, measures
 from ntkbayes.evaluation.predictive import Predictive
-from ntkbayes.evaluation.schema import UNNAMED
-from ntkbayes.evaluation.storage import observations
 
 __all__ = [
-    "check_comparable",
     "check_reference",
     "compare",
-    "dataset_of",
     "paired_differences",
 ]
 
@@ -38,7 +34,8 @@ def compare(
     Parameters
     ----------
     trees
-        Predictions of each method at the same points; the keys name the methods.
+        Predictions of each method at the same points, paired by their ``obs_id`` in whatever order;
+        the keys name the methods.
     reference
         Method to measure distances from, such as "HMC"; None for no distances. The reference has
         no distance from itself.
@@ -60,8 +57,8 @@ def compare(
     ------
     ValueError
         If `trees` is no dictionary of predictions or empty, if they are not of the same dataset
-        (unless it is unnamed), split and observations, or if `reference` is not among the methods,
-        or not reliable.
+        (unless it is unnamed), split, classes or targets, points and observations, or if
+        `reference` is not among the methods, or not reliable.
 
     Examples
     --------
@@ -72,7 +69,7 @@ def compare(
     NTK ensemble   0.34            0.02       0.00
     Laplace        0.38            0.02       0.04
     """
-    check_comparable(trees)
+    trees = aligned(trees)
     check_reference(trees, reference, require_reliable)
     found = {method: Predictive(tree) for method, tree in trees.items()}
     resampled = _resample(found, reference)
@@ -164,7 +161,7 @@ def paired_differences(
              method baseline  difference
     1  NTK ensemble  Laplace       -0.04
     """
-    check_comparable(trees)
+    trees = aligned(trees)
     check_reference(trees, reference, require_reliable)
     baselines = [baseline] if isinstance(baseline, str) else baseline
     for name in baselines:
@@ -193,43 +190,6 @@ def _significance(difference: np.ndarray) -> dict[str, float]:
         return {"difference": value, "standard_error": error, "p_value": 1.0}
     p_value = 2 * scipy.stats.norm.sf(abs(value) / error) if error > 0 else float(value == 0)
     return {"difference": value, "standard_error": error, "p_value": float(p_value)}
-
-
-def check_comparable(trees: dict[str, xr.DataTree]) -> None:
-    """Raise `ValueError` unless all trees predict the same observations, and there is one."""
-    if not isinstance(trees, dict):
-        raise ValueError(
-            f"trees must be a dictionary, method → predictions, but is a {type(trees).__name__}."
-        )
-    if not trees:
-        raise ValueError("trees is empty: at least one method's predictions are needed.")
-    for name, tree in trees.items():
-        if not isinstance(tree, xr.DataTree):
-            raise ValueError(
-                f"trees must hold predictions, as predict makes them, but that of {name} is a "
-                f"{type(tree).__name__}."
-            )
-    (first_name, first), *others = trees.items()
-    named = {name: t for name, t in trees.items() if t.attrs["dataset"] != UNNAMED}
-    for what, alike in (("dataset", named), ("split", trees), ("task", trees)):
-        for one, other in pairwise(alike):
-            if alike[one].attrs[what] != alike[other].attrs[what]:
-                raise ValueError(
-                    f"{one} and {other} cannot be compared: their {what} differs "
-                    f"({alike[one].attrs[what]} and {alike[other].attrs[what]})."
-                )
-    for name, tree in others:
-        if not np.array_equal(observations(first), observations(tree)):
-            raise ValueError(
-                f"{first_name} and {name} cannot be compared: their observations differ; "
-                "predict with the same dataset and seed."
-            )
-
-
-def dataset_of(trees: dict[str, xr.DataTree]) -> str:
-    """Return the dataset that comparable predictions are of."""
-    names = [tree.attrs["dataset"] for tree in trees.values()]
-    return next((name for name in names if name != UNNAMED), UNNAMED)
 
 
 def check_reference(

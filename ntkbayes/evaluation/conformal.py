@@ -36,6 +36,7 @@ import xarray as xr
 
 from ntkbayes._checks import check_at_least, check_choice, check_fraction
 from ntkbayes._types import AnyArray, Float, typed
+from ntkbayes.evaluation.alignment import check_same_outputs
 from ntkbayes.evaluation.predictive import predictive_mixture
 from ntkbayes.evaluation.storage import observations, probabilities
 
@@ -119,9 +120,10 @@ def conformal_sets(
     Raises
     ------
     ValueError
-        If the task is not classification, the trees are not of one method, task, dataset and
-        outputs, the first is not of validation points or the second is, `score` is unknown, `seed`
-        is negative, `level` is not between 0 and 1, or there are too few validation points for it.
+        If the task is not classification, the trees are not of one method with one likelihood and
+        one set of settings, task, dataset and outputs, the first is not of validation points or the
+        second is, `score` is unknown, `seed` is negative, `level` is not between 0 and 1, or there
+        are too few validation points for it.
 
     Examples
     --------
@@ -225,9 +227,10 @@ def _check_pair(tree_val: xr.DataTree, tree_test: xr.DataTree) -> None:
         )
     # A shifted or reduced dataset is named after its source, as in "digits/rotation-3".
     sources = [attrs["dataset"].split("/")[0] for attrs in (val, test)]
-    outputs = [np.asarray(tree["posterior/output"]).tolist() for tree in (tree_val, tree_test)]
-    what = {name: [attrs[name] for attrs in (val, test)] for name in ("method", "task")}
-    for name, (one, other) in (what | {"dataset": sources, "outputs": outputs}).items():
+    check_same_outputs("tree_val", tree_val, "tree_test", tree_test)
+    names = ("method", "task", "likelihood", "settings")
+    what = {name: [attrs[name] for attrs in (val, test)] for name in names}
+    for name, (one, other) in (what | {"dataset": sources}).items():
         if one != other:
             raise ValueError(
                 f"tree_val and tree_test must be of one {name}, but are of {one} and {other}."

@@ -5,7 +5,7 @@ import pandas as pd
 import xarray as xr
 
 from ntkbayes.evaluation import metrics
-from ntkbayes.evaluation.comparison import check_comparable
+from ntkbayes.evaluation.alignment import aligned
 from ntkbayes.evaluation.conformal import conformal_intervals, conformal_sets
 from ntkbayes.evaluation.storage import observations
 
@@ -63,8 +63,7 @@ def conformal_table(
             "trees_val and trees_test must be of the same methods, but are of "
             f"{', '.join(trees_val) or 'none'} and {', '.join(trees_test) or 'none'}."
         )
-    for trees in (trees_val, trees_test):
-        check_comparable(trees)
+    trees_val, trees_test = aligned(trees_val), aligned(trees_test)
     first = next(iter(trees_test.values()))
     num_points = len(observations(first))
     weights = np.concatenate(

@@ -121,15 +121,21 @@ def from_probabilities(
 ) -> xr.DataTree:
     """Make a `DataTree` from class probabilities of another tool; no training data are needed.
 
-    The latent functions are log p, of which p is the softmax. Zeros become the smallest positive
-    normal number of their type, 2.2e-308 or 1.2e-38: log p is at least −708 or −87 nats.
+    What is given is kept, in the group ``probabilities``: metrics and distances of class
+    probabilities see these numbers and no others, so that equal ones stay equal. Rows that printing
+    or half precision has moved from a sum of 1 are not divided by it, and the log likelihood is log
+    p as given; only what rounding has left below 0 or above 1 is set to 0 or 1.
+
+    The latent functions, for everything that is about functions, are log p. There, and in the log
+    likelihood, zeros are the smallest positive normal number of their type, 2.2e-308 or 1.2e-38:
+    log p is at least −708 or −87 nats.
 
     Parameters
     ----------
     probabilities
         Of every class at m points: (m c) of one predictor, (s m c) of s draws of a predictor or
-        members of an ensemble, ordered chain by chain, or (chain draw m c). Rows must sum to 1 to
-        within 1e-3; the softmax divides them by their sum.
+        members of an ensemble, ordered chain by chain, or (chain draw m c). Rows must sum to 1, and
+        numbers lie between 0 and 1, to within 1e-3.
     y
         Integer class indices (m,).
     key, method, x, num_chains, obs_ids, dataset, split, stats, settings, is_posterior
@@ -161,13 +167,14 @@ def from_probabilities(
     tiny = np.finfo(p.dtype).tiny
     if (p < tiny).any():
         warn_caller(
-            f"probabilities holds {np.sum(p < tiny)} zeros, which become {tiny:.2g}: the log "
-            f"probability of a class that is observed all the same is {np.log(tiny):.0f} nats."
+            f"probabilities holds {np.sum(p < tiny)} zeros, which become {tiny:.2g} in the log "
+            "likelihood: the log probability of a class that is observed all the same is "
+            f"{np.log(tiny):.0f} nats."
         )
     labels = Labels(
         method, settings or {}, dataset, split, num_chains, is_posterior, output_names, obs_ids
     )
     likelihood, latent = Categorical(p.shape[-1]), np.log(np.maximum(p, tiny))
     return prediction_tree(
-        latent, likelihood, y, labels, key=key, x=x, stats=stats or {}, closed_form=None
+        latent, likelihood, y, labels, key=key, x=x, stats=stats or {}, given=p, closed_form=None
     )

@@ -2,8 +2,10 @@
 
 The score of a point is log p(yᵢ | y₋ᵢ), its predictive density had it been left out. With posterior
 draws f_s it is importance sampling, p(yᵢ | y₋ᵢ) = 1 / E[1 / p(yᵢ | fᵢ)], whose weights
-1 / p(yᵢ | f_s) ArviZ smooths (PSIS). Where the latent function is Gaussian with moments m, v and
-the noise N(0, σ²), the same expectation has a closed form, the Gaussian cavity:
+1 / p(yᵢ | f_s) ArviZ smooths (PSIS). Weights that are all equal, or whose largest are, have no tail
+to smooth and are taken as they are: so a point whose log p is the same in all draws, such as one
+that a classifier is sure of, has that for its score. Where the latent function is Gaussian with
+moments m, v and the noise N(0, σ²), the same expectation has a closed form, the Gaussian cavity:
 
     v₋ᵢ = 1 / (1/vᵢ − 1/σ²),  m₋ᵢ = v₋ᵢ (mᵢ/vᵢ − yᵢ/σ²),  p(yᵢ | y₋ᵢ) = N(yᵢ | m₋ᵢ, v₋ᵢ + σ²).
 
@@ -21,23 +23,27 @@ threshold on k̂ and its dependence on the number of draws).
 """
 
 import json
-import warnings
-from typing import cast
+from typing import Any
 
-import arviz as az
 import equinox as eqx
 import numpy as np
+import scipy.special
 import scipy.stats
 import xarray as xr
+from arviz_stats.base.array import array_stats
 
 from ntkbayes._arrays import more_digits
+from ntkbayes._checks import warn_caller
 from ntkbayes._types import Float, typed
+from ntkbayes.evaluation.effective_size import effective_sample_size
 from ntkbayes.evaluation.storage import pooled
 
 __all__ = ["LeaveOneOut", "leave_one_out"]
 
 MIN_DRAWS = 100
 """Where the threshold on k̂, 1 − 1/log₁₀ s, is ½: fewer could not vouch for a finite variance."""
+MIN_EFFECTIVE = 10
+"""Effective number of weights without a tail that is enough: 10^(1/(1 − k)) for k = 0."""
 
 
 class LeaveOneOut(eqx.Module):
@@ -51,7 +57,9 @@ class LeaveOneOut(eqx.Module):
         Effective number of parameters: how much more the log densities are where no point is
         left out.
     pareto_k
-        k̂ of each point's weights; above `good_k` its value is not reliable. None in closed form.
+        k̂ of each point's weights; above `good_k` its value is not reliable. −∞ of weights that are
+        bounded by what many draws have (no tail to fit), +∞ if fewer than 10, effectively, have
+        it. None in closed form.
     good_k
         min(1 − 1/log₁₀ s, 0.7) for s draws. None in closed form.
     obs_ids
@@ -105,13 +113,14 @@ def leave_one_out(tree: xr.DataTree) -> LeaveOneOut:
     Warns
     -----
     UserWarning
-        By ArviZ, if k̂ is above its threshold for a point.
+        If k̂ is above its threshold for a point.
 
     Raises
     ------
     ValueError
         If the draws are not from a posterior or not at the training points, if fewer than 100 are
-        to be reweighted, or if moments are not those of a posterior with this noise.
+        to be reweighted, if a draw has no finite log p, or if moments are not those of a posterior
+        with this noise.
 
     Examples
     --------
@@ -123,23 +132,7 @@ def leave_one_out(tree: xr.DataTree) -> LeaveOneOut:
     _check_posterior_at_training_points(tree)
     if _has_closed_form(tree):
         return _cavity(tree)
-    num_draws = len(pooled(tree, "log_likelihood/y"))
-    if num_draws < MIN_DRAWS:
-        raise ValueError(
-            f"PSIS needs {MIN_DRAWS} draws or more to judge its own weights, but "
-            f"{tree.attrs['method']} has {num_draws}: raise num_draws."
-        )
-    with warnings.catch_warnings():
-        if tree["observed_data"].sizes["obs_id"] == 1:  # then the sum is the point, and no mistake
-            warnings.filterwarnings("ignore", message="The point-wise LOO is the same")
-        found = cast(az.ELPDData, az.loo(tree, var_name="y", pointwise=True))
-    return LeaveOneOut(
-        pointwise=np.asarray(found.elpd_i, dtype=float),
-        p_loo=float(found.p),
-        pareto_k=np.asarray(found.pareto_k, dtype=float),
-        good_k=float(found.good_k),
-        obs_ids=_obs_ids(tree),
-    )
+    return _psis(tree)
 
 
 def _check_posterior_at_training_points(tree: xr.DataTree) -> None:
@@ -180,6 +173,69 @@ def _cavity(tree: xr.DataTree) -> LeaveOneOut:
     cavity = scipy.stats.norm.logpdf((y - mean) / left, scale=np.sqrt(noise / left)).sum(axis=1)
     fitted = scipy.stats.norm.logpdf(y, mean, np.sqrt(variance + noise)).sum(axis=1)
     return LeaveOneOut(cavity, float(np.sum(fitted - cavity)), None, None, _obs_ids(tree))
+
+
+def _psis(tree: xr.DataTree) -> LeaveOneOut:
+    """Smooth the importance weights of every point whose log p is not the same in all draws."""
+    log_likelihood = pooled(tree, "log_likelihood/y").astype(float)
+    _check_log_likelihood(tree, log_likelihood)
+    num_draws, num_points = log_likelihood.shape
+    varying = np.flatnonzero(np.ptp(log_likelihood, axis=0) > 0)
+    pointwise, pareto_k = log_likelihood[0].copy(), np.full(num_points, -np.inf)
+    share = _effective_share(tree, varying)
+    for i in varying:
+        log_weights, pareto_k[i] = _smoothed(-log_likelihood[:, i], share)
+        pointwise[i] = scipy.special.logsumexp(log_weights + log_likelihood[:, i])
+    good_k = float(min(1 - 1 / np.log10(num_draws), 0.7))
+    unreliable = int(np.sum(pareto_k > good_k))
+    if unreliable:
+        warn_caller(
+            f"Estimated shape parameter of Pareto distribution is greater than {good_k:.2f} for "
+            f"{unreliable} of {num_points} points of {tree.attrs['method']}: their value is not "
+            "reliable; refit without them."
+        )
+    fitted = scipy.special.logsumexp(log_likelihood, axis=0) - np.log(num_draws)
+    p_loo = float(np.sum(fitted - pointwise))
+    return LeaveOneOut(pointwise, p_loo, pareto_k, good_k, _obs_ids(tree))
+
+
+def _check_log_likelihood(tree: xr.DataTree, log_likelihood: np.ndarray) -> None:
+    num_draws = len(log_likelihood)
+    if num_draws < MIN_DRAWS:
+        raise ValueError(
+            f"PSIS needs {MIN_DRAWS} draws or more to judge its own weights, but "
+            f"{tree.attrs['method']} has {num_draws}: raise num_draws."
+        )
+    wrong = np.sum(~np.isfinite(log_likelihood), axis=0)
+    if wrong.any():
+        point = int(np.flatnonzero(wrong)[0])
+        raise ValueError(
+            f"log_likelihood of {tree.attrs['method']} must be finite, but at "
+            f"{_obs_ids(tree)[point]} it is not in {wrong[point]} of {num_draws} draws: a draw "
+            "that excludes what was observed has no finite weight."
+        )
+
+
+def _effective_share(tree: xr.DataTree, points: np.ndarray) -> float:
+    """Effective number of draws over their number: mean over the latent functions at points."""
+    if int(tree.attrs["num_chains"]) == 1 or not len(points):
+        return 1.0
+    latent = pooled(tree)[:, points]
+    return float(effective_sample_size(tree, latent, kind="mean").mean() / len(latent))
+
+
+def _smoothed(log_ratios: np.ndarray, share: float) -> tuple[np.ndarray, float]:
+    """Smoothed log weights (s,), normalised, and k̂; where there is no tail to fit, as they are."""
+    raw = log_ratios - np.logaddexp.reduce(log_ratios)
+    smooth: Any = array_stats.psislw  # annotated for whole shares only
+    try:
+        log_weights, k = smooth(-log_ratios, r_eff=share)
+    except ValueError:  # all weights in the tail are equal
+        log_weights, k = raw, np.nan
+    if np.isnan(k):  # or too few are distinct
+        effective = np.exp(-np.logaddexp.reduce(2 * raw))
+        return raw, -np.inf if effective >= MIN_EFFECTIVE else np.inf
+    return log_weights, float(k)
 
 
 def _obs_ids(tree: xr.DataTree) -> np.ndarray:

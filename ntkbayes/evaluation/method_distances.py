@@ -14,8 +14,9 @@ import xarray as xr
 from ntkbayes._checks import check_choice
 from ntkbayes._types import Bool, typed
 from ntkbayes.evaluation import distances, metrics
+from ntkbayes.evaluation.alignment import aligned, dataset_of
 from ntkbayes.evaluation.catalog import metric_info
-from ntkbayes.evaluation.comparison import check_comparable, check_reference, dataset_of
+from ntkbayes.evaluation.comparison import check_reference
 from ntkbayes.evaluation.distances import Estimate, JointDraws, joint_draws
 from ntkbayes.evaluation.measures import distance_measures
 from ntkbayes.evaluation.predictive import Predictive
@@ -56,7 +57,7 @@ def distance_matrix(trees: dict[str, xr.DataTree], *, measure: str | None = None
     NTK ensemble          0.00     0.05
     Laplace               0.05     0.00
     """
-    check_comparable(trees)
+    trees = aligned(trees)
     names = list(trees)
     if measure == "energy_distance":
         return _energy_distances(trees)
@@ -98,7 +99,9 @@ def compare_joint(
         As in `compare`; the reference needs two draws or more.
     far
         Which test points are far from the training data, as from
-        `ntkbayes.evaluation.distances.far_from_training`; None for no variances near and far.
+        `ntkbayes.evaluation.distances.far_from_training`; None for no variances near and far. In
+        the order of the row numbers, or, where points were given other identifiers, of the first
+        method.
     max_draws
         Draws used of each method, evenly spaced; time grows with its square.
 
@@ -127,7 +130,7 @@ def compare_joint(
     >>> list(table["metric"])[:4]
     ['energy_distance', 'squared_mmd', 'mean_distance', 'covariance_distance']
     """
-    check_comparable(trees)
+    trees = aligned(trees)
     check_reference(trees, reference, require_reliable)
     of_reference = joint_draws(trees[reference], max_draws=max_draws)
     if len(of_reference.latent) < 2:

@@ -89,7 +89,7 @@ class Predictive:
         if "closed_form" not in self.tree.children:
             return None
         mean, variance = (np.asarray(self.tree["closed_form"][name]) for name in _MOMENTS)
-        return mean, variance
+        return mean, np.maximum(variance, 0)  # a difference of 0 may be rounded below it
 
     @cached_property
     def latent(self) -> np.ndarray:

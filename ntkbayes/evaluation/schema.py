@@ -15,6 +15,9 @@ Groups and variables (dimensions ``chain, draw, obs_id, output, feature``), as A
 - ``log_prior`` (of Markov chains, or where ``stats`` holds ``log_prior``): ``latent`` (chain draw),
   log prior density of what was sampled, up to a constant: in weight space the weights, in function
   space the function at the training points;
+- ``probabilities`` (ours; only where class probabilities were given instead of latent functions):
+  ``p`` (chain draw obs_id output), what was given, which metrics read instead of the softmax of
+  ``latent``, a logarithm that has been rounded;
 - ``closed_form`` (ours; only where the latent function is Gaussian and so is the noise): ``mean``
   and ``variance`` (obs_id output) of the latent function, noise excluded. The group's attribute
   ``independent_outputs`` says whether the outputs of a point are known to be uncorrelated.
@@ -63,9 +66,21 @@ from ntkbayes.evaluation._checked import (
 )
 from ntkbayes.likelihoods import Likelihood
 
-__all__ = ["UNNAMED", "ClosedForm", "Labels", "prediction_tree"]
+__all__ = [
+    "POINTWISE_GROUPS",
+    "UNNAMED",
+    "ClosedForm",
+    "Labels",
+    "output_names",
+    "prediction_tree",
+]
 
 SPLITS = ("train", "val", "test")
+POINTWISE_GROUPS = (
+    *("posterior", "posterior_predictive", "log_likelihood", "observed_data"),
+    *("constant_data", "probabilities", "closed_form"),
+)
+"""Groups whose variables have the dimension ``obs_id``."""
 UNNAMED = "unnamed"
 """Dataset of predictions that do not say theirs."""
 
@@ -116,8 +131,11 @@ def prediction_tree(
     x: AnyArray | None,
     stats: Mapping[str, AnyArray],
     closed_form: ClosedForm | None,
+    given: np.ndarray | None = None,
 ) -> xr.DataTree:
     """Check latent draws (s m c) and what comes with them, draw observations, lay everything out.
+
+    `given` are the class probabilities (s m c) of which latent draws are the logarithm.
 
     Raises
     ------
@@ -131,11 +149,14 @@ def prediction_tree(
     )
     values = checked_latent(latent, targets.shape)
     check_chains(len(values), labels.num_chains)
-    y = _squeeze_single(storable(y))
-    new_y = _squeeze_single(_new_observations(likelihood, key, values))
-    log_prob = _checked_results(
-        likelihood, values, "log likelihood", _log_likelihood(likelihood, targets, values)
-    )
+    y = _squeeze_single(storable(y), axis=1)
+    new_y = _squeeze_single(_new_observations(likelihood, key, values), axis=2)
+    if given is None:
+        log_prob = _checked_results(
+            likelihood, values, "log likelihood", _log_likelihood(likelihood, targets, values)
+        )
+    else:
+        log_prob = _log_of_given(given, y)
     per_sample = checked_stats(stats, len(values), labels.num_chains)
     log_prior = per_sample.pop("log_prior", None)
     per_draw = {
@@ -146,6 +167,8 @@ def prediction_tree(
     }
     if log_prior is not None:
         per_draw["log_prior"] = {"latent": log_prior}
+    if given is not None:
+        per_draw["probabilities"] = {"p": given}
     groups = {name: _chained(group, labels.num_chains) for name, group in per_draw.items()}
     groups["observed_data"] = {"y": (("obs_id", "output")[: y.ndim], y)}
     num_features = 0
@@ -186,6 +209,14 @@ def _checked_results(
     return values
 
 
+def output_names(tree: xr.DataTree) -> list[str | None]:
+    """Return the name of every class, or of every target; None for one that has only a number."""
+    outputs = np.asarray(tree["posterior"]["output"]).tolist()
+    names = [None if v in (i, f"output_{i}") else str(v) for i, v in enumerate(outputs)]
+    one_logit = tree.attrs["task"] == "classification" and len(names) == 1
+    return [None, *names] if one_logit else names
+
+
 @jax.jit
 def _sample_observations(likelihood: Likelihood, key: Key, latent: Float[Array, "s m c"]) -> Array:
     keys = jax.random.split(key, latent.shape[:2])
@@ -199,9 +230,15 @@ def _log_likelihood(
     return jax.vmap(jax.vmap(likelihood.log_prob), in_axes=(None, 0))(targets, latent)
 
 
-def _squeeze_single(values: np.ndarray) -> np.ndarray:
-    """Drop a trailing output dimension of length 1, as ArviZ expects of one observed variable."""
-    return values[..., 0] if values.ndim > 1 and values.shape[-1] == 1 else values
+def _log_of_given(p: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Log probability (s m) of the observed classes, in double precision; zeros as the smallest."""
+    observed = np.take_along_axis(p, y[None, :, None], axis=-1)[..., 0]
+    return np.log(np.maximum(observed, np.finfo(p.dtype).tiny).astype(float))
+
+
+def _squeeze_single(values: np.ndarray, *, axis: int) -> np.ndarray:
+    """Drop the output dimension if it is of length 1, as ArviZ expects of one observed variable."""
+    return values[..., 0] if values.ndim > axis and values.shape[axis] == 1 else values
 
 
 def _chained(variables: Mapping[str, np.ndarray], num_chains: int) -> dict[str, Any]:

@@ -27,7 +27,8 @@ def seed_table(long: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFra
     ----------
     long
         Rows of `compare` for several seeds, and perhaps datasets, with a column ``seed``:
-        ``dataset, seed, method, metric, value``; other columns are ignored.
+        ``dataset, seed, method, metric, value``; a column ``split`` must hold one split of each
+        dataset, other columns are ignored.
     baseline
         Method from which the others' paired differences are taken; None for no differences.
 
@@ -46,8 +47,9 @@ def seed_table(long: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFra
     Raises
     ------
     ValueError
-        If columns are missing, a method lacks seeds that others of the same dataset and metric
-        have, a seed occurs twice, or the baseline is not among the methods.
+        If columns are missing, rows of a dataset are of several splits, a method lacks seeds that
+        others of the same dataset and metric have, a seed occurs twice, or the baseline is not
+        among the methods.
 
     Examples
     --------
@@ -65,6 +67,7 @@ def seed_table(long: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFra
     if missing or long.empty:
         problem = f"lacks {', '.join(missing)}" if missing else "is empty"
         raise ValueError(f"long must have the columns {', '.join(COLUMNS)}, but {problem}.")
+    _check_one_split(long)
     long = long.loc[:, COLUMNS].reset_index(drop=True)
     _check_balanced(long)
     long["rank"] = _losses(long).groupby([long[c] for c in ("dataset", "metric", "seed")]).rank()
@@ -78,6 +81,18 @@ def seed_table(long: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFra
     if baseline is not None:
         table = table.join(_differences(long, baseline))
     return table.reset_index()
+
+
+def _check_one_split(long: pd.DataFrame) -> None:
+    if "split" not in long.columns:
+        return
+    for dataset, splits in long.groupby("dataset", sort=False)["split"]:
+        names = list(dict.fromkeys(splits))
+        if len(names) > 1:
+            raise ValueError(
+                f"long must hold one split of each dataset, but of {dataset} it holds "
+                f"{' and '.join(map(str, names))}: points of two splits are no pairs."
+            )
 
 
 def _check_balanced(long: pd.DataFrame) -> None:

@@ -17,6 +17,7 @@ from ntkbayes._types import AnyArray, Float, Key, Progress, silent, typed
 from ntkbayes.datasets import Dataset, shift
 from ntkbayes.evaluation import metrics
 from ntkbayes.evaluation.comparison import compare
+from ntkbayes.evaluation.metrics.ordering import without_rounding
 from ntkbayes.evaluation.predictions import predict
 from ntkbayes.evaluation.storage import class_probabilities
 from ntkbayes.predictors import Predictor
@@ -117,6 +118,8 @@ def detection_table(
     - ``mutual_information``: H[p] minus the mean entropy of the draws, the epistemic part, in nats;
     - ``one_minus_max_probability``: 1 − max_c p_c (Hendrycks & Gimpel 2017).
 
+    Scores that differ by rounding are equal.
+
     Parameters
     ----------
     latent
@@ -160,10 +163,10 @@ def detection_table(
     ]
     rows = []
     for method, draws in latent.items():
-        scores_in, scores_out = (_scores(class_probabilities(values)) for values in draws)
-        for score in scores_in:
+        scores = _scores(*(class_probabilities(values) for values in draws))
+        for score in scores:
             for name, metric in _DETECTION.items():
-                values = metric(scores_in[score], scores_out[score], *weights)
+                values = metric(*scores[score], *weights)
                 rows.append(
                     {
                         "method": method,
@@ -179,8 +182,17 @@ def detection_table(
 _DETECTION = {"auroc": metrics.auroc, "aupr": metrics.aupr, "fpr95": metrics.fpr95}
 
 
-def _scores(draws: Float[np.ndarray, "s m c"]) -> dict[str, Float[np.ndarray, "m"]]:
-    """Uncertainty of every point by the names in `detection_table`."""
+def _scores(inside: np.ndarray, outside: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Uncertainty at the test points and the other inputs, by the names in `detection_table`."""
+    pairs = zip(*(_uncertainties(draws).items() for draws in (inside, outside)), strict=True)
+    scores = {}
+    for (name, at_points), (_, at_others) in pairs:
+        both = without_rounding(np.concatenate([at_points, at_others]))
+        scores[name] = (both[: len(at_points)], both[len(at_points) :])
+    return scores
+
+
+def _uncertainties(draws: Float[np.ndarray, "s m c"]) -> dict[str, Float[np.ndarray, "m"]]:
     p = draws.mean(axis=0)
     return {
         "predictive_entropy": scipy.special.entr(p).sum(axis=-1),

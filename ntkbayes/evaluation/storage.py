@@ -204,12 +204,15 @@ def observations(tree: xr.DataTree) -> np.ndarray:
 
 @typed
 def probabilities(tree: xr.DataTree) -> Float[np.ndarray, "s m c"]:
-    """Return softmax(latent) of every draw, over all chains; a single logit f counts as (0, f).
+    """Return class probabilities of every draw, over all chains, in double precision.
+
+    Those that `from_probabilities` was given, or softmax(latent), of which a single logit f counts
+    as (0, f).
 
     Parameters
     ----------
     tree
-        What `predict` returned, of a classification.
+        What `predict` or `from_probabilities` returned, of a classification.
 
     Raises
     ------
@@ -227,6 +230,8 @@ def probabilities(tree: xr.DataTree) -> Float[np.ndarray, "s m c"]:
             f"class probabilities need a classification task, but {tree.attrs['dataset']} is "
             f"{tree.attrs['task']}."
         )
+    if "probabilities" in tree.children:
+        return pooled(tree, "probabilities/p").astype(float, copy=False)
     return class_probabilities(pooled(tree))
 
 

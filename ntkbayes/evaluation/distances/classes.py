@@ -1,4 +1,8 @@
-"""Distances between predictive class probabilities."""
+"""Distances between predictive class probabilities.
+
+Functions of arrays raise `ValueError` for rows that are no distribution over classes, such as
+logits, for errors that are negative or not finite, and for weights that do not sum to 1.
+"""
 
 import numpy as np
 import scipy.special
@@ -6,6 +10,8 @@ import xarray as xr
 
 from ntkbayes._types import Float, typed
 from ntkbayes.evaluation.effective_size import effective_sample_size
+from ntkbayes.evaluation.metrics.inputs import check_variance, checked_distributions
+from ntkbayes.evaluation.metrics.resampling import weighted_mean
 from ntkbayes.evaluation.storage import probabilities
 
 __all__ = [
@@ -23,7 +29,8 @@ def agreement(
     p: Float[np.ndarray, "m c"], q: Float[np.ndarray, "m c"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
     """Share of points where p and q have the same most probable class."""
-    return np.asarray(weights @ (p.argmax(axis=1) == q.argmax(axis=1)))
+    p, q = checked_distributions("p", p), checked_distributions("q", q)
+    return weighted_mean(weights, p.argmax(axis=1) == q.argmax(axis=1))
 
 
 @typed
@@ -31,7 +38,8 @@ def total_variation(
     p: Float[np.ndarray, "m c"], q: Float[np.ndarray, "m c"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
     """Mean over points of ½ Σ_c |p_c − q_c|, from 0 to 1."""
-    return np.asarray(weights @ (0.5 * np.abs(p - q).sum(axis=1)))
+    p, q = checked_distributions("p", p), checked_distributions("q", q)
+    return weighted_mean(weights, 0.5 * np.abs(p.astype(float) - q).sum(axis=1))
 
 
 @typed
@@ -48,6 +56,7 @@ def total_variation_floor(
     error_p, error_q
         Standard errors of the mean probabilities, from `mean_probability_error`.
     """
+    _check_errors(error_p, error_q)
     return float(np.mean(0.5 * np.sqrt(2 / np.pi) * np.hypot(error_p, error_q).sum(axis=1)))
 
 
@@ -65,9 +74,10 @@ def jensen_shannon(
     ----------
     Lin (1991), doi:10.1109/18.61115, eq. 3.6 and 4.1.
     """
+    p, q = checked_distributions("p", p), checked_distributions("q", q)
     middle = (p.astype(float) + q) / 2
     divergence = scipy.special.rel_entr(p, middle) + scipy.special.rel_entr(q, middle)
-    return np.asarray(weights @ np.maximum(divergence.sum(axis=1) / 2, 0))  # not −1e-17
+    return weighted_mean(weights, np.maximum(divergence.sum(axis=1) / 2, 0))  # not −1e-17
 
 
 @typed
@@ -90,6 +100,8 @@ def jensen_shannon_floor(
     error_p, error_q
         Their standard errors, from `mean_probability_error`.
     """
+    p, q = checked_distributions("p", p), checked_distributions("q", q)
+    _check_errors(error_p, error_q)
     middle, variance = (p + q) / 2, error_p**2 + error_q**2
     ratio = np.divide(variance, middle, out=np.zeros_like(variance), where=variance > 0)
     return float(np.mean(ratio.sum(axis=1)) / 8)
@@ -110,3 +122,8 @@ def mean_probability_error(tree: xr.DataTree) -> np.ndarray:
     if len(p) == 1:
         return np.zeros_like(p[0])
     return np.sqrt(p.var(axis=0, ddof=1) / effective_sample_size(tree, p, kind="mean"))
+
+
+def _check_errors(error_p: np.ndarray, error_q: np.ndarray) -> None:
+    check_variance("error_p", error_p, or_zero=True)
+    check_variance("error_q", error_q, or_zero=True)

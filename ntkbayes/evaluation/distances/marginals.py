@@ -2,14 +2,20 @@
 
 Every point and output is compared by itself; what the draws say of several points together is for
 `joint`. Draws may be in single precision; sums are in double.
+
+Functions of arrays raise `ValueError` for what is not finite, for negative variances and errors,
+for rows of class probabilities that are no distribution, and for weights that do not sum to 1.
 """
 
 import numpy as np
 import scipy.special
 import xarray as xr
 
+from ntkbayes._checks import check_finite
 from ntkbayes._types import Float, typed
 from ntkbayes.evaluation.effective_size import effective_sample_size
+from ntkbayes.evaluation.metrics.inputs import check_variance, checked_distributions
+from ntkbayes.evaluation.metrics.resampling import weighted_mean
 from ntkbayes.evaluation.storage import pooled, probabilities
 
 __all__ = [
@@ -38,7 +44,8 @@ def wasserstein_1(
     ∫₀¹ |F_a⁻¹(u) − F_b⁻¹(u)| du at each point and output, exact for the empirical distributions;
     mean over points and outputs. The sets may differ in size.
     """
-    return np.asarray(weights @ _quantile_distance(a, b, power=1).mean(axis=1))
+    _check_draws(a, b)
+    return weighted_mean(weights, _quantile_distance(a, b, power=1).mean(axis=1))
 
 
 @typed
@@ -54,7 +61,9 @@ def wasserstein_2(
     uniform weights it is, times √(m c), the Wasserstein-2 distance between the products of the
     marginals, and so at most that between the joint distributions. The sets may differ in size.
     """
-    return np.asarray(np.sqrt(weights @ _quantile_distance(a, b, power=2).mean(axis=1)))
+    _check_draws(a, b)
+    squared = _quantile_distance(a, b, power=2).mean(axis=1)
+    return np.asarray(np.sqrt(weighted_mean(weights, squared)))
 
 
 @typed
@@ -71,13 +80,14 @@ def normal_wasserstein_1(
     standard deviations, so the distance is the mean of a folded normal,
     τ √(2/π) exp(−δ²/2τ²) + δ (2 Φ(δ/τ) − 1); mean over points and outputs.
     """
+    _check_moments(mean_a, variance_a, mean_b, variance_b)
     shift = np.abs(mean_a - mean_b)
     stretch = np.abs(np.sqrt(variance_a) - np.sqrt(variance_b))
     ratio = shift / np.maximum(stretch, np.finfo(stretch.dtype).tiny)
     ratio = np.minimum(ratio, 1e3)  # beyond, the distance is the shift to the last bit
     distance = stretch * np.sqrt(2 / np.pi) * np.exp(-(ratio**2) / 2)
     distance += shift * (2 * scipy.special.ndtr(ratio) - 1)
-    return np.asarray(weights @ distance.mean(axis=1))
+    return weighted_mean(weights, distance.mean(axis=1))
 
 
 @typed
@@ -96,8 +106,9 @@ def normal_wasserstein_2(
     ----------
     Dowson & Landau (1982), doi:10.1016/0047-259X(82)90077-X.
     """
+    _check_moments(mean_a, variance_a, mean_b, variance_b)
     squared = (mean_a - mean_b) ** 2 + (np.sqrt(variance_a) - np.sqrt(variance_b)) ** 2
-    return np.asarray(np.sqrt(weights @ squared.mean(axis=1)))
+    return np.asarray(np.sqrt(weighted_mean(weights, squared.mean(axis=1))))
 
 
 @typed
@@ -113,7 +124,8 @@ def probability_wasserstein_1(
     draws; the excess is disagreement about the epistemic part, which the mean probabilities do
     not show.
     """
-    return np.asarray(weights @ (0.5 * _quantile_distance(p, q, power=1).sum(axis=1)))
+    p, q = checked_distributions("p", p), checked_distributions("q", q)
+    return weighted_mean(weights, 0.5 * _quantile_distance(p, q, power=1).sum(axis=1))
 
 
 @typed
@@ -124,6 +136,7 @@ def wasserstein_floor(
 
     √(error_a² + error_b²), mean over points and outputs, with errors from `quantile_error`.
     """
+    _check_errors(error_a, error_b)
     return float(np.mean(np.hypot(error_a, error_b)))
 
 
@@ -136,6 +149,7 @@ def wasserstein_2_floor(
     √ of the mean over points and outputs of the sum of the *squared* errors of both sets, from
     `squared_quantile_error`.
     """
+    _check_errors(error_a, error_b)
     return float(np.sqrt(np.mean(error_a + error_b)))
 
 
@@ -147,6 +161,7 @@ def probability_wasserstein_floor(
 
     Mean over points of ½ Σ_c √(error_p² + error_q²), with errors from `probability_quantile_error`.
     """
+    _check_errors(error_p, error_q)
     return float(np.mean(0.5 * np.hypot(error_p, error_q).sum(axis=1)))
 
 
@@ -193,6 +208,24 @@ def squared_quantile_error(tree: xr.DataTree) -> np.ndarray:
     squared = _quantile_distance(latent[order[:half]], latent[order[half:]], power=2)
     constant = squared / (1 / half + 1 / (num_draws - half))
     return constant / effective_sample_size(tree, latent, kind="bulk")
+
+
+def _check_draws(a: np.ndarray, b: np.ndarray) -> None:
+    check_finite("a", a)
+    check_finite("b", b)
+
+
+def _check_moments(
+    mean_a: np.ndarray, variance_a: np.ndarray, mean_b: np.ndarray, variance_b: np.ndarray
+) -> None:
+    for name, mean, variance in (("a", mean_a, variance_a), ("b", mean_b, variance_b)):
+        check_finite(f"mean_{name}", mean)
+        check_variance(f"variance_{name}", variance, or_zero=True)
+
+
+def _check_errors(*errors: np.ndarray) -> None:
+    for error in errors:
+        check_variance("the error", error, or_zero=True)
 
 
 def _quantile_error(tree: xr.DataTree, draws: np.ndarray) -> np.ndarray:

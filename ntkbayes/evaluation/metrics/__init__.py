@@ -3,7 +3,8 @@
 Every metric takes quantities per test point and ``weights`` (… m) whose rows sum to 1, and
 returns one value per row. Uniform weights give the metric; the rows of `bootstrap_weights` give
 its distribution over test sets, whose standard deviation is the standard error. The same rows
-serve every method, so that differences between methods are paired.
+serve every method, so that differences between methods are paired. What is no probability, label,
+finite number or row of weights is refused; probabilities may be off by rounding (`inputs`).
 
 Notation: p (m c) the predictive class probabilities, which are the *mean over draws* of
 softmax(f); y the observations; w one row of weights. Regression is in the units of the training

@@ -1,6 +1,7 @@
 """Bins of a confidence, closed on the right, and weighted sums over them.
 
-``width``: equally wide, (k/B, (k+1)/B]. ``mass``: about as many test points in each; the
+``width``: equally wide, (k/B, (k+1)/B]; a confidence that is k/B rounded to single precision counts
+as k/B, in arrays of double precision too. ``mass``: about as many test points in each; the
 boundaries are the order statistics number ⌈k m / B⌉ of the confidences, equal confidences stay in
 one bin, and weights do not move the boundaries, so that bootstrap rows share them.
 
@@ -14,7 +15,7 @@ import numpy as np
 from ntkbayes._arrays import one_hot
 from ntkbayes._checks import check_at_least, check_choice
 from ntkbayes._types import Float, Int, typed
-from ntkbayes.evaluation.metrics.inputs import check_probabilities
+from ntkbayes.evaluation.metrics.inputs import check_probabilities, checked_distributions
 
 __all__ = ["bin_sums", "calibration_bins", "confidence_bins", "ratio"]
 
@@ -26,7 +27,14 @@ BINNINGS = ("width", "mass")
 def calibration_bins(
     p: Float[np.ndarray, "m c"], *, num_bins: int = NUM_BINS, binning: str = "width"
 ) -> Int[np.ndarray, "m"]:
-    """Index of the bin that holds the probability of the most probable class."""
+    """Index of the bin that holds the probability of the most probable class.
+
+    Raises
+    ------
+    ValueError
+        If rows of p are no distributions, or there is no bin.
+    """
+    p = checked_distributions("p", p)
     return confidence_bins(p.max(axis=1), num_bins=num_bins, binning=binning)
 
 
@@ -46,10 +54,22 @@ def confidence_bins(
     check_probabilities("confidence", confidence)
     confidence = confidence.astype(float)
     if binning == "width":
-        return np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+        return _bins_of_width(confidence, num_bins)
     # Integer division: ⌈k m / B⌉ − 1 counts from 0.
     ranks = -(-np.arange(1, num_bins) * len(confidence) // num_bins) - 1
     return np.searchsorted(np.sort(confidence)[ranks], confidence, side="left")
+
+
+def _bins_of_width(confidence: np.ndarray, num_bins: int) -> np.ndarray:
+    """Count the inner boundaries k/B below each confidence; ⌈B q⌉ − 1 would round B q.
+
+    Votes of ten trees in single precision are 0.6000000238, which is what single precision has for
+    the boundary 9/15, and not above it.
+    """
+    edges = np.arange(1, num_bins) / num_bins
+    bins = np.searchsorted(edges, confidence, side="left")
+    single = np.append(np.nan, edges.astype(np.float32))
+    return bins - (confidence == single[bins])
 
 
 def bin_sums(

@@ -25,7 +25,7 @@ from ntkbayes._checks import check_choice
 from ntkbayes._types import Float, Int, typed
 from ntkbayes.evaluation.metrics.bins import NUM_BINS, bin_sums, confidence_bins, ratio
 from ntkbayes.evaluation.metrics.gaps import NORMS, l1_error, l2_error
-from ntkbayes.evaluation.metrics.inputs import check_labels, check_weights
+from ntkbayes.evaluation.metrics.inputs import check_weights, checked_predictions
 
 __all__ = [
     "calibration_error",
@@ -61,8 +61,9 @@ def ece(
     Raises
     ------
     ValueError
-        As in `calibration_error`.
+        As in `calibration_error`, and if y holds no class indices or p no probabilities of them.
     """
+    p = checked_predictions(p, y)
     return calibration_error(
         p.max(axis=1),
         p.argmax(axis=1) == y,
@@ -100,9 +101,9 @@ def classwise_ece(
     Raises
     ------
     ValueError
-        As in `calibration_error`, and if y holds no class indices.
+        As in `calibration_error`, and if y holds no class indices or p no probabilities of them.
     """
-    check_labels(y, p.shape[1])
+    p = checked_predictions(p, y)
     errors = [
         calibration_error(
             p[:, c],
@@ -142,8 +143,9 @@ def mce(
     Raises
     ------
     ValueError
-        As in `calibration_error`.
+        As in `calibration_error`, and if y holds no class indices or p no probabilities of them.
     """
+    p = checked_predictions(p, y)
     confidence, correct = p.max(axis=1).astype(float), p.argmax(axis=1) == y
     bins = confidence_bins(confidence, num_bins=num_bins, binning=binning)
     check_weights(weights)

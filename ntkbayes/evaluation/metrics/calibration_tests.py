@@ -35,7 +35,11 @@ from jaxtyping import Bool
 from scipy.special import ndtr
 
 from ntkbayes._types import Float, Int, typed
-from ntkbayes.evaluation.metrics.inputs import check_probabilities, check_weights
+from ntkbayes.evaluation.metrics.inputs import (
+    check_probabilities,
+    check_weights,
+    checked_predictions,
+)
 from ntkbayes.evaluation.metrics.ordering import group_sums, over_rows, tie_groups
 from ntkbayes.evaluation.metrics.resampling import uniform_weights
 
@@ -79,8 +83,9 @@ def calibration_tests(
     Raises
     ------
     ValueError
-        If there are no points or p are no probabilities.
+        If there are no points, y holds no class indices or p no probabilities of them.
     """
+    p = checked_predictions(p, y)
     arguments = p.max(axis=1), p.argmax(axis=1) == y, uniform_weights(len(y))
     tests = {
         "kolmogorov_smirnov": (kolmogorov_smirnov_statistic, kolmogorov_smirnov_p_value),

@@ -3,6 +3,9 @@
 The uncertainty of a label splits in two: predictive entropy = expected entropy (aleatoric: what
 every draw of the function still leaves open) + mutual information (epistemic: what draws disagree
 about). Functions of all draws (s m c) look at a block of points at a time, in float64.
+
+Every function raises `ValueError` for labels that are no class, and for rows that are no
+distribution over classes, such as logits.
 """
 
 from collections.abc import Callable
@@ -12,6 +15,7 @@ import scipy.special
 
 from ntkbayes._arrays import one_hot
 from ntkbayes._types import Float, Int, typed
+from ntkbayes.evaluation.metrics.inputs import checked_distributions, checked_predictions
 from ntkbayes.evaluation.metrics.resampling import weighted_mean
 
 __all__ = [
@@ -36,6 +40,7 @@ def accuracy(
     p: Float[np.ndarray, "m c"], y: Int[np.ndarray, "m"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
     """Return the share of points whose most probable class is y; ties go to the lower class."""
+    p = checked_predictions(p, y)
     return weighted_mean(weights, p.argmax(axis=1) == y)
 
 
@@ -44,6 +49,7 @@ def brier(
     p: Float[np.ndarray, "m c"], y: Int[np.ndarray, "m"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
     """Return Σ_i w_i Σ_c (p_ic − 1[y_i = c])², from 0 to 2: the sum over classes, not halved."""
+    p = checked_predictions(p, y)
     return weighted_mean(weights, np.sum((p - one_hot(y, p.shape[1])) ** 2, axis=1))
 
 
@@ -82,7 +88,7 @@ def variation_ratio(
 @typed
 def pointwise_predictive_entropy(p: Float[np.ndarray, "m c"]) -> Float[np.ndarray, "m"]:
     """Entropy −Σ_c p_c log p_c of the predictive probabilities at each point, in nats."""
-    return scipy.special.entr(p.astype(float)).sum(axis=-1)
+    return scipy.special.entr(checked_distributions("p", p).astype(float)).sum(axis=-1)
 
 
 @typed
@@ -108,7 +114,8 @@ def pointwise_mutual_information(
     """
 
     def information(block: np.ndarray) -> np.ndarray:
-        return pointwise_predictive_entropy(block.mean(axis=0)) - _mean_entropy(block)
+        total = scipy.special.entr(block.mean(axis=0)).sum(axis=-1)
+        return total - _mean_entropy(block)
 
     return _by_points(information, probabilities)
 
@@ -145,10 +152,11 @@ def _by_points(
     function: Callable[[np.ndarray], np.ndarray], probabilities: np.ndarray
 ) -> np.ndarray:
     """Apply a function of draws (s k c) to blocks of k points: no second copy of all draws."""
+    probabilities = checked_distributions("probabilities", probabilities)
     num_draws, num_points, num_classes = probabilities.shape
     size = max(1, BLOCK // (num_draws * num_classes))
     parts = [
         function(probabilities[:, i : i + size].astype(float, copy=False))
         for i in range(0, num_points, size)
     ]
-    return np.concatenate([np.empty(0), *parts])
+    return np.concatenate(parts)

@@ -22,7 +22,7 @@ import numpy as np
 
 from ntkbayes._types import Float, Int, typed
 from ntkbayes.evaluation.metrics.bins import NUM_BINS, bin_sums, confidence_bins, ratio
-from ntkbayes.evaluation.metrics.inputs import check_labels, check_weights
+from ntkbayes.evaluation.metrics.inputs import check_weights, checked_predictions
 
 __all__ = ["BrierDecomposition", "brier_decomposition"]
 
@@ -84,7 +84,7 @@ def brier_decomposition(
     ValueError
         If labels, probabilities, weights or settings are out of range.
     """
-    check_labels(y, p.shape[1])
+    p = checked_predictions(p, y)
     check_weights(weights)
     parts = [
         _parts_of_class(

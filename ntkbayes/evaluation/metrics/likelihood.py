@@ -38,11 +38,20 @@ def mixture_nll(
     The logarithm of the mean over draws, never the mean of logarithms. For classes it is −log p
     at the true class; for regression the density of the mixture of one Gaussian per draw, in
     nats for standardised targets, summed over outputs.
+
+    Raises
+    ------
+    ValueError
+        If a log likelihood is NaN or +∞, or weights do not sum to 1.
     """
     num_draws = log_likelihood.shape[0]
-    return weighted_mean(
-        weights, np.log(num_draws) - scipy.special.logsumexp(log_likelihood, axis=0)
-    )
+    surprise = np.log(num_draws) - np.asarray(scipy.special.logsumexp(log_likelihood, axis=0))
+    if not np.all(surprise > -np.inf):
+        point = int(np.flatnonzero(~(surprise > -np.inf))[0])
+        raise ValueError(
+            f"log_likelihood must hold neither NaN nor +inf, but does at point {point}."
+        )
+    return weighted_mean(weights, surprise)
 
 
 @typed

@@ -23,6 +23,7 @@ import numpy as np
 
 from ntkbayes._checks import check_at_least
 from ntkbayes._types import Float, typed
+from ntkbayes.evaluation.metrics.inputs import check_shares, check_weights
 from ntkbayes.evaluation.metrics.resampling import weighted_mean
 
 __all__ = [
@@ -108,6 +109,7 @@ def pit_kolmogorov_smirnov(
     of b m c additions; rows are taken in chunks of 64 MB.
     """
     _check_pit(pit)
+    check_weights(weights)
     order = np.argsort(pit, axis=None)
     levels, points = pit.astype(float).ravel()[order], order // pit.shape[1]
     rows = weights.reshape(-1, len(pit)) / pit.shape[1]
@@ -127,8 +129,4 @@ def _deviations(pit: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _check_pit(pit: np.ndarray) -> None:
-    if not (np.all(pit >= 0) and np.all(pit <= 1)):
-        raise ValueError(
-            f"pit must lie between 0 and 1, but ranges from {pit.min()} to {pit.max()}; "
-            "it is the predictive distribution function at the observation."
-        )
+    check_shares("pit", pit, "the predictive distribution function at the observation")

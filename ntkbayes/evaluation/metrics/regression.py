@@ -1,10 +1,15 @@
-"""Metrics of a regression, in standardised target units."""
+"""Metrics of a regression, in standardised target units.
+
+Every function raises `ValueError` for what is not finite, for weights that do not sum to 1, and for
+what is out of its range: a variance, a level, an interval whose ends are swapped.
+"""
 
 import numpy as np
 
-from ntkbayes._checks import check_at_least, check_fraction
+from ntkbayes._checks import check_at_least, check_finite, check_fraction
 from ntkbayes._types import Float, typed
 from ntkbayes.evaluation import mixtures
+from ntkbayes.evaluation.metrics.inputs import check_shares, check_variance
 from ntkbayes.evaluation.metrics.resampling import weighted_mean
 
 __all__ = [
@@ -25,6 +30,8 @@ def rmse(
     weights: Float[np.ndarray, "*b m"],
 ) -> Float[np.ndarray, "*b"]:
     """Root of the mean squared error of the predictive mean, over points and outputs."""
+    check_finite("mean", mean)
+    check_finite("y", y)
     return np.asarray(np.sqrt(weighted_mean(weights, np.mean((y - mean) ** 2, axis=1))))
 
 
@@ -57,7 +64,7 @@ def draws_crps(
     Raises
     ------
     ValueError
-        If there are fewer than two draws.
+        If there are fewer than two draws, or one is not finite.
 
     References
     ----------
@@ -65,6 +72,8 @@ def draws_crps(
     """
     num_draws = len(draws)
     check_at_least("the number of draws", num_draws, 2)
+    check_finite("draws", draws)
+    check_finite("y", y)
     # Σ_{s<t} |Y_s − Y_t|: the k-th smallest is the larger one in k pairs, the smaller in s − 1 − k.
     signs = 2 * np.arange(num_draws) - (num_draws - 1)
     ordered = np.sort(draws.astype(float), axis=0)
@@ -92,6 +101,8 @@ def sharpness(
     weights
         See the module's docstring.
     """
+    check_finite("means", means)
+    check_variance("variance", variance, or_zero=True)
     total = means.var(axis=0, dtype=float) + variance
     return np.asarray(np.sqrt(weighted_mean(weights, total.mean(axis=1))))
 
@@ -112,6 +123,8 @@ def coverage(
     weights
         See the module's docstring.
     """
+    check_shares("central_level", central_level, "the level of an interval")
+    check_shares("level", np.asarray(level), "the level of an interval")
     return weighted_mean(weights, np.mean(central_level <= level, axis=1))
 
 
@@ -122,6 +135,7 @@ def interval_width(
     weights: Float[np.ndarray, "*b m"],
 ) -> Float[np.ndarray, "*b"]:
     """Mean width upper − lower, in target units."""
+    _check_ends(lower, upper)
     return weighted_mean(weights, np.mean(upper - lower, axis=1))
 
 
@@ -158,8 +172,15 @@ def interval_score(
     doi:10.1080/01621459.1972.10481224.
     """
     check_fraction("level", level)
-    if np.any(lower > upper):
-        raise ValueError("lower must not exceed upper, but does; they may be swapped.")
+    _check_ends(lower, upper)
+    check_finite("y", y)
     outside = np.maximum(lower - y, 0) + np.maximum(y - upper, 0)
     score = (upper - lower) + 2 / (1 - level) * outside
     return weighted_mean(weights, score.mean(axis=1))
+
+
+def _check_ends(lower: np.ndarray, upper: np.ndarray) -> None:
+    check_finite("lower", lower)
+    check_finite("upper", upper)
+    if np.any(lower > upper):
+        raise ValueError("lower must not exceed upper, but does; they may be swapped.")

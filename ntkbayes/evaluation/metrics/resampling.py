@@ -4,6 +4,7 @@ import numpy as np
 
 from ntkbayes._checks import check_at_least
 from ntkbayes._types import Float, typed
+from ntkbayes.evaluation.metrics.inputs import check_weights
 
 __all__ = [
     "bootstrap_weights",
@@ -49,5 +50,6 @@ def bootstrap_weights(
 
 
 def weighted_mean(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return Σ_i w_i v_i for every row of weights."""
+    """Return Σ_i w_i v_i for every row of weights, which are checked."""
+    check_weights(weights)
     return np.asarray(weights.astype(float, copy=False) @ values.astype(float, copy=False))

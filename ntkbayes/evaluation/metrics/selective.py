@@ -14,9 +14,9 @@ arXiv 1903.02050 (why excess depends on accuracy).
 import numpy as np
 from scipy.special import digamma
 
-from ntkbayes._checks import check_finite, check_not_empty
+from ntkbayes._checks import check_finite
 from ntkbayes._types import Float, Int, typed
-from ntkbayes.evaluation.metrics.inputs import check_weights
+from ntkbayes.evaluation.metrics.inputs import check_weights, checked_predictions
 from ntkbayes.evaluation.metrics.ordering import group_sums, over_rows, tie_groups
 
 __all__ = ["aurc", "excess_aurc", "risk_coverage_curve"]
@@ -45,7 +45,7 @@ def risk_coverage_curve(
     Raises
     ------
     ValueError
-        If there are no points, or confidences or weights are out of range.
+        If there are no points, or labels, probabilities, confidences or weights are out of range.
     """
     wrong, order, starts = _ranked(p, y, weights, confidence)
 
@@ -90,7 +90,7 @@ def aurc(
     Raises
     ------
     ValueError
-        If there are no points, or confidences or weights are out of range.
+        If there are no points, or labels, probabilities, confidences or weights are out of range.
     """
     wrong, order, starts = _ranked(p, y, weights, confidence)
 
@@ -137,9 +137,9 @@ def _ranked(
     p: np.ndarray, y: np.ndarray, weights: np.ndarray, confidence: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Whether each point's prediction is wrong, and the points from the most confident on."""
+    p = checked_predictions(p, y)
     score = p.max(axis=1) if confidence is None else confidence
-    check_not_empty("p", p)
-    check_finite("p" if confidence is None else "confidence", score)
+    check_finite("confidence", score)
     check_weights(weights)
     return p.argmax(axis=1) != y, *tie_groups(-score)
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from ntkbayes._checks import check_at_least
 from ntkbayes.datasets import Dataset
-from ntkbayes.evaluation.comparison import check_comparable
+from ntkbayes.evaluation.alignment import aligned_with
 from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
     method_colors,
@@ -15,6 +15,7 @@ from ntkbayes.evaluation.plots.style import (
     styled,
     two_lines,
 )
+from ntkbayes.evaluation.schema import output_names
 from ntkbayes.evaluation.storage import observations, probabilities
 
 __all__ = ["plot_predictive_distributions"]
@@ -42,7 +43,8 @@ def plot_predictive_distributions(
     Raises
     ------
     ValueError
-        If the predictions are not comparable, the data are no images, or `num_points` is below 1.
+        If the predictions are not comparable or not those of the data, the data are no images, or
+        `num_points` is below 1.
 
     Examples
     --------
@@ -55,18 +57,18 @@ def plot_predictive_distributions(
     >>> [axes.get_title() for axes in figure.axes[:2]]
     ['image', 'uniform']
     """
-    check_comparable(trees)
     check_at_least("num_points", num_points, 1)
     if data.image_shape is None:
         raise ValueError(f"{data.name} has no images to show.")
+    trees, rows = aligned_with(trees, data)
     draws, colors = (
         {name: probabilities(tree) for name, tree in trees.items()},
         method_colors(trees),
     )
     first = next(iter(trees.values()))
     y, points = observations(first), _ambiguous_and_confident(draws, num_points)
-    x = np.asarray(getattr(data, f"x_{first.attrs['split']}"))[points]
-    classes = [str(c) for c in np.asarray(first["posterior/output"])]
+    x = np.asarray(getattr(data, f"x_{first.attrs['split']}"))[rows[points]]
+    classes = [name or f"output_{i}" for i, name in enumerate(output_names(first))]
     figure = new_figure(1.2 + 1.35 * len(trees), 0.5 + 1.0 * len(points))
     panels = figure.subplots(len(points), 1 + len(trees), squeeze=False, sharey=False)
     pictures = np.asarray(data.images(x))

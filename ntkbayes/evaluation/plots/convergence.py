@@ -5,8 +5,8 @@ import xarray as xr
 
 from ntkbayes._checks import check_at_least, check_choice
 from ntkbayes.evaluation import metrics
+from ntkbayes.evaluation.alignment import aligned
 from ntkbayes.evaluation.catalog import metric_title
-from ntkbayes.evaluation.comparison import check_comparable
 from ntkbayes.evaluation.measures import Metric, distance_measures, measures
 from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
@@ -23,7 +23,7 @@ from ntkbayes.evaluation.storage import observations, pooled
 
 __all__ = ["plot_convergence"]
 
-_DRAWN = ("posterior/latent", "log_likelihood/y")
+_DRAWN = ("posterior/latent", "log_likelihood/y", "probabilities/p")
 
 
 @styled
@@ -69,7 +69,7 @@ def plot_convergence(
     >>> figure.axes[0].get_xlabel(), figure.get_supylabel()
     ('number of draws', 'NLL')
     """
-    check_comparable(trees)
+    trees = aligned(trees)
     check_at_least("num_orders", num_orders, 2)
     if reference is not None:
         check_choice("reference", reference, trees)
@@ -104,7 +104,7 @@ def _curve(
     tree: xr.DataTree, metric: str, reference: Predictive | None, num_orders: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Numbers of draws 1, 2, 4, …, S; mean and spread of the metric over orders at each."""
-    draws = {path: pooled(tree, path) for path in _DRAWN}
+    draws = {path: pooled(tree, path) for path in _DRAWN if path.split("/")[0] in tree.children}
     total = len(draws[_DRAWN[0]])
     sizes = np.unique(np.append(2 ** np.arange(int(np.log2(total)) + 1), total))
     generator = np.random.default_rng(seed)

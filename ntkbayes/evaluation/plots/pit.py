@@ -12,7 +12,7 @@ import xarray as xr
 
 from ntkbayes._checks import check_fraction
 from ntkbayes.evaluation import mixtures
-from ntkbayes.evaluation.comparison import check_comparable
+from ntkbayes.evaluation.alignment import aligned
 from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
     finish_panels,
@@ -63,7 +63,7 @@ def plot_pit_ecdf(trees: dict[str, xr.DataTree], *, level: float = 0.95) -> Note
     >>> figure.axes[0].get_xlabel(), figure.get_supylabel()
     ('PIT', 'ECDF − uniform')
     """
-    check_comparable(trees)
+    trees = aligned(trees)
     first = next(iter(trees.values()))
     if first.attrs["task"] != "regression":
         raise ValueError(f"the PIT needs a regression task, not {first.attrs['task']}.")

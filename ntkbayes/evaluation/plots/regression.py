@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from ntkbayes._types import AnyArray, Float, typed
 from ntkbayes.evaluation import metrics, mixtures
-from ntkbayes.evaluation.comparison import check_comparable
+from ntkbayes.evaluation.alignment import aligned
 from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
     finish_panels,
@@ -119,7 +119,7 @@ def plot_coverage(trees: dict[str, xr.DataTree]) -> NotebookFigure:
     >>> figure.axes[0].get_xlabel(), figure.get_supylabel()
     ('nominal level', 'share of test points inside')
     """
-    check_comparable(trees)
+    trees = aligned(trees)
     first = next(iter(trees.values()))
     if first.attrs["task"] != "regression":
         raise ValueError(f"coverage needs a regression task, not {first.attrs['task']}.")

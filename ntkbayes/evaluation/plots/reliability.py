@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ntkbayes.evaluation import metrics
-from ntkbayes.evaluation.comparison import check_comparable
+from ntkbayes.evaluation.alignment import aligned
 from ntkbayes.evaluation.metrics.calibration import NUM_BINS
 from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
@@ -60,7 +60,7 @@ def plot_reliability(trees: dict[str, xr.DataTree]) -> NotebookFigure:
     >>> [axes.get_title() for axes in figure.axes[::2]]
     ['NTK ensemble', 'Laplace']
     """
-    check_comparable(trees)
+    trees = aligned(trees)
     colors, (rows, columns) = method_colors(trees), grid_shape(len(trees))
     figure = new_figure(0.5 + 2.0 * max(columns, 2), 0.7 + 3.0 * rows)
     grid = figure.add_gridspec(2 * rows, columns, height_ratios=[3, 1] * rows)
@@ -109,7 +109,7 @@ def plot_confidence_histogram(trees: dict[str, xr.DataTree]) -> NotebookFigure:
     >>> [axes.get_title() for axes in figure.axes]
     ['NTK ensemble', 'Laplace']
     """
-    check_comparable(trees)
+    trees = aligned(trees)
     colors, (rows, columns) = method_colors(trees), grid_shape(len(trees))
     figure = new_figure(0.6 + 1.9 * max(columns, 2), 0.7 + 1.8 * rows)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()

@@ -16,8 +16,8 @@ from sklearn.metrics import roc_auc_score
 from ntkbayes._checks import check_finite, check_not_empty
 from ntkbayes._types import AnyArray, Float, typed
 from ntkbayes.evaluation import metrics
+from ntkbayes.evaluation.alignment import aligned
 from ntkbayes.evaluation.catalog import metric_title
-from ntkbayes.evaluation.comparison import check_comparable
 from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
     check_columns,
@@ -62,7 +62,7 @@ def plot_risk_coverage(trees: dict[str, xr.DataTree]) -> NotebookFigure:
     >>> figure.axes[0].get_xlabel(), figure.get_supylabel()
     ('share answered (coverage)', 'error rate of the answers (risk)')
     """
-    check_comparable(trees)
+    trees = aligned(trees)
     curves = {
         name: metrics.risk_coverage_curve(p, y, metrics.uniform_weights(len(y)))
         for name, tree in trees.items()

@@ -1,0 +1,202 @@
+"""Which predictions are of the same points, classes and targets, and in which order.
+
+Everything that sets several methods side by side begins with `aligned`. Points are who their
+``obs_id`` says, not where they stand: row numbers, unless the predictions were given others. Names
+that say nothing, ``unnamed`` datasets and outputs numbered ``output_0`` …, contradict no others.
+
+Outputs whose names stand in another order are refused and not permuted: labels, latent functions
+and draws of new labels are all numbered by them, and predictions that number the same classes
+differently were most likely made from differently encoded labels.
+"""
+
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ntkbayes.datasets import Dataset
+from ntkbayes.evaluation.schema import POINTWISE_GROUPS, UNNAMED, output_names
+from ntkbayes.evaluation.storage import observations
+
+__all__ = ["aligned", "aligned_with", "check_same_outputs", "dataset_of"]
+
+_NUM_SHOWN = 3
+"""How many identifiers or names an error shows."""
+
+
+def aligned(trees: dict[str, xr.DataTree]) -> dict[str, xr.DataTree]:
+    """Return predictions of the same observations, all with their points in one order.
+
+    It is that of the row numbers, where identifiers are row numbers, else that of the first method.
+
+    Raises
+    ------
+    ValueError
+        If `trees` is no dictionary of predictions or empty, or the predictions are not of one
+        dataset (unless unnamed), split and task, not of the same classes or targets, or not of the
+        same points and observations.
+    """
+    _check_predictions(trees)
+    _check_attributes(trees)
+    (first_name, first), *others = trees.items()
+    for name, tree in others:
+        check_same_outputs(first_name, first, name, tree)
+    ids = _order(_ids(first_name, first))
+    found = {}
+    for name, tree in trees.items():
+        _check_same_points(first_name, ids, name, _ids(name, tree))
+        found[name] = _in_order(tree, ids)
+    y = observations(found[first_name])
+    for name, _ in others:
+        _check_same_observations(first_name, y, name, observations(found[name]), ids)
+    return found
+
+
+def aligned_with(
+    trees: dict[str, xr.DataTree], data: Dataset
+) -> tuple[dict[str, xr.DataTree], np.ndarray]:
+    """Return `aligned` predictions, and the rows of a dataset's split that they predict.
+
+    Raises
+    ------
+    ValueError
+        As in `aligned`, and if the observations are not those of the dataset.
+    """
+    found = aligned(trees)
+    name, tree = next(iter(found.items()))
+    split = tree.attrs["split"]
+    y, ids = np.asarray(getattr(data, f"y_{split}")), _ids(name, tree)
+    numbered = all(isinstance(one, int) and 0 <= one < len(y) for one in ids)
+    rows = np.array(ids if numbered else range(len(ids)))
+    if len(rows) > len(y) or not np.array_equal(observations(tree).ravel(), y[rows].ravel()):
+        raise ValueError(
+            f"data must hold the {split} points that were predicted, but its observations differ "
+            f"from those of {name}; pass the dataset that predict was given."
+        )
+    return found, rows
+
+
+def dataset_of(trees: dict[str, xr.DataTree]) -> str:
+    """Return the dataset that comparable predictions are of."""
+    names = [tree.attrs["dataset"] for tree in trees.values()]
+    return next((name for name in names if name != UNNAMED), UNNAMED)
+
+
+def check_same_outputs(one_name: str, one: xr.DataTree, name: str, tree: xr.DataTree) -> None:
+    """Raise `ValueError` unless two predictions are of the same classes, or the same targets."""
+    names = [output_names(each) for each in (one, tree)]
+    what = "classes" if one.attrs["task"] == "classification" else "targets"
+    if len(names[0]) != len(names[1]):
+        raise ValueError(
+            f"{one_name} and {name} cannot be compared: they predict {len(names[0])} and "
+            f"{len(names[1])} {what}."
+        )
+    for i, (mine, theirs) in enumerate(zip(*names, strict=True)):
+        if mine is not None and theirs is not None and mine != theirs:
+            raise ValueError(
+                f"{one_name} and {name} cannot be compared: the names of their {what} differ, "
+                f"number {i} being {mine!r} and {theirs!r}; predict them in one order, under one "
+                "name each (output_names)."
+            )
+
+
+def _check_predictions(trees: Any) -> None:
+    if not isinstance(trees, dict):
+        raise ValueError(
+            f"trees must be a dictionary, method → predictions, but is a {type(trees).__name__}."
+        )
+    if not trees:
+        raise ValueError("trees is empty: at least one method's predictions are needed.")
+    for name, tree in trees.items():
+        if not isinstance(tree, xr.DataTree):
+            raise ValueError(
+                f"trees must hold predictions, as predict makes them, but that of {name} is a "
+                f"{type(tree).__name__}."
+            )
+
+
+def _check_attributes(trees: dict[str, xr.DataTree]) -> None:
+    named = {name: t for name, t in trees.items() if t.attrs["dataset"] != UNNAMED}
+    for what, alike in (("dataset", named), ("split", trees), ("task", trees)):
+        for one, other in pairwise(alike):
+            if alike[one].attrs[what] != alike[other].attrs[what]:
+                raise ValueError(
+                    f"{one} and {other} cannot be compared: their {what} differs "
+                    f"({alike[one].attrs[what]} and {alike[other].attrs[what]})."
+                )
+
+
+def _ids(name: str, tree: xr.DataTree) -> list[Any]:
+    """Return identifiers of the points, which differ."""
+    ids = np.asarray(tree["observed_data"]["obs_id"]).tolist()
+    if len(set(ids)) < len(ids):
+        repeated = next(one for i, one in enumerate(ids) if one in ids[:i])
+        raise ValueError(f"obs_ids of {name} must differ, but {repeated!r} occurs more than once.")
+    return ids
+
+
+def _order(ids: list[Any]) -> list[Any]:
+    rows = list(range(len(ids)))
+    return rows if set(ids) == set(rows) else ids
+
+
+def _check_same_points(one_name: str, ids: list[Any], name: str, others: list[Any]) -> None:
+    for a, b, (mine, theirs) in (
+        (one_name, name, (ids, others)),
+        (name, one_name, (others, ids)),
+    ):
+        there = set(theirs)
+        missing = [one for one in mine if one not in there]
+        if missing:
+            raise ValueError(
+                f"{one_name} and {name} cannot be compared: {len(missing)} of the {len(mine)} "
+                f"points of {a} are not among the {len(theirs)} of {b}, such as "
+                f"{_shown(missing)}; give both the same obs_ids (1 is not '1'), or neither any "
+                "(row numbers)."
+            )
+
+
+def _check_same_observations(
+    one_name: str, y: np.ndarray, name: str, others: np.ndarray, ids: list[Any]
+) -> None:
+    if y.shape == others.shape:
+        differs = np.flatnonzero((y != others).reshape(len(y), -1).any(axis=1))
+        if not len(differs):
+            return
+        where = f" at {len(differs)} points, such as {_shown([ids[i] for i in differs])}"
+    else:
+        where = f" (shapes {y.shape} and {others.shape})"
+    raise ValueError(
+        f"{one_name} and {name} cannot be compared: their observations differ{where}; "
+        "predict with the same dataset and seed."
+    )
+
+
+def _shown(values: Iterable[Any]) -> str:
+    return ", ".join(repr(value) for value in list(values)[:_NUM_SHOWN])
+
+
+def _in_order(tree: xr.DataTree, ids: list[Any]) -> xr.DataTree:
+    """Predictions with the points of every group in the order of the identifiers."""
+    wanted, changed = set(ids), {}
+    for name, group in tree.children.items():
+        if name not in POINTWISE_GROUPS or "obs_id" not in group.dims:
+            continue
+        own = np.asarray(group["obs_id"]).tolist()
+        if own == ids:
+            continue
+        if len(own) != len(ids) or set(own) != wanted:
+            raise ValueError(
+                f"all groups of a method's predictions must be at the same points, but {name} of "
+                f"{tree.attrs['method']} has {len(own)} and observed_data {len(ids)}, or others."
+            )
+        place = {one: i for i, one in enumerate(own)}
+        changed[name] = group.dataset.isel(obs_id=[place[one] for one in ids])
+    if not changed:
+        return tree
+    found = tree.copy()
+    for name, dataset in changed.items():
+        found[name].dataset = dataset
+    return found
