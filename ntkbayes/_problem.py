@@ -6,10 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from ntkbayes._arrays import computing_dtype
 from ntkbayes._checks import check_finite, check_kept, check_not_empty
 from ntkbayes._types import AnyArray, Array, Float, Key
+from ntkbayes.kernels.ranges import check_kernel_range
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import Network, WideNetwork
 
@@ -118,10 +120,31 @@ def prior_kernel(
     Raises
     ------
     ValueError
-        If the network has no infinite-width kernels.
+        If the network has no infinite-width kernels, or K leaves the range of its type.
     """
     wide = infinite_width(network)
-    return (wide.ntk if kind == "ntk" else wide.nngp)(x1, x2) / prior_precision
+    return over_precision((wide.ntk if kind == "ntk" else wide.nngp)(x1, x2), prior_precision)
+
+
+def over_precision(
+    kernel: Float[Array, "n m"], prior_precision: float | Float[Array, ""]
+) -> Float[Array, "n m"]:
+    """Divide a kernel by λ.
+
+    Raises
+    ------
+    ValueError
+        If the result overflows or vanishes; while it is traced nothing is checked.
+    """
+    covariance = kernel / prior_precision
+    if not isinstance(covariance, Tracer):
+        check_kernel_range(
+            f"the prior covariance, a kernel over prior_precision = {float(prior_precision):.3g},",
+            covariance,
+            source=kernel,
+            remedy="choose another prior_precision",
+        )
+    return covariance
 
 
 def kernel_name(network: Network, kind: str) -> str:

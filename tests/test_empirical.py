@@ -212,3 +212,10 @@ def test_impossible_kernels_are_refused(change, message):
     network = FINITE["flax linen"]
     with pytest.raises(ValueError, match=message):
         nb.empirical_ntk(network, made(network), **({"x1": X1} | change))
+
+
+def test_a_kernel_that_overflows_is_refused():
+    network = nb.dense_network(depth=1, width=4)
+    params = network.init(jax.random.key(0), num_features=3, num_outputs=1)
+    with pytest.raises(ValueError, match=r"empirical NTK at these params .*overflows float64"):
+        nb.empirical_ntk(network, params, np.full((2, 3), 1e160))

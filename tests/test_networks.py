@@ -20,22 +20,25 @@ STAX = {
 }
 
 
-def stax_twin(activation, depth=3):
+def stax_twin(activation, depth=3, readout_scale=1.0):
     layers = [stax.Dense(1, 1.3, 0.2), STAX[activation]()] * depth
-    return nb.stax_network(stax.serial(*layers, stax.Dense(2, 1.0, 0.2)))
+    return nb.stax_network(stax.serial(*layers, stax.Dense(2, readout_scale, 0.2)))
 
 
-def own(activation, depth=3, bias_scale=0.2, weight_scale=1.3):
+def own(activation, depth=3, bias_scale=0.2, weight_scale=1.3, readout_scale=1.0):
     return nb.dense_network(
-        depth=depth, activation=activation, weight_scale=weight_scale, bias_scale=bias_scale
-    )
+        depth=depth, activation=activation, weight_scale=weight_scale, bias_scale=bias_scale,
+        readout_scale=readout_scale,
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize(("depth", "readout_scale"), [(1, 1.0), (3, 1.0), (2, 1.5)])
 @pytest.mark.parametrize("activation", STAX)
-def test_kernels_equal_neural_tangents(activation, depth):
+def test_kernels_equal_neural_tangents(activation, depth, readout_scale):
     """Cross and symmetric. Its ReLU angles are known to √eps only where inputs coincide."""
-    ours, other = own(activation, depth), stax_twin(activation, depth)
+    ours, other = (
+        make(activation, depth, readout_scale=readout_scale) for make in (own, stax_twin)
+    )
     symmetric, cross, reference = ours.kernel(X1), ours.kernel(X1, X2), other.kernel(X1, X2)
     np.testing.assert_allclose(cross.nngp, reference.nngp, atol=1e-10)
     np.testing.assert_allclose(cross.ntk, reference.ntk, atol=1e-10)
@@ -104,6 +107,28 @@ def test_the_diagonal_is_the_limit_of_coinciding_inputs(activation):
     phi = ACTIVATIONS[activation]
     for own_formula, limit in zip(phi.diagonal(s), expectations(phi, 1.0, s, s), strict=True):
         np.testing.assert_allclose(own_formula, limit, rtol=1e-10)
+
+
+def test_a_wide_finite_network_has_the_kernels_of_its_readout_scale():
+    """He et al.'s: 1.5 in every layer. Means within 5 standard errors plus O(1/width)."""
+    scales = {"weight_scale": 1.5, "bias_scale": 0.05, "readout_scale": 1.5}
+    network = nb.dense_network(depth=1, width=1024, activation="erf", **scales)
+    kernel = network.kernel(X1[:3])
+
+    @jax.jit
+    def one_network(key):
+        params = network.init(key, num_features=3, num_outputs=4)
+        f = network.apply(params, X1[:3])
+        return f @ f.T / 4, nb.empirical_ntk_trace(network, params, X1[:3])
+
+    samples = jax.lax.map(one_network, jax.random.split(jax.random.key(3), 300))
+    for values, exact in zip(samples, (kernel.nngp, kernel.ntk), strict=True):
+        error = values.std(axis=0) / np.sqrt(len(values))
+        width_bias = 2 / 1024 * np.asarray(exact).max()
+        assert np.all(np.abs(values.mean(axis=0) - exact) < 5 * error + width_bias)
+    # The standard errors tell it from a readout of scale 1.
+    assert np.all(5 * error + width_bias < 0.2 * np.diag(np.asarray(kernel.ntk)).min())
+    assert network.settings()["readout_scale"] == 1.5
 
 
 @pytest.mark.parametrize("activation", ["leaky_relu", "gelu"])
@@ -243,6 +268,7 @@ def test_tiles_under_jit_vmap_and_grad_equal_the_plain_kernel(x2, monkeypatch):
         ({"depth": 0}, "depth must be at least 1"),
         ({"activation": "rleu"}, "did you mean relu"),
         ({"weight_scale": -1.0}, "weight_scale must be positive"),
+        ({"readout_scale": 0.0}, "readout_scale must be positive"),
     ],
 )
 def test_impossible_networks_are_refused(settings, message):
@@ -269,3 +295,112 @@ def test_kernels_refuse_impossible_inputs(x1, x2, message):
 def test_stax_network_with_other_outputs_than_the_likelihood_is_refused():
     with pytest.raises(ValueError, match="has 2 outputs, but the likelihood needs 5"):
         stax_twin("relu").init(jax.random.key(0), num_features=3, num_outputs=5)
+
+
+WIDE_X = np.random.default_rng(3).normal(size=(5, 50))
+SCALE_DOWN, SCALE_UP = "scale the inputs down, such as by st", "scale the inputs up, such as by st"
+
+
+@pytest.mark.parametrize("kind", ["ntk", "nngp"])
+@pytest.mark.parametrize(
+    ("settings", "factor", "dtype", "message"),
+    [
+        ({}, 1e19, "float32", rf"x1 makes .*overflow in float32.*{SCALE_DOWN}.*or use float64"),
+        ({}, 1e160, "float64", rf"x1 makes .*overflow in float64.*{SCALE_DOWN}andardising them\.$"),
+        ({"activation": "erf"}, 1e30, "float32", rf"overflow in float32.*{SCALE_DOWN}"),
+        ({"bias_scale": 0.0}, 1e-25, "float32", rf"x1 makes .*underflow in float32.*{SCALE_UP}"),
+        ({"bias_scale": 0.0}, 1e-160, "float64", rf"underflow in float64.*{SCALE_UP}"),
+        ({"weight_scale": 100.0, "depth": 20}, 1.0, "float32", "choose other scales .*depth 20"),
+        ({"weight_scale": 1e200}, 1.0, "float32", r"choose other scales .*weight_scale 1e\+200"),
+        ({"bias_scale": 1e20}, 1.0, "float32", r"choose other scales .*bias_scale 1e\+20"),
+        ({"readout_scale": 1e20}, 1.0, "float32", r"choose other scales .*readout_scale 1e\+20"),
+        (
+            {"weight_scale": 1e-9, "bias_scale": 0.0},
+            1.0,
+            "float32",
+            r"underflow.*weight_scale 1e-09",
+        ),
+    ],
+)
+def test_kernels_that_leave_the_range_of_their_type_are_refused(
+    settings, factor, dtype, message, kind
+):
+    x = (factor * WIDE_X).astype(dtype)
+    network = nb.dense_network(**settings)
+    with pytest.raises(ValueError, match=message):
+        getattr(network, kind)(x)
+    with pytest.raises(ValueError, match=message.replace("x1", "x2")):
+        getattr(network, kind)(WIDE_X.astype(dtype) if factor != 1 else x, x)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("factor", [1e-30, 1e-10, 1e8, 1e15])
+def test_a_float32_kernel_of_large_or_small_inputs_is_that_of_float64(activation, factor):
+    """Squares of single entries or products of variances overflow and underflow on the way."""
+    x = (factor * WIDE_X).astype(np.float32)
+    network = own(activation, depth=2)
+    exact = network.kernel(x.astype(float))
+    for name in ("nngp", "ntk"):
+        k, reference = (np.asarray(getattr(pair, name)) for pair in (network.kernel(x), exact))
+        scale = np.sqrt(np.diag(reference))
+        np.testing.assert_allclose(k / np.outer(scale, scale), reference / np.outer(scale, scale),
+                                   atol=1e-5)  # fmt: skip
+
+
+def test_a_relu_kernel_grows_as_the_square_of_its_inputs_up_to_the_largest_number():
+    """‖x‖² overflows where ‖x‖²/d does not; powers of two change no digit."""
+    network, x = own("relu", bias_scale=0.0), WIDE_X.astype(np.float32)
+    x[1] = 0
+    kernel = network.ntk(x)
+    for power in (2.0**-45, 2.0**58):
+        np.testing.assert_array_equal(network.ntk(np.float32(power) * x), power**2 * kernel)
+
+
+def test_nothing_is_checked_while_kernels_are_traced():
+    """jit and vmap return what comes of it; derivatives are those of the kernel."""
+    network, large = own("relu"), 1e25 * jnp.asarray(WIDE_X, jnp.float32)
+    assert not np.isfinite(jax.jit(network.ntk)(large)).all()
+    assert not np.isfinite(jax.vmap(network.ntk)(large[None])).all()
+    small = own("relu", bias_scale=0.0)
+    x = 1e-12 * jnp.asarray(WIDE_X, jnp.float32)
+    # Euler: x · ∂K/∂x = 2 K for a kernel that grows as the square
+    moved = jax.jvp(lambda x: small.ntk(x), (x,), (x,))[1]
+    np.testing.assert_allclose(moved, 2 * small.ntk(x), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("factor", "dtype", "message"),
+    [
+        (1e25, "float32", r"stax network at x1, with entries up to .*overflows float32.*or use fl"),
+        (1e160, "float64", r"overflows float64.*change the layers' W_std or b_std\.$"),
+        (1e-25, "float32", r"underflows float32: no entry reaches 1.1e-19; scale the inputs"),
+        (np.array([[1], [1], [1e-90], [1], [1]]), "float64", "row 2 of x1 is too small .*float64"),
+    ],
+)
+def test_kernels_of_stax_that_leave_the_range_of_their_type_are_refused(factor, dtype, message):
+    layers = stax.Dense(1, 1.4), stax.Relu(), stax.Dense(1)
+    network = nb.stax_network(stax.serial(*layers))
+    with pytest.raises(ValueError, match=message):
+        network.ntk((factor * WIDE_X).astype(dtype))
+    np.testing.assert_array_equal(network.ntk(0 * WIDE_X), np.zeros((5, 5)))
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "message"),
+    [
+        (1e-310, "float64", "kernel over prior_precision = 1e-310, overflows float64"),
+        (
+            1e-40,
+            "float32",
+            "kernel over prior_precision = 1e-40, overflows float32.*or use float64",
+        ),
+        (1e45, "float32", r"kernel over prior_precision = 1e\+45, underflows float32"),
+    ],
+)
+@pytest.mark.parametrize("method", [nb.laplace, nb.gp_posterior])
+def test_a_prior_precision_that_takes_the_kernel_out_of_range_is_named(
+    method, precision, dtype, message
+):
+    x = WIDE_X.astype(dtype)
+    with pytest.raises(ValueError, match=message):
+        method(own("relu"), nb.Gaussian(1.0), x, x[:, 0], prior_precision=precision)

@@ -41,7 +41,7 @@ class ComparisonConfig(eqx.Module):
     noise_variance
         Regression only, squared standardised target units; None for the noise the data were made
         with.
-    depth, width, activation, weight_scale, bias_scale
+    depth, width, activation, weight_scale, bias_scale, readout_scale
         The network, as in `dense_network`; `width` counts for trained networks only.
     num_warmup, num_chains
         Of HMC: steps of adaptation per chain, and chains.
@@ -71,6 +71,7 @@ class ComparisonConfig(eqx.Module):
     activation: str = "relu"
     weight_scale: float = 2**0.5
     bias_scale: float = 0.1
+    readout_scale: float = 1.0
     num_warmup: int = 500
     num_chains: int = 4
     product_dtype: str | None = None

@@ -31,7 +31,8 @@ def facts(comparison: Comparison) -> dict[str, str]:
         "points": f"{len(data.x_train)} training, {len(data.x_val)} validation, "
         f"{len(data.x_test)} test; {data.num_features} input feature{plural}",
         "network": f"dense, {config.depth} hidden layers, {config.activation}, "
-        f"weight scale {config.weight_scale:.4g}, bias scale {config.bias_scale:.4g}; "
+        f"weight scale {config.weight_scale:.4g}, bias scale {config.bias_scale:.4g}, "
+        f"readout scale {config.readout_scale:.4g}; "
         f"width {config.width} where it is finite",
         "prior precision": f"{config.prior_precision:.4g}{tuned}",
         **{name: str(value) for name, value in noise.items()},

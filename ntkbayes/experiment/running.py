@@ -133,6 +133,7 @@ def problem_of(config: ComparisonConfig) -> Problem:
         activation=config.activation,
         weight_scale=config.weight_scale,
         bias_scale=config.bias_scale,
+        readout_scale=config.readout_scale,
     )
     return Problem(
         data,

@@ -80,7 +80,8 @@ def select_hyperparameters(
     parameters
         Which of ``"prior_precision"``, ``"noise_variance"`` (Gaussian likelihood),
         ``"weight_scale"`` and ``"bias_scale"`` (dense network) to choose; None for all that the
-        model has, except a bias scale of 0: that of a network without biases.
+        model has, except a bias scale of 0: that of a network without biases. A network's
+        ``readout_scale`` stays as it is: what it does, the prior precision can do.
     bounds
         Hyperparameter → smallest and largest value; else a factor 10⁴ about the start for
         precision and variance, 10 for the weight scale, 100 for the bias scale.

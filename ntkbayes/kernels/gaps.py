@@ -52,15 +52,25 @@ def prepare_points(
 
 def _points(x: Array, center: Array, index: Array) -> Points:
     offset = _direction(x) - center
-    norm = safe_sqrt(jnp.sum(x * x, axis=1) / x.shape[1])
+    unit = _power_of_two(x)
+    scaled = x / unit
+    norm = unit[:, 0] * safe_sqrt(jnp.sum(scaled * scaled, axis=1) / x.shape[1])
     return Points(x, norm, offset, jnp.sum(offset * offset, axis=1), index)
 
 
 def _direction(x: Array) -> Array:
     """x/‖x‖ as a constant: `input_gap` has its own derivative."""
     x = jax.lax.stop_gradient(x)
+    x = x / _power_of_two(x)
     length = jnp.sqrt(jnp.sum(x * x, axis=1, keepdims=True))
     return x / jnp.where(length > 0, length, 1)
+
+
+def _power_of_two(x: Float[Array, "n d"]) -> Float[Array, "n 1"]:
+    """Return each row's unit in which squares stay in range; dividing by it is exact."""
+    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(x)), axis=1, keepdims=True)
+    exponent = jnp.maximum(jnp.frexp(largest)[1] - 1, jnp.finfo(x.dtype).minexp)
+    return jnp.where(largest > 0, jnp.ldexp(jnp.ones_like(largest), exponent), 1)
 
 
 def safe_sqrt(x: Array) -> Array:
@@ -139,11 +149,11 @@ def angular_gaps(
 
     sums of positive terms. (At Rᵢ = 0 both are finite and without meaning.)
     """
-    weight = one.inverse * two.inverse
     weight_square = (one.weight_part - two.weight_part) ** 2
     bias_square = (one.bias_part - two.bias_part) ** 2
     mirrored = (one.bias_part + two.bias_part) ** 2
     return (
-        weight * gap + 0.5 * (weight_square + bias_square),
-        weight * mirror + 0.5 * (weight_square + mirrored),
+        # One factor after the other: the product of both may leave the floating-point range.
+        one.inverse * gap * two.inverse + 0.5 * (weight_square + bias_square),
+        one.inverse * mirror * two.inverse + 0.5 * (weight_square + mirrored),
     )

@@ -136,11 +136,12 @@ def _gelu_moments(gap: Array, mirror: Array, r1: Array, r2: Array) -> tuple[Arra
     """
     angle, root = _noisy_angle(1, gap, mirror, r1, r2)
     n1, n2 = 1 + r1**2, 1 + r2**2
-    s12, determinant, D = 0.5 * (mirror - gap), gap * mirror, root**2
+    s12 = 0.5 * (mirror - gap)
     P = 0.25 + angle / (2 * math.pi)
     h12 = (r1**2 / n1) * (r2**2 / n2)
-    rest = (h12 * (1 + D) - determinant / n1 / n2) / (2 * math.pi * root)
-    slope = s12 * (1 / n1 + 1 / n2 + 1 / D) / (2 * math.pi * root)
+    # Neither D nor Δ is formed: they are as the square of the variances, and overflow first.
+    rest = (h12 * (1 / root + root) - (gap / n1) * (mirror / n2) / root) / (2 * math.pi)
+    slope = (s12 / root) * (1 / n1 + 1 / n2 + 1 / root / root) / (2 * math.pi)
     return s12 * P + rest, P + slope
 
 

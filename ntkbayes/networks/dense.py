@@ -1,12 +1,14 @@
 """Fully connected networks: closed-form NNGP and NTK, and finite networks of the same law.
 
 NTK parameterisation: weights and biases are N(0, 1), and a layer of fan-in w computes
-``weight_scale / √w · W h + bias_scale · b``. The readout has weight scale 1 and the same bias
-scale. The kernels' recursion is in `ntkbayes.networks.dense_kernel`.
+``weight_scale / √w · W h + bias_scale · b``. The readout, which has a bias too, takes
+``readout_scale`` in place of ``weight_scale``. The kernels' recursion is in
+`ntkbayes.networks.dense_kernel`.
 
 References
 ----------
-Jacot, Gabriel, Hongler 2018, arXiv 1806.07572 (NTK). Lee et al. 2018, arXiv 1711.00165 (NNGP).
+Jacot, Gabriel, Hongler 2018, arXiv 1806.07572 (NTK). Lee et al. 2018, arXiv 1711.00165 (NNGP). He,
+Lakshminarayanan, Teh 2020, arXiv 2007.05864 (one scale for all layers, the readout included).
 """
 
 import math
@@ -29,7 +31,8 @@ from ntkbayes._types import AnyArray, Array, Float, Key, typed
 from ntkbayes.kernels.memory import check_memory
 from ntkbayes.networks.activations import ACTIVATIONS
 from ntkbayes.networks.base import KernelPair, WideNetwork
-from ntkbayes.networks.dense_kernel import dense_kernels
+from ntkbayes.networks.dense_kernel import Scales, dense_kernels
+from ntkbayes.networks.dense_range import check_variances
 
 __all__ = ["DenseNetwork", "dense_network"]
 
@@ -42,19 +45,21 @@ class DenseNetwork(WideNetwork):
     activation: str = eqx.field(static=True)
     weight_scale: float
     bias_scale: float
+    readout_scale: float = 1.0
 
     def kernel(
         self, x1: Float[AnyArray, "n d"], x2: Float[AnyArray, "m d"] | None = None
     ) -> KernelPair:
         """Infinite-width kernels, (n m) each; `x2` None means x1, and exactly symmetric results.
 
-        Differentiable in both scales (which may be traced) and in the inputs. The NTK of ReLU
+        Differentiable in all scales (which may be traced) and in the inputs. The NTK of ReLU
         networks has a kink where inputs coincide; its derivative there is taken as 0.
 
         Raises
         ------
         ValueError
-            If an input is not finite, the shapes do not fit, or the result does not fit memory.
+            If an input is not finite, the shapes do not fit, the result does not fit memory, or
+            what it is computed from leaves the range of its floating-point type.
         """
         return KernelPair(**self._kernels(x1, x2, ("nngp", "ntk")))
 
@@ -78,8 +83,17 @@ class DenseNetwork(WideNetwork):
             "a dense network's kernel", len(one), len(one if two is None else two), one.dtype,
             num_matrices=len(kinds),
         )  # fmt: skip
-        scales = (jnp.asarray(scale, one.dtype) for scale in (self.weight_scale, self.bias_scale))
-        return dense_kernels(ACTIVATIONS[self.activation], self.depth, kinds, *scales, one, two)
+        given = self.weight_scale, self.bias_scale, self.readout_scale
+        with np.errstate(over="ignore"):  # refused below
+            scales = Scales(*(jnp.asarray(scale, one.dtype) for scale in given))
+        activation = ACTIVATIONS[self.activation]
+        kernels, *rows = dense_kernels(activation, self.depth, kinds, scales, one, two)
+        for name, x, variances in zip(("x1", "x2"), (x1, x2), rows, strict=True):
+            if x is not None and variances is not None:
+                check_variances(
+                    name, x, variances, kinds=kinds, scales=scales, settings=self.settings
+                )
+        return kernels
 
     def init(self, key: Key, *, num_features: int, num_outputs: int) -> list[dict[str, Array]]:
         """Draw standard normal weights and biases, one dictionary per layer."""
@@ -98,7 +112,7 @@ class DenseNetwork(WideNetwork):
         function = ACTIVATIONS[self.activation].function
         for layer in params[:-1]:
             x = function(self._layer(layer, x, self.weight_scale))
-        return self._layer(params[-1], x, 1.0)
+        return self._layer(params[-1], x, self.readout_scale)
 
     def _layer(self, layer: dict[str, Array], x: Array, weight_scale: float | Array) -> Array:
         fan_in = layer["weight"].shape[0]
@@ -114,6 +128,7 @@ class DenseNetwork(WideNetwork):
             "activation": self.activation,
             "weight_scale": float(self.weight_scale),
             "bias_scale": float(self.bias_scale),
+            "readout_scale": float(self.readout_scale),
         }
 
 
@@ -125,6 +140,7 @@ def dense_network(
     activation: str = "relu",
     weight_scale: float = 2**0.5,
     bias_scale: float = 0.1,
+    readout_scale: float = 1.0,
 ) -> DenseNetwork:
     """Describe a fully connected network.
 
@@ -138,9 +154,13 @@ def dense_network(
         ``"relu"``, ``"leaky_relu"`` (slope 0.01), ``"erf"``, ``"gelu"`` (u Φ(u), not its tanh
         approximation) or ``"sin"``.
     weight_scale
-        Standard deviation of a hidden layer's weights times √fan-in; the readout's is 1.
+        Standard deviation of a hidden layer's weights times √fan-in.
     bias_scale
-        Standard deviation of all biases.
+        Standard deviation of all biases, also the readout's.
+    readout_scale
+        Standard deviation of the readout's weights times √width. With r in place of 1 and no bias,
+        both kernels are r² times as large, as by a prior precision 1/r² times as large; He,
+        Lakshminarayanan, Teh 2020 (arXiv 2007.05864) give all layers the same scale.
 
     Raises
     ------
@@ -162,7 +182,8 @@ def dense_network(
     check_choice("activation", activation, ACTIVATIONS)
     check_positive("weight_scale", weight_scale)
     check_positive("bias_scale", bias_scale, or_zero=True)
-    return DenseNetwork(depth, width, activation, weight_scale, bias_scale)
+    check_positive("readout_scale", readout_scale)
+    return DenseNetwork(depth, width, activation, weight_scale, bias_scale, readout_scale)
 
 
 def _checked_inputs(x1: AnyArray, x2: AnyArray | None) -> tuple[Array, Array | None]:
@@ -183,4 +204,5 @@ def _checked_inputs(x1: AnyArray, x2: AnyArray | None) -> tuple[Array, Array | N
             )
         check_not_empty(name, x)
         check_finite(name, x)
-    return jnp.asarray(x1, dtype), None if x2 is None else jnp.asarray(x2, dtype)
+    with np.errstate(over="ignore"):  # refused with the kernel
+        return jnp.asarray(x1, dtype), None if x2 is None else jnp.asarray(x2, dtype)

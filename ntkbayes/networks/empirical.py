@@ -19,16 +19,18 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from ntkbayes._arrays import computing_dtype
 from ntkbayes._checks import check_choice, check_finite, check_not_empty
 from ntkbayes._types import AnyArray, Array, Float, typed
 from ntkbayes.kernels.memory import check_memory
+from ntkbayes.kernels.ranges import check_kernel_range
 from ntkbayes.networks.activations import ACTIVATIONS
 from ntkbayes.networks.base import Network
 from ntkbayes.networks.dense import DenseNetwork
-from ntkbayes.networks.finite import FiniteNetwork, parameters
+from ntkbayes.networks.finite import FiniteNetwork, weights_of
 from ntkbayes.networks.linearization import linearize
 from ntkbayes.networks.products import ProductRoute, product_route
 from ntkbayes.networks.stack import DenseLayer, DenseStack, LayerRoute
@@ -63,9 +65,9 @@ def empirical_ntk(
     Raises
     ------
     ValueError
-        If an input is empty or not finite, the result is larger than the available memory, the
-        network has no known layers for ``route="layers"``, or its declared layers contradict its
-        Jacobian–vector products.
+        If an input is empty or not finite, the result is larger than the available memory or
+        overflows, the network has no known layers for ``route="layers"``, or its declared layers
+        contradict its Jacobian–vector products.
 
     Notes
     -----
@@ -132,8 +134,8 @@ def _assemble(
         check_finite(name, x)
     input_dtype = computing_dtype(x1, x1 if symmetric else x2)
     rows, columns = (jnp.asarray(x, input_dtype) for x in (x1, x1 if symmetric else x2))
-    theta = _in_full_precision(parameters(params))
-    output = jax.eval_shape(network.apply, theta, rows)
+    theta = _in_full_precision(weights_of(network, params, rows.shape[1]))
+    output = jax.eval_shape(lambda theta, x: network.apply(theta, x), theta, rows)
     n, m, c, dtype = len(rows), len(columns), output.shape[1], output.dtype
     per_point = 1 if trace else c
     smaller = "" if trace else "empirical_ntk_trace is c² times smaller, or "
@@ -154,6 +156,10 @@ def _assemble(
             if symmetric and i != j:
                 ntk = _write(ntk, tile.T, j * per_point, i * per_point)
             jax.block_until_ready(ntk)  # or the tiles of later steps would be allocated already
+    check_kernel_range(
+        "the empirical NTK at these params and inputs", ntk, source=np.zeros(()),
+        remedy="scale the inputs or the parameters down",
+    )  # fmt: skip
     return ntk if trace else ntk.reshape(n, c, m, c)
 
 
@@ -215,7 +221,7 @@ def known_stack(network: Network, params: Any) -> DenseStack | None:
     """Lay out parameters, or a tangent vector, as dense layers; None if there are none."""
     match network:
         case DenseNetwork():
-            scales = [network.weight_scale] * (len(params) - 1) + [1.0]
+            scales = [network.weight_scale] * (len(params) - 1) + [network.readout_scale]
             layers = [
                 DenseLayer(
                     layer["weight"],

@@ -6,13 +6,21 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.core import Tracer
 
 from ntkbayes._types import Array, Float, Key, typed
 from ntkbayes.networks.base import Network
+from ntkbayes.networks.conduct import Tried, check_derivatives, check_rows
+from ntkbayes.networks.leaves import (
+    Leaf,
+    describe_leaves,
+    is_array,
+    is_floating,
+    with_gaps,
+)
 from ntkbayes.networks.stack import DenseStack
 
-__all__ = ["FiniteNetwork", "finite_network", "parameters"]
+__all__ = ["FiniteNetwork", "finite_network", "weights_of"]
 
 
 class FiniteNetwork(Network):
@@ -20,10 +28,13 @@ class FiniteNetwork(Network):
 
     Attributes
     ----------
-    rest
-        What ``init_fn`` returns besides parameters: activation functions, sizes and the like.
     num_parameters
         Number of weights p.
+    leaves
+        What each leaf of ``init_fn``'s result is.
+    rest
+        That result with None in place of the weights: statistics and other arrays that are not
+        trained, activation functions, sizes and the like.
     """
 
     init_fn: Callable[..., Any] = eqx.field(static=True)
@@ -31,21 +42,24 @@ class FiniteNetwork(Network):
     input_shape: tuple[int, ...] | None = eqx.field(static=True)
     stack_fn: Callable[..., DenseStack] | None = eqx.field(static=True)
     num_parameters: int = eqx.field(static=True)
+    leaves: tuple[Leaf, ...] = eqx.field(static=True)
+    tried: Tried = eqx.field(static=True)
     rest: Any
 
     def init(self, key: Key, *, num_features: int, num_outputs: int) -> Any:
-        """Random parameters: what ``init_fn`` returns, with None where it is no parameter.
+        """Random parameters: what ``init_fn`` returns, with None where it is no weight.
 
         Raises
         ------
         ValueError
-            If ``apply_fn`` fails on inputs (n, `num_features`) or returns another number of
-            outputs.
+            If ``apply_fn`` fails on inputs (n, `num_features`), returns another number of
+            outputs, makes rows depend on one another, or has no derivative by a weight.
         """
-        params = parameters(self.init_fn(key))
+        params = self._weights(self.init_fn(key))
         inputs = jax.ShapeDtypeStruct((2, num_features), jnp.result_type(float))
         try:
-            output = jax.eval_shape(self.apply, params, inputs)
+            # Not self.apply, which JAX would compare with others, and so the arrays in `rest`.
+            output = jax.eval_shape(lambda params, x: self.apply(params, x), params, inputs)
         except Exception as error:  # whatever the user's own code raises
             raise ValueError(
                 f"apply_fn failed on inputs with {num_features} features: {error}"
@@ -55,6 +69,7 @@ class FiniteNetwork(Network):
                 f"apply_fn returns {output.shape[1]} outputs, but the likelihood needs "
                 f"{num_outputs}: change the network's last layer."
             )
+        self.check(num_features)
         return params
 
     def apply(self, params: Any, x: Float[Array, "n d"]) -> Float[Array, "n c"]:
@@ -76,8 +91,55 @@ class FiniteNetwork(Network):
         return output
 
     def complete(self, params: Any) -> Any:
-        """Put parameters back into what ``init_fn`` returned."""
-        return eqx.combine(params, self.rest)
+        """Put parameters back into what ``init_fn`` returned, in their floating-point type."""
+        given = self._laid_out(params)
+        kept, structure = with_gaps(self.rest)
+        weights = [leaf for what, leaf in zip(self.leaves, given, strict=True) if what.is_weight]
+        dtype = jnp.result_type(*weights)
+
+        def leaf(index: int, what: Leaf) -> Any:
+            if what.source is not None:
+                return given[what.source]
+            found = kept[index] if given[index] is None else given[index]
+            return found.astype(dtype) if is_array(found) and is_floating(found) else found
+
+        return structure.unflatten([leaf(*numbered) for numbered in enumerate(self.leaves)])
+
+    def weights(self, params: Any) -> Any:
+        """Keep the weights of parameters, or of a whole model, as JAX arrays; None is the rest.
+
+        Raises
+        ------
+        ValueError
+            If `params` are laid out otherwise than what ``init_fn`` returns, or hold other values
+            of what is not trained than this network does.
+        """
+        for index, (what, given) in enumerate(
+            zip(self.leaves, self._laid_out(params), strict=True)
+        ):
+            if what.source is None and given is not None:
+                _check_same(what.path, given, with_gaps(self.rest)[0][index])
+        return self._weights(params)
+
+    def check(self, num_features: int) -> None:
+        """Evaluate and differentiate ``apply_fn`` once, at the untrained network.
+
+        Raises
+        ------
+        ValueError
+            If a row's value depends on other rows or on chance, or a weight has no derivative.
+        """
+        if num_features in self.tried.sizes:
+            return
+        with jax.ensure_compile_time_eval():
+            made = self.init_fn(jax.random.key(0))
+            # Inside jit what this network carries along is traced, so it is taken from `made`.
+            network = eqx.tree_at(lambda n: n.rest, self, self._carried(made), is_leaf=_is_none)
+            params = self._weights(made)
+            inputs = jax.random.uniform(jax.random.key(1), (8, num_features))
+            check_derivatives(network.apply, params, inputs)
+            check_rows(network.apply, params, inputs)
+        self.tried.sizes.add(num_features)
 
     def settings(self) -> dict[str, Any]:
         """Say that it is a finite network, with its size."""
@@ -87,6 +149,38 @@ class FiniteNetwork(Network):
             "input_shape": self.input_shape,
         }
 
+    def _carried(self, made: Any) -> Any:
+        leaves, structure = with_gaps(made)
+        return structure.unflatten(
+            [
+                leaf if what.source is None else None
+                for what, leaf in zip(self.leaves, leaves, strict=True)
+            ]
+        )
+
+    def _weights(self, params: Any) -> Any:
+        structure = with_gaps(self.rest)[1]
+        given = self._laid_out(params)
+        return structure.unflatten(
+            [
+                jnp.asarray(leaf) if what.is_weight else None
+                for what, leaf in zip(self.leaves, given, strict=True)
+            ]
+        )
+
+    def _laid_out(self, params: Any) -> list[Any]:
+        """Leaves of `params`, of which none may be missing that is a weight."""
+        given = with_gaps(params)[0]
+        if len(given) != len(self.leaves):
+            raise ValueError(
+                f"params must be laid out like init_fn's result, which has {len(self.leaves)} "
+                f"leaves, but have {len(given)}."
+            )
+        for what, leaf in zip(self.leaves, given, strict=True):
+            if what.is_weight and leaf is None:
+                raise ValueError(f"params lack the weight {what.path}.")
+        return given
+
 
 @typed
 def finite_network(
@@ -95,30 +189,48 @@ def finite_network(
     *,
     input_shape: tuple[int, ...] | None = None,
     dense_stack: Callable[..., DenseStack] | None = None,
+    weights: Callable[[Any], Any] | None = None,
 ) -> FiniteNetwork:
     """Describe a network by how it is made and evaluated, in any JAX library.
 
-    Every floating-point array in ``init_fn``'s result is a parameter: it is trained, and its prior
-    is N(0, 1/λ) as it stands. Arrays that are not to be trained belong into ``apply_fn`` or under
-    `jax.lax.stop_gradient`. Multiplying a layer's output by a constant instead of its weights
-    (NTK parameterisation) gives wide networks a kernel that does not depend on their width.
+    The weights are trained, and their prior is N(0, 1/λ) as they stand. Which arrays of
+    ``init_fn``'s result are weights is what its library says: in Flax NNX every `nnx.Param`, in
+    Linen the collection ``params``, in Equinox every floating-point array but `eqx.nn.State` and
+    NumPy arrays, elsewhere every floating-point array. All others, such as the running statistics
+    of batch normalisation, stay what ``init_fn(jax.random.key(0))`` made them. `weights` says it
+    where the library does not.
+
+    Multiplying a layer's output by a constant instead of its weights (NTK parameterisation) gives
+    wide networks a kernel that does not depend on their width.
 
     Parameters
     ----------
     init_fn
-        ``init_fn(key) -> params``, a pytree: an Equinox module, a Flax variable dictionary, ….
+        ``init_fn(key) -> params``, a pytree: an Equinox or NNX module, a Linen variable
+        dictionary, ….
     apply_fn
-        ``apply_fn(params, x) -> (n, c)``, deterministic, each row of x on its own.
+        ``apply_fn(params, x) -> (n, c)``, deterministic, each row of x on its own: dropout switched
+        off, batch normalisation by its running statistics.
     input_shape
         Shape that one flat row of x takes before ``apply_fn``, such as ``(8, 8, 1)``.
     dense_stack
         ``dense_stack(params)`` describes the network as a stack of dense layers, which makes its
         empirical NTK much cheaper (`ntkbayes.empirical_ntk`). The claim is checked there.
+    weights
+        ``weights(params)`` picks what is trained, as in `equinox.tree_at`, such as
+        ``lambda model: model.layers`` or ``lambda params: params["head"]``.
+
+    Warns
+    -----
+    UserWarning
+        If one matrix stands in two places of a tree that cannot say that it is one weight.
 
     Raises
     ------
     ValueError
-        If ``init_fn``'s result holds no parameter, or an array that is not real floating-point.
+        If ``init_fn``'s result holds no weight, or an array of which it does not say what it is
+        and that cannot be one (integers, random keys) or looks like a statistic (a ``mean`` beside
+        a ``var`` or ``std``).
 
     Examples
     --------
@@ -132,39 +244,90 @@ def finite_network(
     >>> network.num_parameters
     4547
 
-    Flax Linen: ``nb.finite_network(lambda key: model.init(key, x[:1]), model.apply)``.
+    With batch normalisation, whose state goes along with the model::
 
-    Flax NNX, for a function ``make(rngs)`` that returns a module::
+        def make(key):
+            return eqx.nn.make_with_state(Net)(key)
 
-        graph, _ = nnx.split(make(nnx.Rngs(0)))
+        def apply(model_and_state, x):
+            model, state = model_and_state
+            model = eqx.nn.inference_mode(model)
+            return jax.vmap(model, in_axes=(0, None), out_axes=(0, None), axis_name="batch")(
+                x, state
+            )[0]
+
+        network = nb.finite_network(make, apply)
+
+    Flax NNX, whatever the module holds besides parameters::
+
+        def make(key):
+            model = Net(rngs=nnx.Rngs(key))
+            model.eval()  # dropout off, running statistics
+            return model
+
+        network = nb.finite_network(make, lambda model, x: model(x))
+
+    Flax Linen, where ``train=False`` is the module's own argument::
+
         network = nb.finite_network(
-            lambda key: nnx.state(make(nnx.Rngs(key)), nnx.Param),
-            lambda state, x: nnx.merge(graph, state)(x),
+            lambda key: model.init(key, x[:1], train=False),
+            lambda variables, x: model.apply(variables, x, train=False),
         )
+
+    Statistics of a network that is trained already belong into what ``init_fn`` returns, such as
+    ``{"params": fresh, "batch_stats": trained["batch_stats"]}``.
     """
-    made = eqx.filter_eval_shape(init_fn, jax.random.key(0))
-    for path, leaf in jax.tree.leaves_with_path(made):
-        if _is_array(leaf) and not _is_floating(leaf):
-            raise ValueError(
-                f"init_fn's result must hold real floating-point arrays only, but its leaf "
-                f"{jax.tree_util.keystr(path)} is {leaf.dtype}: keep it in apply_fn."
-            )
-    shapes, rest = eqx.partition(made, _is_array)
-    sizes = [leaf.size for leaf in jax.tree.leaves(shapes)]
-    if not sizes:
-        raise ValueError("init_fn's result holds no floating-point array, so no parameter.")
-    return FiniteNetwork(init_fn, apply_fn, input_shape, dense_stack, sum(sizes), rest)
+    described: list[tuple[Leaf, ...]] = []
+
+    def make(key: Key) -> Any:
+        made = init_fn(key)
+        described.append(describe_leaves(made, weights))
+        return made
+
+    shapes, structure = with_gaps(eqx.filter_eval_shape(make, jax.random.key(0)))
+    (leaves,) = described[-1:]
+    num_parameters = sum(
+        shape.size for what, shape in zip(leaves, shapes, strict=True) if what.is_weight
+    )
+    carried = [what.source is None for what in leaves]
+    kept = shapes
+    if any(is_array(leaf) for leaf, is_carried in zip(shapes, carried, strict=True) if is_carried):
+        kept = with_gaps(init_fn(jax.random.key(0)))[0]
+    rest = structure.unflatten(
+        [leaf if is_carried else None for leaf, is_carried in zip(kept, carried, strict=True)]
+    )
+    return FiniteNetwork(
+        init_fn, apply_fn, input_shape, dense_stack, num_parameters, leaves, Tried(), rest
+    )
 
 
-def parameters(params: Any) -> Any:
-    """Keep floating-point arrays, as JAX arrays; None stands for anything else."""
-    kept = eqx.filter(params, lambda leaf: _is_array(leaf) and _is_floating(leaf))
+def weights_of(network: Network, params: Any, num_features: int) -> Any:
+    """Keep what is trained of a network's parameters, as JAX arrays; None stands for the rest.
+
+    Raises
+    ------
+    ValueError
+        As `FiniteNetwork.weights` and `FiniteNetwork.check`.
+    """
+    if isinstance(network, FiniteNetwork):
+        network.check(num_features)
+        return network.weights(params)
+    kept = eqx.filter(params, lambda leaf: is_array(leaf) and is_floating(leaf))
     return jax.tree.map(jnp.asarray, kept)
 
 
-def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
+def _is_none(node: Any) -> bool:
+    return node is None
 
 
-def _is_floating(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jnp.floating)
+def _check_same(path: str, given: Any, own: Any) -> None:
+    """Raise if an array that is not trained has other values in a whole model than here."""
+    if not (is_array(given) and is_array(own) and is_floating(given)):
+        return
+    if isinstance(given, Tracer) or isinstance(own, Tracer):
+        return
+    if given.shape != own.shape or not bool(jnp.all(given == own.astype(given.dtype))):
+        raise ValueError(
+            f"params hold other values of {path}, which is not trained, than the network: let "
+            "init_fn return these, or say with finite_network's `weights` that it is trained."
+        )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ntkbayes._arrays import computing_dtype
 from ntkbayes._types import AnyArray, Array, Float, typed
 from ntkbayes.networks.base import Network
-from ntkbayes.networks.finite import parameters
+from ntkbayes.networks.finite import weights_of
 
 __all__ = ["Linearization", "linearize"]
 
@@ -78,6 +78,6 @@ def linearize(network: Network, params: Any, x: Float[AnyArray, "n d"]) -> Linea
     True
     """
     inputs = jnp.asarray(x, computing_dtype(x))
-    theta = parameters(params)
+    theta = weights_of(network, params, inputs.shape[1])
     value, jvp = jax.linearize(lambda p: network.apply(p, inputs), theta)
     return Linearization(value, jvp, theta)

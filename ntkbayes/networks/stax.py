@@ -6,10 +6,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from ntkbayes._arrays import computing_dtype
 from ntkbayes._types import AnyArray, Array, Float, Key, typed
 from ntkbayes.kernels.memory import check_memory
+from ntkbayes.kernels.ranges import check_kernel_range, or_float64
 from ntkbayes.networks.base import KernelPair, WideNetwork
 
 __all__ = ["StaxNetwork", "stax_network"]
@@ -26,7 +28,15 @@ class StaxNetwork(WideNetwork):
     def kernel(
         self, x1: Float[AnyArray, "n d"], x2: Float[AnyArray, "m d"] | None = None
     ) -> KernelPair:
-        """Infinite-width kernels, (n m) each; `x2` None means x1."""
+        """Infinite-width kernels, (n m) each; `x2` None means x1.
+
+        Raises
+        ------
+        ValueError
+            If the result does not fit memory or leaves the range of its floating-point type.
+            neural-tangents multiplies two variances: inputs beyond the fourth root of the type's
+            range (1e±9 in float32, 1e±76 in float64) are too large or too small for it.
+        """
         pair = self._kernels(x1, x2, ("nngp", "ntk"))
         return KernelPair(pair.nngp, pair.ntk)
 
@@ -73,10 +83,34 @@ class StaxNetwork(WideNetwork):
         other = None if other is None else self._shaped(other)
         kernels = self.kernel_fn(self._shaped(first), other, kinds)
         # neural-tangents promotes float32 where float64 is enabled.
-        return jax.tree.map(lambda kernel: kernel.astype(first.dtype), kernels)
+        kernels = jax.tree.map(lambda kernel: kernel.astype(first.dtype), kernels)
+        for kernel in jax.tree.leaves(kernels):
+            _check_range(kernel, first, symmetric=other is None)
+        return kernels
 
     def _shaped(self, x: Array) -> Array:
         return x if self.input_shape is None else x.reshape(x.shape[0], *self.input_shape)
+
+
+def _check_range(kernel: Array, x1: Array, *, symmetric: bool) -> None:
+    """Refuse what overflows, and what neural-tangents computes from underflowing squares."""
+    if isinstance(kernel, Tracer) or isinstance(x1, Tracer):
+        return
+    tiny = float(jnp.finfo(kernel.dtype).tiny)
+    largest = jnp.max(jnp.abs(x1), axis=tuple(range(1, x1.ndim)))
+    name = f"the kernel of a stax network at x1, with entries up to {float(largest.max()):.3g},"
+    remedy = "scale the inputs, such as by standardising them, or change the layers' W_std or b_std"
+    check_kernel_range(name, kernel, source=x1, remedy=remedy, smallest=tiny**0.5)
+    if symmetric:
+        small = (largest > 0) & (largest < tiny**0.25)
+        vanishing = small & (jnp.abs(jnp.diagonal(kernel)) < tiny**0.5)
+        if bool(vanishing.any()):
+            row = int(jnp.argmax(vanishing))
+            raise ValueError(
+                f"row {row} of x1 is too small for a stax network's kernel in {kernel.dtype.name} "
+                f"(entries up to {float(largest[row]):.3g}): scale the inputs, or set it to zero"
+                f"{or_float64(kernel.dtype)}."
+            )
 
 
 @typed

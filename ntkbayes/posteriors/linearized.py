@@ -30,7 +30,7 @@ from ntkbayes._problem import Objective, TrainingSet, checked_inputs, training_s
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent, typed
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import Network, linearize
-from ntkbayes.networks.finite import parameters
+from ntkbayes.networks.finite import weights_of
 from ntkbayes.posteriors.weights import (
     SelectedWeights,
     WeightPosterior,
@@ -179,8 +179,11 @@ def linearized_laplace(
     if form != "auto" and hessian_structure != "full":
         raise ValueError(f"form={form!r} goes with hessian_structure='full' only.")
     train = training_set(likelihood, x, y)
-    theta = _as_inputs(train, parameters(params))
-    middle = optax.tree.zeros_like(theta) if center is None else _as_inputs(train, center)
+    num_features = train.x.shape[1]
+    theta = _as_inputs(train, weights_of(network, params, num_features))
+    middle = optax.tree.zeros_like(theta)
+    if center is not None:
+        middle = _as_inputs(train, weights_of(network, center, num_features))
     if jax.tree.structure(middle) != jax.tree.structure(theta):
         raise ValueError("center must be laid out like params, but its structure differs.")
     check_finite("params", ravel_pytree(theta)[0])

@@ -29,7 +29,7 @@ from ntkbayes._problem import TrainingSet
 from ntkbayes._types import Array, Float, Int, Key
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import Network
-from ntkbayes.networks.finite import parameters
+from ntkbayes.networks.finite import weights_of
 from ntkbayes.posteriors.chains import Chains, Target
 from ntkbayes.posteriors.hmc_predictor import HMCPredictor
 
@@ -164,7 +164,7 @@ def _checked_center(
     like = eqx.filter_eval_shape(init, jax.random.key(0))
     if center is None:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, train.x.dtype), like)
-    given = parameters(center)
+    given = weights_of(network, center, train.x.shape[1])
     wanted, found = (
         (jax.tree.structure(tree), [leaf.shape for leaf in jax.tree.leaves(tree)])
         for tree in (like, given)
