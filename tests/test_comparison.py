@@ -88,7 +88,7 @@ def test_the_long_table_has_every_metric_and_no_distance_of_the_reference(classi
     long = compared("classification", "HMC")
     assert list(long.columns) == [
         *("dataset", "split", "method", "metric", "value", "standard_error"),
-        *("from_best", "from_best_error", "monte_carlo_floor"),
+        *("from_best", "from_best_error", "monte_carlo_floor", "num_units"),
     ]
     everything = list(METRICS["classification"])
     alone = [name for name in everything if name not in DISTANCES]
@@ -123,13 +123,39 @@ def test_from_best_is_the_paired_difference_to_the_best_method(classification, c
     assert long[long["metric"] == "predictive_entropy"]["from_best"].isna().all()
 
 
-def test_p_values_are_those_of_a_normal_difference(classification):
+def test_p_values_are_those_of_student_with_as_many_points(classification):
     paired = paired_differences(classification, baseline="Mode", reference=None)
     row = paired[(paired["method"] == "HMC") & (paired["metric"] == "brier")].iloc[0]
-    expected = 2 * (1 - scipy.stats.norm.cdf(abs(row["difference"]) / row["standard_error"]))
+    freedom = len(observations(classification["HMC"])) - 1
+    expected = 2 * scipy.stats.t.sf(abs(row["difference"]) / row["standard_error"], freedom)
     assert row["p_value"] == pytest.approx(expected)
     same = {"HMC": classification["HMC"], "again": classification["HMC"]}
     assert (paired_differences(same, baseline="HMC", reference=None)["p_value"] == 1).all()
+
+
+@pytest.mark.parametrize("num_points", [1, 15])
+def test_one_unit_claims_no_certainty(num_points):
+    """One point for every metric, fewer than twenty for those of batches of ten."""
+    generator = np.random.default_rng(0)
+    y = generator.integers(0, 2, num_points)
+    trees = {
+        name: from_draws(
+            generator.normal(size=(50, num_points, 2)),
+            Categorical(2),
+            y,
+            key=jax.random.key(0),
+            method=name,
+        )
+        for name in "ab"
+    }
+    alone = list(METRICS["classification"]) if num_points == 1 else ["joint_nll"]
+    table = compare(trees, reference="b")
+    paired = paired_differences(trees, baseline="b", reference=None)
+    table, paired = (rows[rows["metric"].isin(alone)] for rows in (table, paired))
+    assert len(table)
+    assert len(paired)
+    assert table["standard_error"].isna().all()
+    assert (paired["p_value"].isna() | (paired["difference"] == 0)).all()
 
 
 def test_values_are_those_of_scikit_learn(classification, compared):

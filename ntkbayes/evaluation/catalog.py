@@ -7,6 +7,7 @@ best method in bold. The formulas are in `metrics` and `distances`.
 import equinox as eqx
 
 from ntkbayes._checks import check_choice
+from ntkbayes.evaluation.metrics.likelihood import BATCH_SIZE
 
 __all__ = ["METRICS", "MetricInfo", "headline_metrics", "metric_info", "metric_title"]
 
@@ -29,6 +30,8 @@ class MetricInfo(eqx.Module):
         Whether it belongs into a table of the most important metrics.
     nominal
         The value a calibrated predictor has, of metrics that are better neither low nor high.
+    points_per_unit
+        Test points in one independent unit that the metric is a mean of.
 
     Examples
     --------
@@ -42,12 +45,15 @@ class MetricInfo(eqx.Module):
     better: str | None = "lower"
     headline: bool = False
     nominal: float | None = None
+    points_per_unit: int = 1
 
 
 _EXACT = {
     "accuracy": MetricInfo("accuracy", "share of right labels", "higher", True),
     "nll": MetricInfo("NLL", "−log mean probability of the true class, nats", headline=True),
-    "joint_nll": MetricInfo("joint NLL", "the same of ten points at once, nats per point"),
+    "joint_nll": MetricInfo(
+        "joint NLL", "the same of ten points at once, nats per point", points_per_unit=BATCH_SIZE
+    ),
     "brier": MetricInfo("Brier", "squared error of the probabilities, 0 to 2", headline=True),
     "brier_reliability": MetricInfo("Brier reliability", "its part due to miscalibration"),
     "brier_resolution": MetricInfo("Brier resolution", "what it gains by telling apart", "higher"),
@@ -91,7 +97,9 @@ _CLASS_DISTANCES = {
 _REGRESSION = {
     "rmse": MetricInfo("RMSE", "root mean squared error, target units", headline=True),
     "nll": MetricInfo("NLL", "−log predictive density, nats", headline=True),
-    "joint_nll": MetricInfo("joint NLL", "the same of ten points at once, nats per point"),
+    "joint_nll": MetricInfo(
+        "joint NLL", "the same of ten points at once, nats per point", points_per_unit=BATCH_SIZE
+    ),
     "crps": MetricInfo("CRPS", "continuous ranked probability score, target units", headline=True),
     "sharpness": MetricInfo("sharpness", "root mean predictive variance, target units", None),
     "calibration_error": MetricInfo("calibration error", "mean |coverage − level| of all levels"),

@@ -9,7 +9,6 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 import xarray as xr
 
 from ntkbayes._checks import check_choice
@@ -17,6 +16,7 @@ from ntkbayes.evaluation import metrics
 from ntkbayes.evaluation.catalog import metric_info
 from ntkbayes.evaluation.diagnostics import check_reliable
 from ntkbayes.evaluation.measures import distance_floor, distance_measures, measures
+from ntkbayes.evaluation.metrics.resampling import spread, two_sided_p_value
 from ntkbayes.evaluation.predictive import Predictive
 from ntkbayes.evaluation.schema import UNNAMED
 from ntkbayes.evaluation.storage import observations
@@ -49,8 +49,12 @@ def compare(
     -------
     DataFrame
         Columns ``dataset, split, method, metric, value, standard_error, from_best,
-        from_best_error, monte_carlo_floor``. ``standard_error`` is that of the finite test set (0
-        for an accuracy or coverage of 1: a resample of right answers holds no wrong one).
+        from_best_error, monte_carlo_floor, num_units``.
+
+        ``standard_error`` is that of the finite test set, for these predictors as they are: what
+        other *training* data would change is no part of it (`seed_table`). It rests on
+        ``num_units`` independent units, points or batches of them: an interval is ± Student's
+        quantile of one degree of freedom less, and of a single unit there is no error (NaN).
         ``from_best`` says how much worse than the best method of this metric, ≥ 0, with the
         standard error of the paired difference (NaN for metrics that are neither better low nor
         high, such as an entropy). ``monte_carlo_floor`` is the distance that draws of one
@@ -77,6 +81,7 @@ def compare(
     found = {method: Predictive(tree) for method, tree in trees.items()}
     resampled = _resample(found, reference)
     first = next(iter(trees.values()))
+    num_points = len(found[next(iter(trees))].observations)
     floors = {
         (method, name): floor
         for method in trees
@@ -90,9 +95,10 @@ def compare(
             "method": method,
             "metric": metric,
             "value": float(values[0]),
-            "standard_error": float(values[1:].std(ddof=1)),
-            **_from_best(method, metric, resampled),
+            "standard_error": spread(values[1:], units(metric, num_points)),
+            **_from_best(method, metric, resampled, num_points),
             "monte_carlo_floor": floors.get((method, metric), np.nan),
+            "num_units": units(metric, num_points),
         }
         for (method, metric), values in resampled.items()
     ]
@@ -100,7 +106,7 @@ def compare(
 
 
 def _from_best(
-    method: str, metric: str, resampled: dict[tuple[str, str], np.ndarray]
+    method: str, metric: str, resampled: dict[tuple[str, str], np.ndarray], num_points: int
 ) -> dict[str, float]:
     """How much worse than the best method, on the same points, with its standard error."""
     better = metric_info(metric).better
@@ -111,7 +117,7 @@ def _from_best(
     difference = sign * resampled[method, metric] - min(of_all, key=lambda values: values[0])
     return {
         "from_best": float(difference[0]),
-        "from_best_error": float(difference[1:].std(ddof=1)),
+        "from_best_error": spread(difference[1:], units(metric, num_points)),
     }
 
 
@@ -138,9 +144,11 @@ def paired_differences(
     -------
     DataFrame
         Columns ``method, baseline, metric, difference, standard_error, p_value``; no row for the
-        baseline, nor for the distances of the reference. ``p_value`` is two-sided, of a normal
-        difference with that standard error (1 if both are 0), and not corrected for how many
-        differences are looked at.
+        baseline, nor for the distances of the reference. ``p_value`` is two-sided, of Student's t
+        with one degree of freedom less than there are independent units (points, or batches), and
+        not corrected for how many differences are looked at; 1 if there is no difference at any
+        point, NaN of a single unit. Like the standard error it is a statement about *these*
+        predictors at new test points, not about what other training data would have made of them.
 
     Raises
     ------
@@ -161,12 +169,13 @@ def paired_differences(
         check_choice("baseline", name, trees)
     found = {method: Predictive(tree) for method, tree in trees.items()}
     resampled = _resample(found, reference)
+    num_points = len(found[baselines[0]].observations)
     rows = [
         {
             "method": method,
             "baseline": subtracted,
             "metric": metric,
-            **_significance(values - resampled[subtracted, metric]),
+            **_significance(values - resampled[subtracted, metric], units(metric, num_points)),
         }
         for subtracted in baselines
         for (method, metric), values in resampled.items()
@@ -176,11 +185,16 @@ def paired_differences(
     return pd.DataFrame(rows, columns=columns)
 
 
-def _significance(difference: np.ndarray) -> dict[str, float]:
+def _significance(difference: np.ndarray, num_units: int) -> dict[str, float]:
     """Difference on the test points, its error over resamples, and the p-value of no difference."""
-    value, error = float(difference[0]), float(difference[1:].std(ddof=1))
-    p_value = 2 * scipy.stats.norm.sf(abs(value) / error) if error > 0 else float(value == 0)
-    return {"difference": value, "standard_error": error, "p_value": float(p_value)}
+    value, error = float(difference[0]), spread(difference[1:], num_units)
+    p_value = two_sided_p_value(value, error, num_units)
+    return {"difference": value, "standard_error": error, "p_value": p_value}
+
+
+def units(metric: str, num_points: int) -> int:
+    """Return how many independent values the standard error of a metric rests on."""
+    return num_points // metric_info(metric).points_per_unit
 
 
 def check_comparable(trees: dict[str, xr.DataTree]) -> None:

@@ -7,6 +7,7 @@ import xarray as xr
 from ntkbayes.evaluation import metrics
 from ntkbayes.evaluation.comparison import check_comparable
 from ntkbayes.evaluation.conformal import conformal_intervals, conformal_sets
+from ntkbayes.evaluation.metrics.resampling import spread
 from ntkbayes.evaluation.storage import observations
 
 __all__ = ["conformal_table"]
@@ -88,7 +89,7 @@ def conformal_table(
                     "level": level,
                     "metric": metric,
                     "value": float(per_row[0]),
-                    "standard_error": float(per_row[1:].std(ddof=1)),
+                    "standard_error": spread(per_row[1:], num_points),
                 }
             )
     return pd.DataFrame(rows)

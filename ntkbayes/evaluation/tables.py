@@ -15,12 +15,11 @@ from ntkbayes._checks import check_choice
 from ntkbayes._files import atomic_path
 from ntkbayes._types import typed
 from ntkbayes.evaluation.catalog import metric_title
+from ntkbayes.evaluation.metrics.resampling import error_quantile
 
 __all__ = ["latex_table", "markdown_table", "wide_table", "write_table"]
 
-INDISTINGUISHABLE = 2.0
-"""Standard errors of the paired difference within which a method counts as good as the best."""
-_NOTE = "Bold: best. ≈: not worse than the best by two standard errors of the paired difference."
+_NOTE = "Bold: best. ≈: the 95 % interval of the paired difference from the best holds 0."
 
 
 @typed
@@ -90,7 +89,7 @@ def markdown_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) 
     | NTK ensemble | **0.853 ± 0.020** |
     | Laplace | **0.853 ± 0.020** |
     <BLANKLINE>
-    Bold: best. ≈: not worse than the best by two standard errors of the paired difference.
+    Bold: best. ≈: the 95 % interval of the paired difference from the best holds 0.
     """
     table = _marked(long, metrics, best="**{}**", as_good="{} ≈")
     header = [table.index.name, *table.columns]
@@ -181,12 +180,11 @@ def _marked(
     """Texts with titles as column names; the best and those as good marked."""
     table = wide_table(long, metrics=metrics)
     for metric, rows in _by_metric(long, metrics):
-        for method, gap, error in zip(
-            rows.index, rows["from_best"], rows["from_best_error"], strict=True
-        ):
+        columns = (rows[name] for name in ("from_best", "from_best_error", "num_units"))
+        for method, gap, error, num_units in zip(rows.index, *columns, strict=True):
             if gap == 0:
                 table.loc[method, metric] = best.format(table.loc[method, metric])
-            elif gap <= INDISTINGUISHABLE * error:
+            elif gap <= error_quantile(num_units) * error:
                 table.loc[method, metric] = as_good.format(table.loc[method, metric])
     return table.rename(columns=metric_title)
 
