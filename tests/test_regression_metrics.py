@@ -394,3 +394,55 @@ def test_impossible_batches_and_draws_are_refused(log_likelihood, uniform):
         metrics.joint_nll_bias(log_likelihood, num_effective=0.5)
     with pytest.raises(ValueError, match="log_likelihood must be finite"):
         metrics.joint_nll(np.full((2, M), -np.inf), uniform)
+
+
+def test_ence_is_the_loop_over_bins_of_the_predicted_deviation(generator):
+    mean, y = generator.normal(size=(2, 45, 2))
+    variance = np.round(generator.gamma(2, size=(45, 2)), 1) + 0.1  # ties
+    uniform = metrics.uniform_weights(45)
+    flat, squared = variance.ravel(), ((y - mean) ** 2).ravel()
+    at_most = (flat[:, None] >= flat).mean(axis=1)  # share of points, ties all in the upper fifth
+    gaps = []
+    for fifth in np.arange(5) / 5:
+        inside = (at_most > fifth + 1e-9) & (at_most <= fifth + 0.2 + 1e-9)
+        predicted, found = np.sqrt(flat[inside].mean()), np.sqrt(squared[inside].mean())
+        gaps.append(abs(predicted - found) / predicted)
+    value = metrics.ence(mean, variance, y, uniform, num_bins=5)
+    assert value == pytest.approx(np.mean(gaps), rel=1e-10)
+
+
+def test_ence_of_a_calibrated_predictor_is_what_its_docstring_says_chance_adds(generator):
+    variance = generator.gamma(2, size=(5000, 1))
+    values = [
+        metrics.ence(
+            np.zeros((5000, 1)),
+            variance,
+            np.sqrt(variance) * generator.normal(size=(5000, 1)),
+            metrics.uniform_weights(5000),
+        )
+        for _ in range(50)
+    ]
+    assert np.mean(values) == pytest.approx(0.56 * np.sqrt(10 / 5000), rel=0.1)
+
+
+def test_ence_refuses_a_variance_of_zero():
+    zero = np.zeros((3, 1))
+    with pytest.raises(ValueError, match="variance must be positive"):
+        metrics.ence(zero, zero, zero, metrics.uniform_weights(3))
+
+
+def test_the_pit_test_is_scipys_and_corrects_for_several_outputs(generator):
+    pit = generator.beta(1.3, 1, size=(60, 2))
+    tests = [scipy.stats.kstest(column, "uniform") for column in pit.T]
+    found = metrics.pit_test(pit)
+    assert found.statistic == max(test.statistic for test in tests)
+    assert found.p_value == pytest.approx(2 * min(test.pvalue for test in tests))
+    alone = metrics.pit_test(pit[:, :1])
+    assert (alone.statistic, alone.p_value) == (tests[0].statistic, tests[0].pvalue)
+    uniform = metrics.uniform_weights(60)
+    assert alone.statistic == pytest.approx(metrics.pit_kolmogorov_smirnov(pit[:, :1], uniform))
+
+
+def test_p_values_of_the_pit_test_are_uniform_if_calibrated(generator):
+    p_values = [metrics.pit_test(generator.uniform(size=(25, 1))).p_value for _ in range(400)]
+    assert scipy.stats.kstest(p_values, "uniform").pvalue > 1e-3

@@ -15,8 +15,13 @@ from ntkbayes._checks import check_choice
 from ntkbayes.evaluation import metrics
 from ntkbayes.evaluation.catalog import metric_info
 from ntkbayes.evaluation.diagnostics import check_reliable
-from ntkbayes.evaluation.measures import distance_floor, distance_measures, measures
-from ntkbayes.evaluation.metrics.resampling import spread, two_sided_p_value
+from ntkbayes.evaluation.measures import (
+    calibration_floor,
+    distance_floor,
+    distance_measures,
+    measures,
+)
+from ntkbayes.evaluation.metrics.resampling import share_error, spread, two_sided_p_value
 from ntkbayes.evaluation.predictive import Predictive
 from ntkbayes.evaluation.schema import UNNAMED
 from ntkbayes.evaluation.storage import observations
@@ -27,7 +32,12 @@ __all__ = [
     "compare",
     "dataset_of",
     "paired_differences",
+    "significance",
+    "units",
 ]
+
+ROUNDING = 1e-12
+"""Relative difference of two values that are the same sum in another order."""
 
 
 def compare(
@@ -49,7 +59,7 @@ def compare(
     -------
     DataFrame
         Columns ``dataset, split, method, metric, value, standard_error, from_best,
-        from_best_error, monte_carlo_floor, num_units``.
+        from_best_error, monte_carlo_floor, calibration_floor, num_units``.
 
         ``standard_error`` is that of the finite test set, for these predictors as they are: what
         other *training* data would change is no part of it (`seed_table`). It rests on
@@ -57,8 +67,12 @@ def compare(
         quantile of one degree of freedom less, and of a single unit there is no error (NaN).
         ``from_best`` says how much worse than the best method of this metric, ≥ 0, with the
         standard error of the paired difference (NaN for metrics that are neither better low nor
-        high, such as an entropy). ``monte_carlo_floor`` is the distance that draws of one
-        distribution would show (NaN for metrics that are not distances).
+        high, such as an entropy, and for those that methods are not to be ranked by, for the reason
+        that `METRICS` has as their ``caveat``).
+        ``monte_carlo_floor`` is the distance that draws of one distribution would show (NaN for
+        metrics that are not distances), ``calibration_floor`` the calibration error that a
+        calibrated predictor with these predictions would show by chance alone at as many points
+        (NaN for metrics that have no such bias).
 
     Raises
     ------
@@ -88,6 +102,7 @@ def compare(
         if reference is not None and method != reference
         for name, floor in distance_floor(found[method], found[reference]).items()
     }
+    by_chance = {method: calibration_floor(each) for method, each in found.items()}
     rows = [
         {
             "dataset": dataset_of(trees),
@@ -95,9 +110,10 @@ def compare(
             "method": method,
             "metric": metric,
             "value": float(values[0]),
-            "standard_error": spread(values[1:], units(metric, num_points)),
+            "standard_error": _standard_error(method, metric, resampled, num_points),
             **_from_best(method, metric, resampled, num_points),
             "monte_carlo_floor": floors.get((method, metric), np.nan),
+            "calibration_floor": by_chance[method].get(metric, np.nan),
             "num_units": units(metric, num_points),
         }
         for (method, metric), values in resampled.items()
@@ -105,20 +121,28 @@ def compare(
     return pd.DataFrame(rows)
 
 
+def _standard_error(
+    method: str, metric: str, resampled: dict[tuple[str, str], np.ndarray], num_points: int
+) -> float:
+    """Deviation over resamples, and where a share is 0 or 1 what they know nothing of."""
+    error = spread(resampled[method, metric][1:], units(metric, num_points))
+    if (share := metric_info(metric).share) is None:
+        return error
+    return float(np.hypot(error, share_error(float(resampled[method, share][0]), num_points)))
+
+
 def _from_best(
     method: str, metric: str, resampled: dict[tuple[str, str], np.ndarray], num_points: int
 ) -> dict[str, float]:
     """How much worse than the best method, on the same points, with its standard error."""
     better = metric_info(metric).better
-    if better is None:
+    if better is None or not metric_info(metric).ranked:
         return {"from_best": np.nan, "from_best_error": np.nan}
     sign = 1 if better == "lower" else -1
     of_all = [sign * values for (_, name), values in resampled.items() if name == metric]
-    difference = sign * resampled[method, metric] - min(of_all, key=lambda values: values[0])
-    return {
-        "from_best": float(difference[0]),
-        "from_best_error": spread(difference[1:], units(metric, num_points)),
-    }
+    best = min(of_all, key=lambda values: values[0])
+    found = significance(metric, sign * resampled[method, metric], best, num_points)
+    return {"from_best": found["difference"], "from_best_error": found["standard_error"]}
 
 
 def paired_differences(
@@ -147,8 +171,9 @@ def paired_differences(
         baseline, nor for the distances of the reference. ``p_value`` is two-sided, of Student's t
         with one degree of freedom less than there are independent units (points, or batches), and
         not corrected for how many differences are looked at; 1 if there is no difference at any
-        point, NaN of a single unit. Like the standard error it is a statement about *these*
-        predictors at new test points, not about what other training data would have made of them.
+        point, NaN of a single unit and of metrics with a ``caveat`` in `METRICS`. Like the standard
+        error it is a statement about *these* predictors at new test points, not about what other
+        training data would have made of them.
 
     Raises
     ------
@@ -175,7 +200,7 @@ def paired_differences(
             "method": method,
             "baseline": subtracted,
             "metric": metric,
-            **_significance(values - resampled[subtracted, metric], units(metric, num_points)),
+            **significance(metric, values, resampled[subtracted, metric], num_points),
         }
         for subtracted in baselines
         for (method, metric), values in resampled.items()
@@ -185,10 +210,21 @@ def paired_differences(
     return pd.DataFrame(rows, columns=columns)
 
 
-def _significance(difference: np.ndarray, num_units: int) -> dict[str, float]:
-    """Difference on the test points, its error over resamples, and the p-value of no difference."""
+def significance(
+    metric: str, values: np.ndarray, others: np.ndarray, num_points: int
+) -> dict[str, float]:
+    """Difference on the test points, its error over resamples, and the p-value of no difference.
+
+    Values that differ by rounding alone are equal, and an infinite one has no error.
+    """
+    num_units = units(metric, num_points)
+    with np.errstate(invalid="ignore"):  # ∞ − ∞
+        difference = values - others
+        close = np.abs(difference) <= ROUNDING * np.maximum(np.abs(values), np.abs(others))
+    difference = np.where(close, 0.0, difference)
     value, error = float(difference[0]), spread(difference[1:], num_units)
-    p_value = two_sided_p_value(value, error, num_units)
+    trusted = not metric_info(metric).caveat
+    p_value = two_sided_p_value(value, error, num_units) if trusted else np.nan
     return {"difference": value, "standard_error": error, "p_value": p_value}
 
 

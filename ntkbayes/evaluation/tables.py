@@ -17,7 +17,7 @@ from ntkbayes._types import typed
 from ntkbayes.evaluation.catalog import metric_title
 from ntkbayes.evaluation.metrics.resampling import error_quantile
 
-__all__ = ["latex_table", "markdown_table", "wide_table", "write_table"]
+__all__ = ["floors", "latex_table", "markdown_table", "wide_table", "write_table"]
 
 _NOTE = "Bold: best. ≈: the 95 % interval of the paired difference from the best holds 0."
 
@@ -27,8 +27,9 @@ def wide_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) -> p
     """Lay out a comparison as method × metric, with texts such as "0.962 ± 0.008".
 
     Rows and columns keep their order in `long`; each column has as many decimals (3 or 4) as its
-    standard errors deserve. A distance is followed by a column with its Monte-Carlo floor. "–"
-    stands where a method has no value.
+    standard errors deserve. A distance is followed by a column with its Monte-Carlo floor, a
+    calibration error by one with what chance alone would show. "–" stands where a method has no
+    value.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ def wide_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) -> p
     columns: dict[str, pd.Series] = {}
     for metric, rows in _by_metric(long, metrics):
         value, error = rows["value"].to_numpy(), rows["standard_error"].to_numpy()
-        floor, digits = rows["monte_carlo_floor"].to_numpy(), _decimals(error)
+        floor, digits = floors(rows).to_numpy(), _decimals(error)
         texts = [_with_error(v, e, digits) for v, e in zip(value, error, strict=True)]
         columns[metric] = pd.Series(texts, index=rows.index)
         if np.isfinite(floor).any():
@@ -172,6 +173,12 @@ def write_table(
         else:
             write = markdown_table if suffix == ".md" else latex_table
             temporary.write_text(write(long, metrics=metrics), encoding="utf-8")
+
+
+def floors(long: pd.DataFrame) -> pd.Series:
+    """Floor of every value: of a distance the Monte-Carlo one, of a calibration error chance's."""
+    by_draws, by_chance = (long[f"{name}_floor"] for name in ("monte_carlo", "calibration"))
+    return pd.Series(np.where(by_draws.isna(), by_chance, by_draws), index=long.index)
 
 
 def _marked(

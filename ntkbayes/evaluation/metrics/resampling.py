@@ -9,6 +9,7 @@ from ntkbayes._types import Float, typed
 __all__ = [
     "bootstrap_weights",
     "error_quantile",
+    "share_error",
     "spread",
     "two_sided_p_value",
     "uniform_weights",
@@ -16,6 +17,8 @@ __all__ = [
 ]
 
 NUM_RESAMPLES = 1000
+ROUNDING = 1e-9
+"""Of a sum of weights: far below the weight of a point."""
 
 
 @typed
@@ -61,10 +64,25 @@ def spread(resampled: np.ndarray, num_units: int) -> float:
     """Return the standard error: deviation over bootstrap resamples (b,) of a metric.
 
     NaN where it rests on fewer than two independent units, whose resamples are all alike.
-    Resamples in which the metric is not defined (NaN) are left out.
+    Resamples in which the metric is not defined (NaN) are left out; one that is infinite leaves no
+    error.
     """
+    if np.isinf(resampled).any():
+        return np.nan
     known = resampled[~np.isnan(resampled)]
     return float(known.std(ddof=1)) if num_units > 1 and len(known) > 1 else np.nan
+
+
+def share_error(share: float, num_points: int) -> float:
+    """Return the standard error of a share that is 0 or 1, whose resamples are all alike; else 0.
+
+    √(p̃ (1 − p̃) / (m + 4)) with p̃ = (m p + 2) / (m + 4): two of each kind are added (Agresti &
+    Coull 1998, doi:10.1080/00031305.1998.10480550). 20 right answers of 20 leave 0.06.
+    """
+    if ROUNDING < share < 1 - ROUNDING:
+        return 0.0
+    smoothed = (num_points * share + 2) / (num_points + 4)
+    return float(np.sqrt(smoothed * (1 - smoothed) / (num_points + 4)))
 
 
 def error_quantile(num_units: float, *, level: float = 0.95) -> float:
