@@ -29,7 +29,9 @@ from ntkbayes.experiment.tuning import tuned_problem
 from ntkbayes.methods import METHODS, REFERENCE
 
 DATASETS = ("digits", "breast_cancer", "wine", "iris", "moons", "diabetes")
-CLASSIFICATION = ("accuracy", "nll", "brier", "ece_debiased", "aurc", "total_variation")
+CLASSIFICATION = ("accuracy", "nll", "brier", "ece_squared", "aurc", "total_variation")
+SHOWN = ("confidence_gap", "smooth_ece", "scaled_nll", "temperature_gain")
+"""Beside those that methods are ranked by."""
 JOINT = ("energy_distance", "mean_distance", "covariance_distance")
 REGRESSION = ("rmse", "nll", "crps", "coverage_90", "interval_score_90", "wasserstein_1")
 NUM_TRAIN = {"digits": 500}
@@ -60,6 +62,12 @@ def average_ranks(seeds):
     """Mean rank of each method over the datasets, one column per metric."""
     ranks = seeds.groupby(["metric", "method"], sort=False)["rank"].mean()
     return ranks.unstack("metric", sort=False)[list(CLASSIFICATION)]
+
+
+def floors(long):
+    """Calibration error that chance alone would show, mean over seeds."""
+    cells = long.groupby(["dataset", "metric", "method"], sort=False)["calibration_floor"]
+    return cells.mean().dropna().rename("floor").reset_index()
 
 
 def records(table):
@@ -125,11 +133,11 @@ def main():
                 hyperparameters.setdefault(dataset, []).append(values)
                 reliable.setdefault(dataset, []).append(bool(sound))
     long = pd.concat(parts)
-    shown = long[long["metric"].isin({*CLASSIFICATION, *REGRESSION, *JOINT})]
+    shown = long[long["metric"].isin({*CLASSIFICATION, *SHOWN, *REGRESSION, *JOINT})]
     seeds = seed_table(shown, baseline=BASELINE)
     classes = seeds[seeds["dataset"].map(lambda name: nb.DATASETS[name].task) == "classification"]
     if len(classes):
-        figure = plot_differences(classes, ["nll", "brier", "ece_debiased"])
+        figure = plot_differences(classes, ["nll", "brier", "ece_squared"])
         figure.savefig(options.out.with_suffix(".png"))
     found = {
         "seeds": options.num_seeds,
@@ -137,6 +145,7 @@ def main():
         "reference_reliable": reliable,
         "average_ranks": records(average_ranks(classes).reset_index()) if len(classes) else [],
         "table": records(seeds),
+        "floors": records(floors(shown)),
         "values": records(shown[["dataset", "seed", "method", "metric", "value"]]),
     }
     write_results(options.out, found | {"environment": environment()})

@@ -221,34 +221,122 @@ def posterior_table():
     return markdown(header, rows)
 
 
+RANKED = {
+    "accuracy": "accuracy", "nll": "NLL", "brier": "Brier", "ece_squared": "squared ECE",
+    "aurc": "AURC",
+}  # fmt: skip
+"""What methods may be ranked by, as far as the results have it: `standard_error_table`."""
+
+
 def rank_table():
     """Average rank over the five classification sets."""
     ranks = {row["method"]: row for row in load("calibration")["average_ranks"]}
-    names = ["accuracy", "nll", "brier", "ece_debiased", "aurc"]
+    names = [name for name in RANKED if name in next(iter(ranks.values()))]
     best = {name: min(row[name] for row in ranks.values()) for name in names}
     order = sorted(ranks, key=lambda method: ranks[method]["nll"])
     rows = [
         [method, *(_bold(f"{ranks[method][n]:.1f}", ranks[method][n] == best[n]) for n in names)]
         for method in order
     ]
-    return markdown(["", "accuracy", "NLL", "Brier", "ECE debiased", "AURC"], rows)
+    return markdown(["", *(RANKED[name] for name in names)], rows)
+
+
+CALIBRATION = {
+    "ece_squared": (
+        "Mean squared gap between confidence and accuracy, without bias: 0 if calibrated, below 0 "
+        "by chance alone, in units of 0.001."
+    ),
+    "confidence_gap": (
+        "Mean confidence minus accuracy: above 0 over-confident, below it too unsure."
+    ),
+    "smooth_ece": (
+        "Smooth ECE, and after the bar what chance alone would show of a calibrated predictor with "
+        "these confidences. Compare each value with its floor, not two methods."
+    ),
+    "ece_debiased": (
+        "Expected calibration error, less what a calibrated predictor would show with as many "
+        "points. Compare each value with 0 and not two methods: of two that are equally far off "
+        "the less certain one has the lower value."
+    ),
+}
+"""Which calibration errors to show, if the results have them, and how to read them."""
+
+
+def calibration_tables():
+    """Show the calibration errors that the results have, each with how to read it."""
+    found = load("calibration")
+    there = {row["metric"] for row in found["table"]}
+    floors = {
+        (row["metric"], row["method"], row["dataset"]): row["floor"]
+        for row in found.get("floors", [])
+    }
+    parts = []
+    for metric, caption in CALIBRATION.items():
+        if metric in there:
+            scale = 1000 if metric == "ece_squared" else 1
+            parts.append(f"{caption}\n\n{_calibration_table(found, metric, floors, scale)}")
+    return "\n".join(parts)
+
+
+def _calibration_table(found, metric, floors, scale):
+    table = [row for row in found["table"] if row["metric"] == metric]
+    datasets = list(dict.fromkeys(row["dataset"] for row in table))
+    cells = {(row["method"], row["dataset"]): row for row in table}
+
+    def text(method, dataset):
+        row, floor = cells[method, dataset], floors.get((metric, method, dataset))
+        numbers = [scale * row[name] for name in ("value", "standard_error")]
+        digits = 1 if scale > 1 else 3
+        value = " ± ".join(f"{number:.{digits}f}" for number in numbers).replace("-", "−")
+        return value if floor is None else f"{value} ¦ {floor:.{digits}f}"
+
+    methods = [m for m in METHODS if (m, datasets[0]) in cells]
+    rows = [[method, *(text(method, dataset) for dataset in datasets)] for method in methods]
+    return markdown(["", *(d.replace("_", " ") for d in datasets)], rows)
+
+
+def standard_error_table():
+    """Coverage of ± 1.96 standard errors and null rates of p-values, over the kinds of data."""
+    found = load("standard_errors")
+    sizes = sorted({int(name.rsplit(", ")[-1]) for name in found["cells"]})
+    metrics = list(dict.fromkeys(metric for cell in found["cells"].values() for metric in cell))
+    rows = []
+    for metric in metrics:
+        texts = []
+        for what in ("coverage", "null_rate"):
+            for size in sizes:
+                values = [
+                    100 * cell[metric][what]
+                    for name, cell in found["cells"].items()
+                    if name.endswith(f", {size}") and cell.get(metric, {}).get(what) is not None
+                ]
+                texts.append(_range(values))
+        preferred = found.get("diffuse_preferred", {}).get(metric)
+        texts.append("" if preferred is None else f"{100 * preferred:.0f}")
+        rows.append([f"`{metric}`", *texts])
+    header = ["", *(f"coverage, {n:,}" for n in sizes), *(f"null rate, {n:,}" for n in sizes)]
+    return markdown([*header, "less sure preferred"], rows)
+
+
+def _range(values):
+    if not values:
+        return ""
+    low, high = (f"{end:.0f}" for end in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
 
 
 def _bold(text, wanted):
     return f"**{text}**" if wanted else text
 
 
-def across_table(metric, *, bold=True):
+def across_table(metric):
     """Set out one metric: methods by datasets, mean ± standard error over seeds."""
     table = [row for row in load("calibration")["table"] if row["metric"] == metric]
     datasets = [d for d in dict.fromkeys(row["dataset"] for row in table) if d != "diabetes"]
     cells = {(row["method"], row["dataset"]): row for row in table}
     methods = [m for m in METHODS if (m, datasets[0]) in cells]
     best = {d: min(cells[m, d]["value"] for m in methods) for d in datasets}
-    rows = [
-        [method, *(_best(cells[method, d], best[d] if bold else None) for d in datasets)]
-        for method in methods
-    ]
+    rows = [[method, *(_best(cells[method, d], best[d]) for d in datasets)] for method in methods]
     return markdown(["", *(d.replace("_", " ") for d in datasets)], rows)
 
 
@@ -314,7 +402,8 @@ TABLES = {
     "ranks": rank_table,
     "nll": lambda: across_table("nll"),
     "nll differences": difference_table,
-    "ece": lambda: across_table("ece_debiased", bold=False),
+    "calibration errors": calibration_tables,
+    "standard errors": standard_error_table,
     "total variation": lambda: across_table("total_variation"),
     "diabetes": diabetes_table,
 }

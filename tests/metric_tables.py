@@ -12,7 +12,7 @@ def long_table(**metrics):
         for method, numbers in values.items()
     ]
     columns = ["method", "metric", "value", "standard_error", "monte_carlo_floor"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).assign(calibration_floor=np.nan)
 
 
 def difference_table(metric, baseline, **values):

@@ -231,3 +231,25 @@ def test_selective_risk_and_detection_refuse_what_cannot_be_ranked(draws, labels
         metrics.aupr(np.empty(0), scores[1], np.empty(0), pair[1])
     with pytest.raises(ValueError, match="weights_out must be non-negative"):
         metrics.fpr95(*scores, pair[0], 2 * pair[1])
+
+
+def test_augrc_is_the_formula_of_accuracy_and_auroc_by_scikit_learn(generator):
+    p = np.round(generator.dirichlet(np.ones(3), size=80), 1)  # ties
+    y, weights = generator.integers(0, 3, 80), generator.dirichlet(np.ones(80), size=2)
+    right = p.argmax(axis=1) == y
+    for row, found in zip(weights, metrics.augrc(p, y, weights), strict=True):
+        accuracy = row @ right
+        auroc = sklearn.metrics.roc_auc_score(right, p.max(axis=1), sample_weight=row)
+        expected = (1 - auroc) * accuracy * (1 - accuracy) + (1 - accuracy) ** 2 / 2
+        assert found == pytest.approx(expected, rel=1e-10)
+
+
+def test_error_auroc_is_that_of_scikit_learn_and_undefined_without_errors(generator):
+    score, wrong = generator.integers(0, 6, 80).astype(float), generator.uniform(size=80) < 0.3
+    weights = generator.dirichlet(np.ones(80), size=2)
+    found = metrics.error_auroc(score, wrong, weights)
+    expected = [sklearn.metrics.roc_auc_score(wrong, score, sample_weight=row) for row in weights]
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    none = np.zeros(80, bool)
+    assert np.isnan(metrics.error_auroc(score, none, weights)).all()
+    assert np.isnan(metrics.error_auroc(score, ~none, weights)).all()

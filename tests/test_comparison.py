@@ -22,6 +22,7 @@ from ntkbayes.evaluation import (
     distance_matrix,
     distances,
     from_draws,
+    from_probabilities,
     metrics,
     mixtures,
     observations,
@@ -90,12 +91,16 @@ def test_the_long_table_has_every_metric_and_no_distance_of_the_reference(classi
     assert list(long.columns) == [
         *("dataset", "split", "method", "metric", "value", "standard_error"),
         *("from_best", "from_best_error", "monte_carlo_floor"),
+        *("calibration_floor", "num_units"),
     ]
     everything = list(METRICS["classification"])
     alone = [name for name in everything if name not in DISTANCES]
     for method in classification:
         rows = long[long["method"] == method]
-        assert list(rows["metric"]) == (alone if method == "HMC" else everything)
+        expected = alone if method == "HMC" else everything
+        # The variance of a single draw tells nothing apart.
+        without = {"error_auroc"} if method == "Mode" else set()
+        assert list(rows["metric"]) == [name for name in expected if name not in without]
     assert set(long["dataset"]) == {"iris"}
     assert set(long["split"]) == {"test"}
     without = compared("classification", None)
@@ -124,13 +129,91 @@ def test_from_best_is_the_paired_difference_to_the_best_method(classification, c
     assert long[long["metric"] == "predictive_entropy"]["from_best"].isna().all()
 
 
-def test_p_values_are_those_of_a_normal_difference(classification):
+def test_p_values_are_those_of_student_with_as_many_points(classification):
     paired = paired_differences(classification, baseline="Mode", reference=None)
     row = paired[(paired["method"] == "HMC") & (paired["metric"] == "brier")].iloc[0]
-    expected = 2 * (1 - scipy.stats.norm.cdf(abs(row["difference"]) / row["standard_error"]))
+    freedom = len(observations(classification["HMC"])) - 1
+    expected = 2 * scipy.stats.t.sf(abs(row["difference"]) / row["standard_error"], freedom)
     assert row["p_value"] == pytest.approx(expected)
     same = {"HMC": classification["HMC"], "again": classification["HMC"]}
-    assert (paired_differences(same, baseline="HMC", reference=None)["p_value"] == 1).all()
+    equal = paired_differences(same, baseline="HMC", reference=None)
+    assert (equal["difference"] == 0).all()
+    assert (equal["p_value"].dropna() == 1).all()
+
+
+@pytest.mark.parametrize("num_points", [1, 15])
+def test_one_unit_claims_no_certainty(num_points):
+    """One point for every metric, fewer than twenty for those of batches of ten."""
+    generator = np.random.default_rng(0)
+    y = generator.integers(0, 2, num_points)
+    trees = {
+        name: from_draws(
+            generator.normal(size=(50, num_points, 2)),
+            Categorical(2),
+            y,
+            key=jax.random.key(0),
+            method=name,
+        )
+        for name in "ab"
+    }
+    alone = list(METRICS["classification"]) if num_points == 1 else ["joint_nll"]
+    table = compare(trees, reference="b")
+    paired = paired_differences(trees, baseline="b", reference=None)
+    table, paired = (rows[rows["metric"].isin(alone)] for rows in (table, paired))
+    assert len(table)
+    assert len(paired)
+    assert table["standard_error"].isna().all()
+    assert (paired["p_value"].isna() | (paired["difference"] == 0)).all()
+
+
+def test_a_share_of_all_is_not_without_error():
+    """Twenty right answers of twenty do not prove an accuracy of 1 (Agresti & Coull: 22 of 24)."""
+    y = np.arange(20) % 2
+    p = np.where(np.eye(2)[y] > 0, 0.9, 0.1)
+    trees = {"all right": from_probabilities(p, y, key=jax.random.key(0), method="all right")}
+    long = compare(trees, reference=None)
+    expected = np.sqrt(22 / 24 * 2 / 24 / 24)
+    for metric in ("accuracy", "confidence_gap"):
+        error = value_of(long, "all right", metric, "standard_error")
+        assert error == pytest.approx(expected, abs=1e-9)
+
+
+def test_values_that_differ_by_rounding_are_equal(classification):
+    """The uncertainty of the Brier score is one of the labels alone."""
+    paired = paired_differences(classification, baseline="Mode", reference=None)
+    rows = paired[paired["metric"] == "brier_uncertainty"]
+    assert (rows["difference"] == 0).all()
+    assert (rows["p_value"] == 1).all()
+
+
+def test_the_floor_of_a_calibration_error_is_its_mean_for_labels_from_the_predictions():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(3), size=100)
+    y = np.zeros(100, int)
+    found = compare(
+        {"m": from_probabilities(p, y, key=jax.random.key(0), method="m")}, reference=None
+    )
+    uniform = metrics.uniform_weights(100)
+    simulated = [
+        (p.cumsum(axis=1)[:, :-1] < u).sum(axis=1) for u in rng.uniform(size=(300, 100, 1))
+    ]
+    for metric, function in (("ece", metrics.ece), ("classwise_ece", metrics.classwise_ece)):
+        values = [float(function(p, labels, uniform)) for labels in simulated]
+        error = np.std(values) * np.sqrt(1 / 300 + 1 / 50)  # of our 50 simulations, and these
+        floor = value_of(found, "m", metric, "calibration_floor")
+        assert abs(floor - np.mean(values)) < 4 * error, metric
+    assert np.isnan(value_of(found, "m", "brier", "calibration_floor"))
+
+
+def test_what_is_not_to_be_ranked_has_no_best_and_no_p_value(classification, compared):
+    long = compared("classification", None)
+    paired = paired_differences(classification, baseline="Mode", reference=None)
+    for name, info in METRICS["classification"].items():
+        if info.caveat:
+            assert long[long["metric"] == name]["from_best"].isna().all(), name
+            assert paired[paired["metric"] == name]["p_value"].isna().all(), name
+    assert METRICS["classification"]["ece"].caveat
+    assert paired[paired["metric"] == "nll"]["p_value"].notna().all()
 
 
 def test_values_are_those_of_scikit_learn(classification, compared):
@@ -185,6 +268,8 @@ def test_every_metric_has_the_value_of_its_function(classification, compared):
     p, uniform = draws.mean(axis=0), metrics.uniform_weights(len(y))
     confidence, right = p.max(axis=1), p.argmax(axis=1) == y
     parts = metrics.brier_decomposition(p, y, uniform)
+    corp = metrics.corp_decomposition(confidence, right, uniform)
+    top = draws[:, np.arange(len(y)), p.argmax(axis=1)]
     reference = probabilities(classification["HMC"])
     expected = {
         "joint_nll": metrics.joint_nll(pooled(tree, "log_likelihood/y"), uniform),
@@ -193,12 +278,22 @@ def test_every_metric_has_the_value_of_its_function(classification, compared):
         "brier_uncertainty": parts.uncertainty,
         "ece_mass": metrics.ece(p, y, uniform, binning="mass"),
         "ece_l2": metrics.ece(p, y, uniform, binning="mass", norm="l2"),
-        "ece_l2_debiased": metrics.ece(p, y, uniform, binning="mass", norm="l2", debiased=True),
+        "ece_squared": metrics.squared_ece(p, y, uniform),
         "ece_debiased": metrics.ece(p, y, uniform, debiased=True),
         "classwise_ece": metrics.classwise_ece(p, y, uniform),
         "mce": metrics.mce(p, y, uniform),
         "pav_error": metrics.pav_calibration_error(confidence, right, uniform),
-        "ks_calibration": metrics.kolmogorov_smirnov_statistic(confidence, right, uniform),
+        "dyadic_nll": metrics.dyadic_nll(pooled(tree, "log_likelihood/y"), uniform),
+        "scaled_nll": metrics.scaled_nll(p, y, uniform),
+        "temperature_gain": metrics.temperature_gain(p, y, uniform),
+        "smooth_ece": metrics.smooth_ece(p, y, uniform),
+        "brier_miscalibration": corp.brier_miscalibration,
+        "brier_discrimination": corp.brier_discrimination,
+        "log_miscalibration": corp.log_miscalibration,
+        "log_discrimination": corp.log_discrimination,
+        "excess_aurc": metrics.excess_aurc(p, y, uniform),
+        "augrc": metrics.augrc(p, y, uniform),
+        "error_auroc": metrics.error_auroc(top.var(axis=0), ~right, uniform),
         "confidence_gap": confidence.mean() - right.mean(),
         "expected_entropy": metrics.expected_entropy(draws, uniform),
         "mutual_information": metrics.mutual_information(draws, uniform),
@@ -338,8 +433,9 @@ def test_the_order_of_test_points_changes_nothing(iris, classification):
     order = np.random.default_rng(0).permutation(len(iris.y_test))
     shuffled = {name: tree.isel(obs_id=order) for name, tree in classification.items()}
     before, after = (compare(t, reference="HMC") for t in (classification, shuffled))
-    # Batches of the joint NLL are drawn by position.
-    before, after = (long[long["metric"] != "joint_nll"] for long in (before, after))
+    # Batches, pairs and halves are drawn by position.
+    drawn = ["joint_nll", "dyadic_nll", "scaled_nll", "temperature_gain"]
+    before, after = (long[~long["metric"].isin(drawn)] for long in (before, after))
     columns = ["value", "monte_carlo_floor"]
     np.testing.assert_allclose(before[columns], after[columns], rtol=1e-9, atol=1e-12)
 
@@ -393,17 +489,20 @@ def test_predictions_that_cannot_be_compared_are_refused(iris, classification, r
         compare({"a": classification["HMC"], "b": tree}, reference=None)
 
 
-def test_infinite_scores_are_ranked_last_and_never_nan():
+def test_infinite_scores_are_ranked_last_and_have_no_error():
     """Two infinite ones differ by nothing, of which nothing is known."""
     good, bad = np.array([1.0, 1.1, 0.9]), np.array([np.inf, 2.0, np.inf])
     scores = {("good", "nll"): good, ("bad", "nll"): bad, ("worse", "nll"): bad}
-    assert comparison._from_best("good", "nll", scores)["from_best"] == 0
+    assert comparison._from_best("good", "nll", scores, 30)["from_best"] == 0
     for method in ("bad", "worse"):
-        row = comparison._from_best(method, "nll", scores)
-        assert (row["from_best"], row["from_best_error"]) == (np.inf, np.inf)
-    both = comparison._significance(comparison._difference(bad, bad))
+        row = comparison._from_best(method, "nll", scores, 30)
+        assert row["from_best"] == np.inf
+        assert np.isnan(row["from_best_error"])
+    both = comparison.significance("nll", bad, bad, 30)
     assert both == {"difference": 0.0, "standard_error": 0.0, "p_value": 1.0}
-    one = comparison._significance(comparison._difference(bad, good))
-    assert one == {"difference": np.inf, "standard_error": np.inf, "p_value": 1.0}
+    one = comparison.significance("nll", bad, good, 30)
+    assert one["difference"] == np.inf
+    assert np.isnan(one["standard_error"])
+    assert np.isnan(one["p_value"])
     only = {("a", "nll"): bad, ("b", "nll"): bad}
-    assert comparison._from_best("a", "nll", only)["from_best"] == 0
+    assert comparison._from_best("a", "nll", only, 30)["from_best"] == 0

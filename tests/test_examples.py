@@ -8,6 +8,7 @@ import inspect
 import pytest
 
 import ntkbayes as nb
+from ntkbayes.evaluation import metrics
 
 PACKAGES = {"ntkbayes": nb, "ntkbayes.evaluation": nb.evaluation, "ntkbayes.lazy": nb.lazy}
 
@@ -96,3 +97,10 @@ def test_what_is_public_but_neither_function_nor_class_is_a_module_or_a_table():
         if name not in PUBLIC
     }
     assert all(inspect.ismodule(other) or isinstance(other, dict) for other in others.values())
+
+
+@pytest.mark.parametrize("name", metrics.__all__)
+def test_the_example_of_a_metric_prints_what_it_says(name):
+    for test in find_examples(getattr(metrics, name), name):
+        test.globs = dict(set_up("ntkbayes"))
+        run(test)

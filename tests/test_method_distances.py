@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 from metric_tables import value_of
 
 from ntkbayes.evaluation import (
@@ -141,10 +142,12 @@ def test_the_calibration_table_holds_the_tests_of_every_method(trees):
             assert (row.statistic, row.p_value) == (test.statistic, test.p_value)
 
 
-def test_a_regression_has_no_calibration_of_classes():
-    y = np.zeros(NUM_POINTS)
+def test_the_table_of_a_regression_has_the_pit_test():
+    y = np.linspace(-2, 2, NUM_POINTS)
     tree = from_draws(
         np.zeros((2, NUM_POINTS, 1)), Gaussian(1.0), y, key=jax.random.key(0), method="m"
     )
-    with pytest.raises(ValueError, match="classification"):
-        calibration_table({"a": tree})
+    (row,) = calibration_table({"a": tree}).itertuples()
+    expected = scipy.stats.kstest(y, "norm")  # PIT values are uniform as y is standard normal
+    assert (row.method, row.test) == ("a", "pit")
+    assert (row.statistic, row.p_value) == pytest.approx((expected.statistic, expected.pvalue))

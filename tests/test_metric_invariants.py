@@ -39,6 +39,8 @@ CLASSES = {
     "brier_decomposition": every_part,
     "aurc": metrics.aurc,
     "excess_aurc": metrics.excess_aurc,
+    "augrc": metrics.augrc,
+    "smooth_ece": metrics.smooth_ece,
 }
 EQUAL_MASS = {
     metric.__name__: with_settings(metric, binning="mass", num_bins=6)

@@ -120,7 +120,7 @@ def test_the_forest_has_a_panel_per_metric_and_a_point_per_method(trees):
     figure = plot_metric_forest(long, metrics=headline_metrics("classification"))
     panels = {axes.get_title(): axes for axes in visible(figure)}
     assert list(panels) == [
-        *("accuracy", "NLL", "Brier", "ECE", "entropy"),
+        *("accuracy", "NLL", "Brier", "squared ECE", "confidence gap", "entropy"),
         *("mutual information", "agreement", "total variation"),
     ]
     rows = long[long["metric"] == "brier"]

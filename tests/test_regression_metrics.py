@@ -9,6 +9,7 @@ import scipy.stats
 import scoringrules
 
 from ntkbayes.evaluation import metrics, mixtures
+from ntkbayes.evaluation.metrics.resampling import error_quantile, two_sided_p_value
 
 M, C, S = 60, 2, 25
 
@@ -246,10 +247,13 @@ def test_joint_nll_is_the_mean_over_batches_of_the_log_of_the_mean_product(log_l
     assert mean == pytest.approx(np.mean(expected), rel=1e-12)
 
 
-def test_joint_nll_of_single_points_is_the_pointwise_one(log_likelihood):
+def test_joint_nll_of_single_points_is_the_pointwise_one(log_likelihood, uniform):
     weights = metrics.bootstrap_weights(M, num_resamples=5)
-    found = metrics.joint_nll(log_likelihood, weights, batch_size=1)
-    np.testing.assert_allclose(found, metrics.mixture_nll(log_likelihood, weights), rtol=1e-12)
+    pointwise = metrics.mixture_nll(log_likelihood, uniform)
+    assert metrics.joint_nll(log_likelihood, uniform, batch_size=1) == pytest.approx(pointwise)
+    found = metrics.joint_nll(log_likelihood, weights, batch_size=1) - pointwise
+    expected = metrics.mixture_nll(log_likelihood, weights) - pointwise
+    np.testing.assert_allclose(found, expected * np.sqrt(M / (M - 1)), rtol=1e-9)
 
 
 def test_joint_nll_tells_methods_apart_that_agree_at_every_point(generator):
@@ -284,26 +288,63 @@ def test_joint_nll_of_a_linear_gaussian_model_is_the_joint_normal_density(genera
         assert error < 0.01 * abs(expected)
 
 
-def test_bootstrap_error_of_the_joint_nll_is_that_of_resampled_batches(generator):
-    log_likelihood = -generator.exponential(size=(30, 79))  # 3 batches; 19 points are left out
+def test_bootstrap_error_of_the_joint_nll_is_that_of_a_mean_of_independent_batches(generator):
+    log_likelihood = -generator.exponential(size=(30, 619))  # 30 batches; 19 points are left out
     values = metrics.batch_joint_nll(log_likelihood, batch_size=20)
-    weights = metrics.bootstrap_weights(79, num_resamples=4000)
+    weights = metrics.bootstrap_weights(619, num_resamples=4000)
     found = metrics.joint_nll(log_likelihood, weights, batch_size=20).std()
     # 4,000 resamples give the deviation to 1/√8000 = 1.1 %.
-    assert found == pytest.approx(values.std() / np.sqrt(3), rel=0.05)
+    assert found == pytest.approx(values.std(ddof=1) / np.sqrt(30), rel=0.05)
 
 
-def test_bootstrap_error_of_the_joint_nll_is_its_spread_over_test_sets(generator):
-    found, errors = [], []
-    weights = metrics.bootstrap_weights(200, num_resamples=200)
-    for _ in range(300):
-        draws = generator.normal(size=(50, 1))
-        log_likelihood = scipy.stats.norm.logpdf(generator.normal(size=200), draws)
-        values = metrics.joint_nll(log_likelihood, weights)
-        found.append(metrics.joint_nll(log_likelihood, metrics.uniform_weights(200)))
-        errors.append(values.std(ddof=1))
-    # 300 test sets give the spread to 4 %; the error of 20 batches is 3 % too small.
-    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(found), rel=0.15)
+@pytest.mark.parametrize("num_batches", [2, 4, 20])
+def test_the_squared_error_of_the_joint_nll_is_without_bias_however_few_batches(num_batches):
+    """Batches of single draws: the variance of a mean of k values is known."""
+    generator = np.random.default_rng(3)
+    weights = metrics.bootstrap_weights(10 * num_batches, num_resamples=200)
+    squared = [
+        metrics.joint_nll(generator.normal(size=(1, 10 * num_batches)), weights).var(ddof=1)
+        for _ in range(400)
+    ]
+    # Ten partitions leave the variance of one batch's mean 1/10 a relative error of 0.5 or less.
+    assert np.mean(squared) == pytest.approx(1 / (10 * num_batches), rel=4 * 0.5 / np.sqrt(400))
+
+
+@pytest.mark.parametrize("num_points", [20, 50, 200])
+def test_intervals_of_the_joint_nll_hold_the_value_of_the_population(num_points):
+    generator = np.random.default_rng(0)
+    shared = 0.7 * generator.normal(size=(200, 1))
+    latent = shared + 0.5 * generator.normal(size=(200, 20_000))
+    log_likelihood = -np.logaddexp(
+        0, np.where(generator.uniform(size=20_000) < 0.6, -latent, latent)
+    )
+    truth = metrics.joint_nll(log_likelihood, metrics.uniform_weights(20_000))
+    weights = metrics.bootstrap_weights(num_points, num_resamples=200)
+    weights = np.concatenate([metrics.uniform_weights(num_points)[None], weights])
+    hits = []
+    for _ in range(200):
+        chosen = generator.integers(0, 20_000, num_points)
+        value, *resampled = metrics.joint_nll(log_likelihood[:, chosen], weights)
+        half = error_quantile(num_points // 10) * np.std(resampled, ddof=1)
+        hits.append(abs(value - truth) <= half)
+    assert np.mean(hits) > 0.95 - 4 * np.sqrt(0.95 * 0.05 / 200)
+
+
+def test_of_a_single_batch_nothing_is_known_but_its_value():
+    log_likelihood = -np.random.default_rng(0).exponential(size=(30, 15))
+    values = metrics.joint_nll(log_likelihood, metrics.bootstrap_weights(15, num_resamples=5))
+    assert np.isnan(values).all()
+    (expected,) = metrics.batch_joint_nll(log_likelihood)
+    assert metrics.joint_nll(log_likelihood, metrics.uniform_weights(15)) == expected
+
+
+def test_intervals_of_few_units_are_those_of_student():
+    assert error_quantile(10) == pytest.approx(2.2622, abs=1e-4)  # tables of Student's t, 9 d.f.
+    assert error_quantile(1e9) == pytest.approx(1.95996, abs=1e-5)
+    assert two_sided_p_value(2.2622, 1.0, 10) == pytest.approx(0.05, abs=1e-5)
+    assert np.isnan([error_quantile(1), two_sided_p_value(0.3, np.nan, 1)]).all()
+    assert np.isnan(two_sided_p_value(0.3, 0.0, 5))
+    assert two_sided_p_value(0.0, 0.0, 5) == 1
 
 
 def test_finite_draws_raise_the_nll_by_the_estimated_bias(generator):
@@ -353,3 +394,55 @@ def test_impossible_batches_and_draws_are_refused(log_likelihood, uniform):
         metrics.joint_nll_bias(log_likelihood, num_effective=0.5)
     with pytest.raises(ValueError, match="log_likelihood must be finite"):
         metrics.joint_nll(np.full((2, M), -np.inf), uniform)
+
+
+def test_ence_is_the_loop_over_bins_of_the_predicted_deviation(generator):
+    mean, y = generator.normal(size=(2, 45, 2))
+    variance = np.round(generator.gamma(2, size=(45, 2)), 1) + 0.1  # ties
+    uniform = metrics.uniform_weights(45)
+    flat, squared = variance.ravel(), ((y - mean) ** 2).ravel()
+    at_most = (flat[:, None] >= flat).mean(axis=1)  # share of points, ties all in the upper fifth
+    gaps = []
+    for fifth in np.arange(5) / 5:
+        inside = (at_most > fifth + 1e-9) & (at_most <= fifth + 0.2 + 1e-9)
+        predicted, found = np.sqrt(flat[inside].mean()), np.sqrt(squared[inside].mean())
+        gaps.append(abs(predicted - found) / predicted)
+    value = metrics.ence(mean, variance, y, uniform, num_bins=5)
+    assert value == pytest.approx(np.mean(gaps), rel=1e-10)
+
+
+def test_ence_of_a_calibrated_predictor_is_what_its_docstring_says_chance_adds(generator):
+    variance = generator.gamma(2, size=(5000, 1))
+    values = [
+        metrics.ence(
+            np.zeros((5000, 1)),
+            variance,
+            np.sqrt(variance) * generator.normal(size=(5000, 1)),
+            metrics.uniform_weights(5000),
+        )
+        for _ in range(50)
+    ]
+    assert np.mean(values) == pytest.approx(0.56 * np.sqrt(10 / 5000), rel=0.1)
+
+
+def test_ence_refuses_a_variance_of_zero():
+    zero = np.zeros((3, 1))
+    with pytest.raises(ValueError, match="variance must be positive"):
+        metrics.ence(zero, zero, zero, metrics.uniform_weights(3))
+
+
+def test_the_pit_test_is_scipys_and_corrects_for_several_outputs(generator):
+    pit = generator.beta(1.3, 1, size=(60, 2))
+    tests = [scipy.stats.kstest(column, "uniform") for column in pit.T]
+    found = metrics.pit_test(pit)
+    assert found.statistic == max(test.statistic for test in tests)
+    assert found.p_value == pytest.approx(2 * min(test.pvalue for test in tests))
+    alone = metrics.pit_test(pit[:, :1])
+    assert (alone.statistic, alone.p_value) == (tests[0].statistic, tests[0].pvalue)
+    uniform = metrics.uniform_weights(60)
+    assert alone.statistic == pytest.approx(metrics.pit_kolmogorov_smirnov(pit[:, :1], uniform))
+
+
+def test_p_values_of_the_pit_test_are_uniform_if_calibrated(generator):
+    p_values = [metrics.pit_test(generator.uniform(size=(25, 1))).p_value for _ in range(400)]
+    assert scipy.stats.kstest(p_values, "uniform").pvalue > 1e-3

@@ -30,7 +30,7 @@ NLL = (0.31, 0.29, 0.33, 1.05, 0.28, 0.30, 0.295)
 
 def write_example(path, **changes):
     """Seven methods, all the metrics of a classification, and a wide figure."""
-    names = ("accuracy", "nll", "brier", "ece", "predictive_entropy", "mutual_information")
+    names = ("accuracy", "nll", "brier", "ece_squared", "ece", "predictive_entropy")
     metrics = {n: dict(zip(METHODS, [(v, 0.01) for v in NLL], strict=True)) for n in names}
     metrics["agreement"] = {m: (0.98, 0.004) for m in METHODS if m != "HMC"}
     metrics["total_variation"] = {m: (0.02, 0.004, 0.01) for m in METHODS if m != "HMC"}
@@ -67,6 +67,8 @@ def test_the_report_is_one_file_with_everything_inside(tmp_path):
     assert all(base64.b64decode(image).startswith(b"\x89PNG") for image in images)
     assert "<figcaption>How reliable</figcaption>" in text
     assert text.count("<td>0.330 ± 0.010</td>") == 10  # four headline metrics, and all six again
+    assert text.count("†</span></th>") == 1  # of these only ECE is not to be ranked
+    assert "† Read it beside its floor or not at all" in text
     assert '<tr><th scope="row">num_train</th><td>50</td></tr>' in text
     assert not re.search(r'(src|href|action)="(?!data:)|url\(|@import|https?://', text)
     assert "default-src 'none'" in text  # the browser would refuse what slipped in

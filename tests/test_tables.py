@@ -8,15 +8,16 @@ from ntkbayes.evaluation import latex_table, markdown_table, wide_table, write_t
 
 COLUMNS = [
     *("dataset", "split", "method", "metric", "value", "standard_error"),
-    *("from_best", "from_best_error", "monte_carlo_floor"),
+    *("from_best", "from_best_error", "monte_carlo_floor", "calibration_floor"),
+    "num_units",
 ]
 LONG = pd.DataFrame(
     [
-        ("d", "test", "HMC", "accuracy", 0.9624, 0.0081, 0.0, 0.0, np.nan),
-        ("d", "test", "Deep_E & Co", "accuracy", 0.95, 0.0102, 0.0124, 0.0063, np.nan),
-        ("d", "test", "GP", "accuracy", 0.9, 0.0102, 0.0624, 0.0063, np.nan),
-        ("d", "test", "GP", "total_variation", 0.01234, 0.0004, 0.0, 0.0, 0.005),
-        ("d", "test", "GP", "predictive_entropy", 0.3, 0.02, np.nan, np.nan, np.nan),
+        ("d", "test", "HMC", "accuracy", 0.9624, 0.0081, 0.0, 0.0, np.nan, np.nan, 100),
+        ("d", "test", "Deep_E & Co", "accuracy", 0.95, 0.0102, 0.0124, 0.0063, np.nan, np.nan, 100),
+        ("d", "test", "GP", "accuracy", 0.9, 0.0102, 0.0624, 0.0063, np.nan, np.nan, 100),
+        ("d", "test", "GP", "total_variation", 0.01234, 0.0004, 0.0, 0.0, 0.005, np.nan, 100),
+        ("d", "test", "GP", "predictive_entropy", 0.3, 0.02, np.nan, np.nan, np.nan, np.nan, 100),
     ],
     columns=COLUMNS,
 )
@@ -57,9 +58,13 @@ def test_markdown_marks_the_best_and_what_is_as_good():
     assert lines[0] == "| method | accuracy | entropy |"
     assert lines[1] == "| --- | ---: | ---: |"
     assert lines[2] == "| HMC | **0.962 ± 0.008** | – |"
-    assert lines[3] == "| Deep_E & Co | 0.950 ± 0.010 ≈ | – |"  # 0.0124 < 2 · 0.0063
+    assert (
+        lines[3] == "| Deep_E & Co | 0.950 ± 0.010 ≈ | – |"
+    )  # 0.0124 < 1.984 · 0.0063, Student with 99 d.f.
     assert lines[4] == "| GP | 0.900 ± 0.010 | 0.300 ± 0.020 |"
-    assert "two standard errors" in lines[6]
+    assert "95 % interval of the paired difference" in lines[6]
+    few = markdown_table(LONG.assign(num_units=2), metrics=["accuracy"]).splitlines()
+    assert few[4] == "| GP | 0.900 ± 0.010 ≈ |"  # 0.0624 < 12.7 · 0.0063, one degree of freedom
 
 
 def test_latex_is_a_booktabs_table_with_special_characters_escaped():

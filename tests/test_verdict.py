@@ -2,11 +2,15 @@
 
 from types import SimpleNamespace
 
+import jax
+import numpy as np
 import pandas as pd
 import pytest
-from metric_tables import difference_table, long_table
+from metric_tables import difference_table, long_table, value_of
 
+from ntkbayes.evaluation import compare, from_draws, from_probabilities
 from ntkbayes.evaluation.report import verdict, verdict_baselines
+from ntkbayes.likelihoods import Gaussian
 
 METHODS = (
     *("NTK ensemble", "Bayesian NTK ensemble", "Laplace", "GP", "HMC", "Mode", "Deep ensemble"),
@@ -50,30 +54,52 @@ def test_the_verdict_calls_a_difference_of_nll_only_beyond_two_errors():
 
 
 def test_the_verdict_tells_over_from_under_confidence_by_the_sign_of_the_gap():
-    gap = {"A": (0.05, 0.02), "B": (-0.05, 0.02), "C": (0.03, 0.02), "D": (0.01, 0.004)}
-    metrics = long_table(confidence_gap=gap, accuracy={m: (0.7, 0.005) for m in gap})
+    gap = {"A": (0.05, 0.02), "B": (-0.05, 0.02), "C": (0.03, 0.02), "D": (0.01, 0.0049)}
+    metrics = long_table(confidence_gap=gap)
     assert verdict(metrics, num_points=10_000)[1:] == [
         "Over-confident, by mean confidence minus accuracy: A (by 0.050 ± 0.020) and D (by 0.010 "
-        "± 0.005).",  # D: √(0.71 · 0.29 / 10,000) = 0.0045
+        "± 0.005).",
         "Under-confident, by mean confidence minus accuracy: B (by 0.050 ± 0.020).",
         "Mean confidence agrees with accuracy for C.",
     ]
+    # Student with 9 degrees of freedom: 2.26 errors are needed for a claim.
     assert (
-        verdict(metrics, num_points=1000)[-1] == "Mean confidence agrees with accuracy for C and D."
+        verdict(metrics, num_points=10)[-1] == "Mean confidence agrees with accuracy for C and D."
     )
+    assert "agrees with accuracy for A, B, C and D" in verdict(metrics, num_points=1)[-1]
+
+
+def test_the_verdict_says_the_standard_error_that_the_table_says():
+    """An under-confident predictor: the error under calibration would be twice as large."""
+    rng = np.random.default_rng(0)
+    y = np.arange(400) % 2
+    right = rng.uniform(size=400) < 0.98
+    p = np.where((np.eye(2)[y] > 0) == right[:, None], 0.8, 0.2)
+    trees = {"m": from_probabilities(p, y, key=jax.random.key(0), method="m")}
+    metrics = compare(trees, reference=None)
+    error = value_of(metrics, "m", "confidence_gap", "standard_error")
+    assert error < 0.6 * np.sqrt(0.8 * 0.2 / 400)
+    text = next(t for t in verdict(metrics, num_points=400) if t.startswith("Under-confident"))
+    assert f"± {error:.3f})" in text
 
 
 def test_all_right_on_few_points_is_no_sign_of_too_little_confidence():
     """Calibrated answers of confidence 0.95 are all right on 30 points one time in five."""
-    metrics = long_table(confidence_gap={"A": (-0.05, 0.005)}, accuracy={"A": (1.0, 0.0)})
-    assert "Mean confidence agrees" in verdict(metrics, num_points=30)[-1]
-    assert "Under-confident" in verdict(metrics, num_points=3000)[-1]
+    found = {}
+    for num_points in (30, 3000):
+        y = np.arange(num_points) % 2
+        p = np.where(np.eye(2)[y] > 0, 0.95, 0.05)
+        trees = {"A": from_probabilities(p, y, key=jax.random.key(0), method="A")}
+        table = compare(trees, reference=None)
+        found[num_points] = " ".join(verdict(table, num_points=num_points))
+    assert "Mean confidence agrees" in found[30]
+    assert "Under-confident" in found[3000]
 
 
 def test_the_verdict_judges_coverage_against_its_level():
     metrics = long_table(
         coverage_50={"A": (0.40, 0.03), "B": (0.70, 0.03), "C": (0.52, 0.03), "D": (0.65, 0.03)},
-        coverage_95={"A": (0.80, 0.03), "B": (1.00, 0.00), "C": (0.94, 0.03), "D": (0.80, 0.03)},
+        coverage_95={"A": (0.80, 0.03), "B": (1.00, 0.01), "C": (0.94, 0.03), "D": (0.80, 0.03)},
     )
     assert verdict(metrics, num_points=300)[1:] == [
         "Over-confident, intervals hold too few observations: A (95% interval: 80%).",
@@ -81,8 +107,16 @@ def test_the_verdict_judges_coverage_against_its_level():
         "Too few observations at one level and too many at another: D (50% interval: 65%).",
         "Coverage agrees with the nominal levels: C.",
     ]
-    full = long_table(coverage_95={"A": (1.0, 0.0)})  # 20 of 20 hold with probability 0.36
-    assert "agrees" in verdict(full, num_points=20)[-1]
+
+
+def test_all_covered_on_few_points_is_no_sign_of_too_wide_intervals():
+    """20 of 20 are in a central 95 % interval with probability 0.36."""
+    y = np.linspace(-1.5, 1.5, 20)
+    tree = from_draws(np.zeros((2, 20, 1)), Gaussian(1.0), y, key=jax.random.key(0), method="A")
+    table = compare({"A": tree}, reference=None)
+    table = table[table["metric"] == "coverage_95"]
+    assert table["value"].item() == 1
+    assert "agrees" in verdict(table, num_points=20)[-1]
 
 
 @pytest.mark.parametrize("reliable", [True, False])

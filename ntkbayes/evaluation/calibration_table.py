@@ -1,17 +1,18 @@
-"""Tests of the calibration of several methods' class probabilities, side by side."""
+"""Tests of the calibration of several methods, side by side."""
 
 import pandas as pd
 import xarray as xr
 
-from ntkbayes.evaluation import metrics
+from ntkbayes.evaluation import metrics, mixtures
 from ntkbayes.evaluation.alignment import aligned
+from ntkbayes.evaluation.predictive import predictive_mixture
 from ntkbayes.evaluation.storage import observations, probabilities
 
 __all__ = ["calibration_table"]
 
 
 def calibration_table(trees: dict[str, xr.DataTree]) -> pd.DataFrame:
-    """Test for every method whether the probability of its most probable class is calibrated.
+    """Test whether every method is calibrated: in its top probability, or its distributions.
 
     Parameters
     ----------
@@ -21,14 +22,17 @@ def calibration_table(trees: dict[str, xr.DataTree]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns ``dataset, split, method, test, statistic, p_value``, the tests being those of
-        `ntkbayes.evaluation.metrics.calibration_tests`. A p-value is the probability of a more
-        extreme statistic if the method is calibrated, not corrected for how many are looked at.
+        Columns ``dataset, split, method, test, statistic, p_value``. Of classes the tests are those
+        of `ntkbayes.evaluation.metrics.calibration_tests`, of the probability of the most probable
+        one; of a regression ``pit``, that of `ntkbayes.evaluation.metrics.pit_test`. A p-value is
+        the probability of a more extreme statistic if the method is calibrated, not corrected for
+        how many are looked at. Statistics grow with the number of points and are no measure of how
+        far off a method is.
 
     Raises
     ------
     ValueError
-        If the predictions are not comparable or not of a classification task.
+        If the predictions are not comparable, or the noise of a regression is not Gaussian.
 
     Examples
     --------
@@ -37,6 +41,8 @@ def calibration_table(trees: dict[str, xr.DataTree]) -> pd.DataFrame:
     ['kolmogorov_smirnov', 'kuiper', 'spiegelhalter']
     >>> bool(table["p_value"].between(0, 1).all())
     True
+    >>> nb.evaluation.calibration_table(trees_sine)["test"].unique().tolist()
+    ['pit']
     """
     trees = aligned(trees)
     rows = [
@@ -49,8 +55,13 @@ def calibration_table(trees: dict[str, xr.DataTree]) -> pd.DataFrame:
             "p_value": found.p_value,
         }
         for method, tree in trees.items()
-        for name, found in metrics.calibration_tests(
-            probabilities(tree).mean(axis=0), observations(tree)
-        ).items()
+        for name, found in _tests(tree).items()
     ]
     return pd.DataFrame(rows)
+
+
+def _tests(tree: xr.DataTree) -> dict[str, metrics.CalibrationTest]:
+    y = observations(tree)
+    if tree.attrs["task"] == "classification":
+        return metrics.calibration_tests(probabilities(tree).mean(axis=0), y)
+    return {"pit": metrics.pit_test(mixtures.pit(*predictive_mixture(tree), y))}

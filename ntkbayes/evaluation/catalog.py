@@ -7,6 +7,7 @@ best method in bold. The formulas are in `metrics` and `distances`.
 import equinox as eqx
 
 from ntkbayes._checks import check_choice
+from ntkbayes.evaluation.metrics.likelihood import BATCH_SIZE
 
 __all__ = ["METRICS", "MetricInfo", "headline_metrics", "metric_info", "metric_title"]
 
@@ -29,6 +30,14 @@ class MetricInfo(eqx.Module):
         Whether it belongs into a table of the most important metrics.
     nominal
         The value a calibrated predictor has, of metrics that are better neither low nor high.
+    points_per_unit
+        Test points in one independent unit that the metric is a mean of.
+    share
+        Metric that says of which share of the points something holds that this one rests on: where
+        it holds of all or of none, resamples know nothing of the spread.
+    caveat
+        Why its standard error or a comparison by it is not to be trusted, and methods are not
+        ranked by it; empty where simulations found nothing (``benchmarks/standard_errors.py``).
 
     Examples
     --------
@@ -42,32 +51,106 @@ class MetricInfo(eqx.Module):
     better: str | None = "lower"
     headline: bool = False
     nominal: float | None = None
+    points_per_unit: int = 1
+    share: str | None = None
+    caveat: str = ""
+
+    @property
+    def ranked(self) -> bool:
+        """Whether methods may be ranked and compared by it: it has a direction and no caveat."""
+        return (self.better is not None or self.nominal is not None) and not self.caveat
 
 
-_EXACT = {
-    "accuracy": MetricInfo("accuracy", "share of right labels", "higher", True),
+_FLOOR = (
+    "chance makes it positive: read it beside its floor; ± leaves out the truth of calibrated "
+    "predictors"
+)
+_DIFFUSE = (
+    "too low for uncertain predictors: of two that are equally far off the less certain one wins; "
+    "compare it with 0, not two methods by it"
+)
+_OVERFIT = "too large, as recalibration is fitted to the points that it is judged by"
+_FEW = "with some 50 points its ± holds the truth in less than 90 % of test sets"
+
+_SCORES = {
+    "accuracy": MetricInfo("accuracy", "share of right labels", "higher", True, share="accuracy"),
     "nll": MetricInfo("NLL", "−log mean probability of the true class, nats", headline=True),
-    "joint_nll": MetricInfo("joint NLL", "the same of ten points at once, nats per point"),
+    "joint_nll": MetricInfo(
+        "joint NLL", "the same of ten points at once, nats per point", points_per_unit=BATCH_SIZE
+    ),
+    "dyadic_nll": MetricInfo(
+        "dyadic NLL", "the same of ten copies of two points, nats per copy", points_per_unit=2
+    ),
+    "scaled_nll": MetricInfo(
+        "scaled NLL", "NLL after a temperature fitted to the other half of the points, nats"
+    ),
     "brier": MetricInfo("Brier", "squared error of the probabilities, 0 to 2", headline=True),
-    "brier_reliability": MetricInfo("Brier reliability", "its part due to miscalibration"),
-    "brier_resolution": MetricInfo("Brier resolution", "what it gains by telling apart", "higher"),
-    "brier_uncertainty": MetricInfo("Brier uncertainty", "its part due to the labels alone", None),
+    "brier_reliability": MetricInfo(
+        "Brier reliability", "its part due to miscalibration", caveat=_FLOOR
+    ),
+    "brier_resolution": MetricInfo(
+        "Brier resolution", "what it gains by telling apart", "higher", caveat=_OVERFIT
+    ),
+    "brier_uncertainty": MetricInfo(
+        "Brier uncertainty",
+        "its part due to the labels alone",
+        None,
+        caveat="its ± is too wide where classes are equally frequent",
+    ),
 }
 _CALIBRATION = {
-    "ece": MetricInfo("ECE", "|accuracy − confidence| over 15 equal bins", headline=True),
-    "ece_mass": MetricInfo("ECE, equal mass", "the same over bins of equally many points"),
-    "ece_l2": MetricInfo("ECE, L2", "root mean square of the same, equal mass"),
-    "ece_l2_debiased": MetricInfo("ECE, L2 debiased", "the same without the bias of finite bins"),
-    "ece_debiased": MetricInfo("ECE debiased", "ECE minus what a calibrated predictor would show"),
-    "classwise_ece": MetricInfo("class-wise ECE", "mean over classes of the error of each"),
-    "mce": MetricInfo("MCE", "largest |accuracy − confidence| of a bin"),
-    "pav_error": MetricInfo("PAV error", "mean |confidence − isotonic fit|"),
-    "ks_calibration": MetricInfo(
-        "KS calibration", "largest cumulative accuracy − confidence, over its σ if calibrated"
+    "ece_squared": MetricInfo(
+        "squared ECE", "mean (accuracy − confidence)² over bins, without bias", headline=True
     ),
     "confidence_gap": MetricInfo(
-        "confidence gap", "confidence − accuracy: above 0, over-confident", None, nominal=0.0
+        "confidence gap",
+        "confidence − accuracy: above 0, over-confident",
+        None,
+        True,
+        nominal=0.0,
+        share="accuracy",
     ),
+    "temperature_gain": MetricInfo(
+        "temperature gain",
+        "NLL minus scaled NLL: what a wrong temperature costs, nats",
+        caveat=_FEW,
+    ),
+    "smooth_ece": MetricInfo(
+        "smooth ECE", "|accuracy − confidence|, smoothed, without bins", caveat=_FLOOR
+    ),
+    "brier_miscalibration": MetricInfo(
+        "Brier MCB",
+        "what isotonic recalibration saves of the top label's Brier score (0 to 1)",
+        caveat=_FLOOR,
+    ),
+    "brier_discrimination": MetricInfo(
+        "Brier DSC", "what it gains by telling right from wrong", "higher", caveat=_OVERFIT
+    ),
+    "log_miscalibration": MetricInfo(
+        "log MCB",
+        "what isotonic recalibration saves of the top label's log score, nats",
+        caveat=_FLOOR,
+    ),
+    "log_discrimination": MetricInfo(
+        "log DSC", "what it gains by telling right from wrong, nats", "higher", caveat=_OVERFIT
+    ),
+    "ece": MetricInfo("ECE", "|accuracy − confidence| over 15 equal bins", caveat=_FLOOR),
+    "ece_mass": MetricInfo(
+        "ECE, equal mass", "the same over bins of equally many points", caveat=_FLOOR
+    ),
+    "ece_l2": MetricInfo("ECE, L2", "root mean square of the same, equal mass", caveat=_FLOOR),
+    "ece_debiased": MetricInfo(
+        "ECE debiased", "ECE minus what a calibrated predictor would show", caveat=_DIFFUSE
+    ),
+    "classwise_ece": MetricInfo(
+        "class-wise ECE", "mean over classes of the error of each", caveat=_FLOOR
+    ),
+    "mce": MetricInfo(
+        "MCE",
+        "largest |accuracy − confidence| of a bin",
+        caveat=f"{_FLOOR}, and two equally good methods differ too often",
+    ),
+    "pav_error": MetricInfo("PAV error", "mean |confidence − isotonic fit|", caveat=_FLOOR),
 }
 _UNCERTAINTY = {
     "predictive_entropy": MetricInfo("entropy", "of the mean probabilities, nats", None, True),
@@ -77,9 +160,18 @@ _UNCERTAINTY = {
     ),
     "variation_ratio": MetricInfo("variation ratio", "share of draws outvoted by the others", None),
     "aurc": MetricInfo("AURC", "mean error over all shares of points rejected"),
+    "excess_aurc": MetricInfo("excess AURC", "the same less that of the best ranking", caveat=_FEW),
+    "augrc": MetricInfo("AUGRC", "chance that a point is accepted and wrong, mean over shares"),
+    "error_auroc": MetricInfo(
+        "error AUROC",
+        "chance that the top probability varies more where the label is wrong",
+        "higher",
+    ),
 }
 _CLASS_DISTANCES = {
-    "agreement": MetricInfo("agreement", "share of labels as the reference's", "higher", True),
+    "agreement": MetricInfo(
+        "agreement", "share of labels as the reference's", "higher", True, share="agreement"
+    ),
     "total_variation": MetricInfo(
         "total variation", "half the sum of |p − reference|", headline=True
     ),
@@ -91,12 +183,26 @@ _CLASS_DISTANCES = {
 _REGRESSION = {
     "rmse": MetricInfo("RMSE", "root mean squared error, target units", headline=True),
     "nll": MetricInfo("NLL", "−log predictive density, nats", headline=True),
-    "joint_nll": MetricInfo("joint NLL", "the same of ten points at once, nats per point"),
+    "joint_nll": MetricInfo(
+        "joint NLL", "the same of ten points at once, nats per point", points_per_unit=BATCH_SIZE
+    ),
     "crps": MetricInfo("CRPS", "continuous ranked probability score, target units", headline=True),
+    "energy_score": MetricInfo(
+        "energy score", "CRPS of ten points at once, target units", points_per_unit=BATCH_SIZE
+    ),
     "sharpness": MetricInfo("sharpness", "root mean predictive variance, target units", None),
-    "calibration_error": MetricInfo("calibration error", "mean |coverage − level| of all levels"),
-    "rms_calibration_error": MetricInfo("RMS calibration error", "root mean square of the same"),
-    "miscalibration_area": MetricInfo("miscalibration area", "between coverage and level"),
+    "calibration_error": MetricInfo(
+        "calibration error", "mean |coverage − level| of all levels", caveat=_FLOOR
+    ),
+    "rms_calibration_error": MetricInfo(
+        "RMS calibration error", "root mean square of the same", caveat=_FLOOR
+    ),
+    "miscalibration_area": MetricInfo(
+        "miscalibration area", "between coverage and level", caveat=_FLOOR
+    ),
+    "ence": MetricInfo(
+        "ENCE", "mean |1 − RMSE / predicted deviation| over ten bins of it", caveat=_FLOOR
+    ),
     **{
         name: info
         for level in LEVELS
@@ -109,10 +215,18 @@ _REGRESSION = {
                     None,
                     True,
                     level / 100,
+                    share=f"coverage_{level}",
                 ),
             ),
             (f"width_{level}", MetricInfo(f"width {level} %", "of it, target units", None, True)),
-            (f"interval_score_{level}", MetricInfo(f"interval score {level} %", "target units")),
+            (
+                f"interval_score_{level}",
+                MetricInfo(
+                    f"interval score {level} %",
+                    "target units",
+                    caveat=_FEW if level >= 90 else "",
+                ),
+            ),
         )
     },
 }
@@ -141,7 +255,7 @@ _DETECTION = {
 }
 
 METRICS = {
-    "classification": _EXACT | _CALIBRATION | _UNCERTAINTY | _CLASS_DISTANCES,
+    "classification": _SCORES | _CALIBRATION | _UNCERTAINTY | _CLASS_DISTANCES,
     "regression": _REGRESSION | _REGRESSION_DISTANCES,
     "joint": _JOINT,
     "detection": _DETECTION,

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 import xarray as xr
 
 from ntkbayes._checks import check_choice
@@ -16,14 +15,25 @@ from ntkbayes.evaluation import metrics
 from ntkbayes.evaluation.alignment import aligned, dataset_of
 from ntkbayes.evaluation.catalog import metric_info
 from ntkbayes.evaluation.diagnostics import check_reliable
-from ntkbayes.evaluation.measures import distance_floor, distance_measures, measures
+from ntkbayes.evaluation.measures import (
+    calibration_floor,
+    distance_floor,
+    distance_measures,
+    measures,
+)
+from ntkbayes.evaluation.metrics.resampling import share_error, spread, two_sided_p_value
 from ntkbayes.evaluation.predictive import Predictive
 
 __all__ = [
     "check_reference",
     "compare",
     "paired_differences",
+    "significance",
+    "units",
 ]
+
+ROUNDING = 1e-12
+"""Relative difference of two values that are the same sum in another order."""
 
 
 def compare(
@@ -46,12 +56,20 @@ def compare(
     -------
     DataFrame
         Columns ``dataset, split, method, metric, value, standard_error, from_best,
-        from_best_error, monte_carlo_floor``. ``standard_error`` is that of the finite test set (0
-        for an accuracy or coverage of 1: a resample of right answers holds no wrong one).
+        from_best_error, monte_carlo_floor, calibration_floor, num_units``.
+
+        ``standard_error`` is that of the finite test set, for these predictors as they are: what
+        other *training* data would change is no part of it (`seed_table`). It rests on
+        ``num_units`` independent units, points or batches of them: an interval is ± Student's
+        quantile of one degree of freedom less, and of a single unit there is no error (NaN).
         ``from_best`` says how much worse than the best method of this metric, ≥ 0, with the
         standard error of the paired difference (NaN for metrics that are neither better low nor
-        high, such as an entropy). ``monte_carlo_floor`` is the distance that draws of one
-        distribution would show (NaN for metrics that are not distances).
+        high, such as an entropy, and for those that methods are not to be ranked by, for the reason
+        that `METRICS` has as their ``caveat``).
+        ``monte_carlo_floor`` is the distance that draws of one distribution would show (NaN for
+        metrics that are not distances), ``calibration_floor`` the calibration error that a
+        calibrated predictor with these predictions would show by chance alone at as many points
+        (NaN for metrics that have no such bias).
 
     Raises
     ------
@@ -74,12 +92,14 @@ def compare(
     found = {method: Predictive(tree) for method, tree in trees.items()}
     resampled = _resample(found, reference)
     first = next(iter(trees.values()))
+    num_points = len(found[next(iter(trees))].observations)
     floors = {
         (method, name): floor
         for method in trees
         if reference is not None and method != reference
         for name, floor in distance_floor(found[method], found[reference]).items()
     }
+    by_chance = {method: calibration_floor(each) for method, each in found.items()}
     rows = [
         {
             "dataset": dataset_of(trees),
@@ -87,39 +107,39 @@ def compare(
             "method": method,
             "metric": metric,
             "value": float(values[0]),
-            "standard_error": _spread(values),
-            **_from_best(method, metric, resampled),
+            "standard_error": _standard_error(method, metric, resampled, num_points),
+            **_from_best(method, metric, resampled, num_points),
             "monte_carlo_floor": floors.get((method, metric), np.nan),
+            "calibration_floor": by_chance[method].get(metric, np.nan),
+            "num_units": units(metric, num_points),
         }
         for (method, metric), values in resampled.items()
     ]
     return pd.DataFrame(rows)
 
 
+def _standard_error(
+    method: str, metric: str, resampled: dict[tuple[str, str], np.ndarray], num_points: int
+) -> float:
+    """Deviation over resamples, and where a share is 0 or 1 what they know nothing of."""
+    error = spread(resampled[method, metric][1:], units(metric, num_points))
+    if (share := metric_info(metric).share) is None:
+        return error
+    return float(np.hypot(error, share_error(float(resampled[method, share][0]), num_points)))
+
+
 def _from_best(
-    method: str, metric: str, resampled: dict[tuple[str, str], np.ndarray]
+    method: str, metric: str, resampled: dict[tuple[str, str], np.ndarray], num_points: int
 ) -> dict[str, float]:
     """How much worse than the best method, on the same points, with its standard error."""
     better = metric_info(metric).better
-    if better is None:
+    if better is None or not metric_info(metric).ranked:
         return {"from_best": np.nan, "from_best_error": np.nan}
     sign = 1 if better == "lower" else -1
     of_all = [sign * values for (_, name), values in resampled.items() if name == metric]
-    own, best = sign * resampled[method, metric], min(of_all, key=lambda values: values[0])
-    difference = _difference(own, best)
-    return {"from_best": float(difference[0]), "from_best_error": _spread(difference)}
-
-
-def _difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Subtract metrics; two infinite ones of one sign differ by 0."""
-    with np.errstate(invalid="ignore"):
-        return np.where(one == other, 0.0, one - other)
-
-
-def _spread(resampled: np.ndarray) -> float:
-    """Return the standard error of what is first of all points, then of resampled ones."""
-    again = resampled[1:]
-    return float(again.std(ddof=1)) if np.isfinite(again).all() else np.inf
+    best = min(of_all, key=lambda values: values[0])
+    found = significance(metric, sign * resampled[method, metric], best, num_points)
+    return {"from_best": found["difference"], "from_best_error": found["standard_error"]}
 
 
 def paired_differences(
@@ -145,9 +165,12 @@ def paired_differences(
     -------
     DataFrame
         Columns ``method, baseline, metric, difference, standard_error, p_value``; no row for the
-        baseline, nor for the distances of the reference. ``p_value`` is two-sided, of a normal
-        difference with that standard error (1 if both are 0), and not corrected for how many
-        differences are looked at.
+        baseline, nor for the distances of the reference. ``p_value`` is two-sided, of Student's t
+        with one degree of freedom less than there are independent units (points, or batches), and
+        not corrected for how many differences are looked at; 1 if there is no difference at any
+        point, NaN of a single unit and of metrics with a ``caveat`` in `METRICS`. Like the standard
+        error it is a statement about *these* predictors at new test points, not about what other
+        training data would have made of them.
 
     Raises
     ------
@@ -168,12 +191,13 @@ def paired_differences(
         check_choice("baseline", name, trees)
     found = {method: Predictive(tree) for method, tree in trees.items()}
     resampled = _resample(found, reference)
+    num_points = len(found[baselines[0]].observations)
     rows = [
         {
             "method": method,
             "baseline": subtracted,
             "metric": metric,
-            **_significance(_difference(values, resampled[subtracted, metric])),
+            **significance(metric, values, resampled[subtracted, metric], num_points),
         }
         for subtracted in baselines
         for (method, metric), values in resampled.items()
@@ -183,13 +207,27 @@ def paired_differences(
     return pd.DataFrame(rows, columns=columns)
 
 
-def _significance(difference: np.ndarray) -> dict[str, float]:
-    """Difference on the test points, its error over resamples, and the p-value of no difference."""
-    value, error = float(difference[0]), _spread(difference)
-    if np.isinf(error):
-        return {"difference": value, "standard_error": error, "p_value": 1.0}
-    p_value = 2 * scipy.stats.norm.sf(abs(value) / error) if error > 0 else float(value == 0)
-    return {"difference": value, "standard_error": error, "p_value": float(p_value)}
+def significance(
+    metric: str, values: np.ndarray, others: np.ndarray, num_points: int
+) -> dict[str, float]:
+    """Difference on the test points, its error over resamples, and the p-value of no difference.
+
+    Values that differ by rounding alone are equal, and an infinite one has no error.
+    """
+    num_units = units(metric, num_points)
+    with np.errstate(invalid="ignore"):  # ∞ − ∞
+        difference = np.where(values == others, 0.0, values - others)
+        close = np.abs(difference) <= ROUNDING * np.minimum(np.abs(values), np.abs(others))
+    difference = np.where(close, 0.0, difference)
+    value, error = float(difference[0]), spread(difference[1:], num_units)
+    trusted = not metric_info(metric).caveat
+    p_value = two_sided_p_value(value, error, num_units) if trusted else np.nan
+    return {"difference": value, "standard_error": error, "p_value": p_value}
+
+
+def units(metric: str, num_points: int) -> int:
+    """Return how many independent values the standard error of a metric rests on."""
+    return num_points // metric_info(metric).points_per_unit
 
 
 def check_reference(

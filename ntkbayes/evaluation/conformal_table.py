@@ -7,6 +7,7 @@ import xarray as xr
 from ntkbayes.evaluation import metrics
 from ntkbayes.evaluation.alignment import aligned
 from ntkbayes.evaluation.conformal import conformal_intervals, conformal_sets
+from ntkbayes.evaluation.metrics.resampling import share_error, spread
 from ntkbayes.evaluation.storage import observations
 
 __all__ = ["conformal_table"]
@@ -87,7 +88,13 @@ def conformal_table(
                     "level": level,
                     "metric": metric,
                     "value": float(per_row[0]),
-                    "standard_error": float(per_row[1:].std(ddof=1)),
+                    "standard_error": _error(metric, per_row, num_points),
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _error(metric: str, per_row: np.ndarray, num_points: int) -> float:
+    """Return the deviation over resamples, and where all or none are covered, `share_error`."""
+    least = share_error(float(per_row[0]), num_points) if metric == "coverage" else 0.0
+    return float(np.hypot(spread(per_row[1:], num_points), least))

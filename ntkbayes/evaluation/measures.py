@@ -6,18 +6,22 @@ marginals of the latent function, noise excluded, because the common noise would
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from ntkbayes.evaluation import distances, metrics, mixtures
-from ntkbayes.evaluation.catalog import LEVELS
+from ntkbayes.evaluation.catalog import LEVELS, METRICS
 from ntkbayes.evaluation.metrics.likelihood import BATCH_SIZE
 from ntkbayes.evaluation.predictive import Predictive
 
-__all__ = ["Metric", "distance_floor", "distance_measures", "measures"]
+__all__ = ["Metric", "calibration_floor", "distance_floor", "distance_measures", "measures"]
 
 Metric = Callable[[np.ndarray], np.ndarray]
 """From weights (… m) of the test points to values (…)."""
+
+NUM_SIMULATIONS = 50
+"""Sets of observations that the floor of a calibration error is the mean over."""
 
 
 def measures(found: Predictive) -> dict[str, Metric]:
@@ -70,50 +74,120 @@ def distance_floor(a: Predictive, b: Predictive) -> dict[str, float]:
     }
 
 
+def calibration_floor(found: Predictive) -> dict[str, float]:
+    """Return the calibration errors of a calibrated method with these predictions, by name.
+
+    The mean over `NUM_SIMULATIONS` sets of observations drawn from the predictions themselves.
+    """
+    rng = np.random.default_rng(0)
+    weights = metrics.uniform_weights(len(found.observations))
+    simulate = _simulated_classes if found.is_classification else _simulated_targets
+    simulated = [
+        {name: float(metric(weights)) for name, metric in simulate(found, rng).items()}
+        for _ in range(NUM_SIMULATIONS)
+    ]
+    return {name: float(np.mean([each[name] for each in simulated])) for name in simulated[0]}
+
+
+def _simulated_classes(found: Predictive, rng: np.random.Generator) -> dict[str, Metric]:
+    cumulative = found.classes.mean.cumsum(axis=1)
+    u = rng.uniform(size=(len(cumulative), 1)) * cumulative[:, -1:]
+    p, y = found.classes.mean, (cumulative[:, :-1] <= u).sum(axis=1)
+    return _class_calibration(p, y, *_decompositions(p, y))
+
+
+def _simulated_targets(found: Predictive, rng: np.random.Generator) -> dict[str, Metric]:
+    means, variance = found.mixture
+    some = rng.integers(0, len(means), size=(1, *variance.shape))
+    noise = np.sqrt(variance) * rng.normal(size=variance.shape)
+    y = np.take_along_axis(means, some, axis=0)[0] + noise
+    # A calibrated predictor has uniform PIT values, whatever it predicts.
+    return _quantile_calibration(rng.uniform(size=y.shape)) | _ence(found.mixture, y)
+
+
 def _classification_measures(found: Predictive) -> dict[str, Metric]:
     p, y = found.classes.mean, found.observations
     confidence, right = p.max(axis=1), p.argmax(axis=1) == y
-    decomposition = _Once(partial(metrics.brier_decomposition, p, y))
-    l2 = partial(metrics.ece, p, y, binning="mass", norm="l2")
-    return {
+    brier, corp = _decompositions(p, y)
+    bound: dict[str, Metric] = {
         "accuracy": partial(metrics.accuracy, p, y),
         "nll": partial(metrics.mixture_nll, found.log_likelihood),
         **_joint(found),
+        **_scaled(p, y),
         "brier": partial(metrics.brier, p, y),
-        "brier_reliability": lambda weights: decomposition(weights).reliability,
-        "brier_resolution": lambda weights: decomposition(weights).resolution,
-        "brier_uncertainty": lambda weights: decomposition(weights).uncertainty,
-        "ece": partial(metrics.ece, p, y),
-        "ece_mass": partial(metrics.ece, p, y, binning="mass"),
-        "ece_l2": l2,
-        "ece_l2_debiased": partial(l2, debiased=True),
+        "brier_resolution": lambda weights: brier(weights).resolution,
+        "brier_uncertainty": lambda weights: brier(weights).uncertainty,
+        "brier_discrimination": lambda weights: corp(weights).brier_discrimination,
+        "log_discrimination": lambda weights: corp(weights).log_discrimination,
+        "ece_squared": partial(metrics.squared_ece, p, y),
         "ece_debiased": partial(metrics.ece, p, y, debiased=True),
-        "classwise_ece": partial(metrics.classwise_ece, p, y),
-        "mce": partial(metrics.mce, p, y),
-        "pav_error": partial(metrics.pav_calibration_error, confidence, right),
-        "ks_calibration": partial(metrics.kolmogorov_smirnov_statistic, confidence, right),
         "confidence_gap": partial(_mean, confidence - right),
+        **_class_calibration(p, y, brier, corp),
         "predictive_entropy": partial(metrics.predictive_entropy, p),
         "expected_entropy": partial(_mean, found.classes.expected_entropy),
         "mutual_information": partial(_mean, found.mutual_information),
         "variation_ratio": partial(_mean, found.classes.variation_ratio),
         "aurc": partial(metrics.aurc, p, y),
+        "excess_aurc": partial(metrics.excess_aurc, p, y),
+        "augrc": partial(metrics.augrc, p, y),
+    }
+    if len(found.log_likelihood) > 1:  # one draw has no variance
+        bound["error_auroc"] = partial(metrics.error_auroc, found.classes.top_variance, ~right)
+    return {name: bound[name] for name in METRICS["classification"] if name in bound}
+
+
+def _decompositions(p: np.ndarray, y: np.ndarray) -> tuple["_Once", "_Once"]:
+    """Parts of the Brier score, and those of the top label's scores."""
+    confidence, right = p.max(axis=1), p.argmax(axis=1) == y
+    return (
+        _Once(partial(metrics.brier_decomposition, p, y)),
+        _Once(partial(metrics.corp_decomposition, confidence, right)),
+    )
+
+
+def _class_calibration(
+    p: np.ndarray, y: np.ndarray, brier: "_Once", corp: "_Once"
+) -> dict[str, Metric]:
+    """Calibration errors that chance alone makes positive."""
+    confidence, right = p.max(axis=1), p.argmax(axis=1) == y
+    return {
+        "brier_reliability": lambda weights: brier(weights).reliability,
+        "brier_miscalibration": lambda weights: corp(weights).brier_miscalibration,
+        "log_miscalibration": lambda weights: corp(weights).log_miscalibration,
+        "smooth_ece": partial(metrics.smooth_calibration_error, confidence, right),
+        "ece": partial(metrics.ece, p, y),
+        "ece_mass": partial(metrics.ece, p, y, binning="mass"),
+        "ece_l2": partial(metrics.ece, p, y, binning="mass", norm="l2"),
+        "classwise_ece": partial(metrics.classwise_ece, p, y),
+        "mce": partial(metrics.mce, p, y),
+        "pav_error": partial(metrics.pav_calibration_error, confidence, right),
+    }
+
+
+def _scaled(p: np.ndarray, y: np.ndarray) -> dict[str, Metric]:
+    """NLL after a temperature, and what it gains; of two points or more."""
+    if len(y) < 2:
+        return {}
+    scaled = metrics.pointwise_scaled_nll(p, y)
+    return {
+        "scaled_nll": partial(_mean, scaled),
+        "temperature_gain": partial(metrics.temperature_gain, p, y),
     }
 
 
 def _regression_measures(found: Predictive) -> dict[str, Metric]:
     y, mixture = found.observations, found.mixture
-    pit = mixtures.pit(*mixture, y)
     bound: dict[str, Metric] = {
         "rmse": partial(metrics.rmse, mixture[0].mean(axis=0), y),
         "nll": partial(metrics.mixture_nll, mixtures.log_density(*mixture, y).sum(axis=-1)),
         **_joint(found),
         "crps": partial(metrics.crps, *mixture, y),
         "sharpness": partial(metrics.sharpness, *mixture),
-        "calibration_error": partial(metrics.mean_absolute_calibration_error, pit),
-        "rms_calibration_error": partial(metrics.rms_calibration_error, pit),
-        "miscalibration_area": partial(metrics.miscalibration_area, pit),
+        **_quantile_calibration(mixtures.pit(*mixture, y)),
+        **_ence(mixture, y),
     }
+    if len(y) >= BATCH_SIZE:
+        bound["energy_score"] = partial(metrics.energy_score, found.new_observations, y)
     central_level = mixtures.central_level(*mixture, y)
     for percent in LEVELS:
         level = percent / 100
@@ -121,24 +195,41 @@ def _regression_measures(found: Predictive) -> dict[str, Metric]:
         bound[f"coverage_{percent}"] = partial(metrics.coverage, central_level, level)
         bound[f"width_{percent}"] = partial(metrics.interval_width, *interval)
         bound[f"interval_score_{percent}"] = partial(metrics.interval_score, *interval, y, level)
-    return bound
+    return {name: bound[name] for name in METRICS["regression"] if name in bound}
+
+
+def _quantile_calibration(pit: np.ndarray) -> dict[str, Metric]:
+    return {
+        "calibration_error": partial(metrics.mean_absolute_calibration_error, pit),
+        "rms_calibration_error": partial(metrics.rms_calibration_error, pit),
+        "miscalibration_area": partial(metrics.miscalibration_area, pit),
+    }
+
+
+def _ence(mixture: tuple[np.ndarray, np.ndarray], y: np.ndarray) -> dict[str, Metric]:
+    means, variance = mixture
+    total = means.var(axis=0) + variance
+    return {"ence": partial(metrics.ence, means.mean(axis=0), total, y)}
 
 
 def _joint(found: Predictive) -> dict[str, Metric]:
-    """Joint NLL, from draws even where the marginals have a closed form; of ten points or more."""
+    """Joint NLLs, from draws even where the marginals have a closed form, of points enough."""
     log_likelihood = found.log_likelihood
-    if log_likelihood.shape[1] < BATCH_SIZE:
-        return {}
-    return {"joint_nll": partial(metrics.joint_nll, log_likelihood)}
+    bound: dict[str, Metric] = {}
+    if log_likelihood.shape[1] >= BATCH_SIZE:
+        bound["joint_nll"] = partial(metrics.joint_nll, log_likelihood)
+    if found.is_classification and log_likelihood.shape[1] >= 2:
+        bound["dyadic_nll"] = partial(metrics.dyadic_nll, log_likelihood)
+    return bound
 
 
 class _Once:
     """A function of the weights whose last result is kept: its parts are metrics of their own."""
 
-    def __init__(self, function: Callable[[np.ndarray], metrics.BrierDecomposition]):
+    def __init__(self, function: Callable[[np.ndarray], Any]):
         self._function, self._weights = function, None
 
-    def __call__(self, weights: np.ndarray) -> metrics.BrierDecomposition:
+    def __call__(self, weights: np.ndarray) -> Any:
         if weights is not self._weights:
             self._weights, self._result = weights, self._function(weights)
         return self._result

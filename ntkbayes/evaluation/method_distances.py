@@ -149,6 +149,8 @@ def compare_joint(
             "from_best": np.nan,
             "from_best_error": np.nan,
             "monte_carlo_floor": np.nan,
+            "calibration_floor": np.nan,
+            "num_units": np.nan,
         }
         for method, tree in trees.items()
         if method != reference

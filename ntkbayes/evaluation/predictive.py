@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import equinox as eqx
+import jax
 import numpy as np
 import scipy.special
 import xarray as xr
@@ -22,6 +23,8 @@ __all__ = ["ClassSummary", "Predictive", "predictive_mixture"]
 
 BLOCK_SIZE = 4_000_000
 """Class probabilities (draws × points × classes) that are held at a time."""
+NUM_NEW = 400
+"""Draws of new observations; the time of the energy score grows with the square."""
 _MOMENTS = ("mean", "variance")
 
 
@@ -36,11 +39,26 @@ class ClassSummary(eqx.Module):
         Mean entropy of the draws, in nats.
     variation_ratio
         Share of the draws whose most probable class is not the most frequent such class.
+    top_variance
+        Variance over draws of the probability of the class that is most probable on average.
     """
 
     mean: Float[np.ndarray, "m c"]
     expected_entropy: Float[np.ndarray, "m"]
     variation_ratio: Float[np.ndarray, "m"]
+    top_variance: Float[np.ndarray, "m"]
+
+    @classmethod
+    def of(cls, probabilities: Float[np.ndarray, "s m c"]) -> "ClassSummary":
+        """Summarise the class probabilities of all draws."""
+        mean = probabilities.mean(axis=0)
+        top = np.take_along_axis(probabilities, mean.argmax(axis=-1)[None, :, None], axis=-1)
+        return cls(
+            mean,
+            metrics.pointwise_expected_entropy(probabilities),
+            metrics.pointwise_variation_ratio(probabilities),
+            top[..., 0].astype(float).var(axis=0),
+        )
 
 
 class Predictive:
@@ -63,19 +81,9 @@ class Predictive:
     @cached_property
     def classes(self) -> ClassSummary:
         """The class probabilities, in one pass over the draws."""
-        parts = [
-            ClassSummary(
-                p.mean(axis=0),
-                metrics.pointwise_expected_entropy(p),
-                metrics.pointwise_variation_ratio(p),
-            )
-            for p in map(probabilities, _blocks(self.tree, _block_size(self.tree)))
-        ]
-        return ClassSummary(
-            np.concatenate([part.mean for part in parts]),
-            np.concatenate([part.expected_entropy for part in parts]),
-            np.concatenate([part.variation_ratio for part in parts]),
-        )
+        blocks = _blocks(self.tree, _block_size(self.tree))
+        parts = [ClassSummary.of(probabilities(block)) for block in blocks]
+        return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
     @cached_property
     def mutual_information(self) -> np.ndarray:
@@ -129,6 +137,18 @@ class Predictive:
         return np.concatenate([function(block) for block in blocks])
 
     @cached_property
+    def new_observations(self) -> np.ndarray:
+        """Draws (s m c) of new observations of a regression, jointly over the points.
+
+        Latent draws, evenly spaced where there are many and repeated where there are few, each
+        with noise of its own from a fixed seed.
+        """
+        latent = self.latent.astype(float)
+        chosen = np.linspace(0, len(latent), NUM_NEW, endpoint=False).astype(int)
+        noise = np.random.default_rng(0).normal(size=(NUM_NEW, *latent.shape[1:]))
+        return latent[chosen] + np.sqrt(_noise_variance(self.tree)) * noise
+
+    @cached_property
     def mixture(self) -> tuple[np.ndarray, np.ndarray]:
         """`predictive_mixture` of a regression."""
         return predictive_mixture(self.tree)
@@ -144,18 +164,22 @@ def predictive_mixture(tree: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
     ValueError
         If the observation noise is not Gaussian.
     """
+    noise_variance = _noise_variance(tree)
+    if "closed_form" in tree.children:
+        mean, variance = (np.asarray(tree["closed_form"][k], dtype=float) for k in _MOMENTS)
+        return mean[None], variance + noise_variance
+    latent = pooled(tree).astype(float)
+    return latent, np.full(latent.shape[1:], noise_variance)
+
+
+def _noise_variance(tree: xr.DataTree) -> float:
     likelihood = json.loads(tree.attrs["likelihood"])
     if "noise_variance" not in likelihood:
         raise ValueError(
             "metrics of a regression need Gaussian noise, but the likelihood of "
             f"{tree.attrs['method']} is {likelihood['name']}."
         )
-    noise_variance = likelihood["noise_variance"]
-    if "closed_form" in tree.children:
-        mean, variance = (np.asarray(tree["closed_form"][k], dtype=float) for k in _MOMENTS)
-        return mean[None], variance + noise_variance
-    latent = pooled(tree).astype(float)
-    return latent, np.full(latent.shape[1:], noise_variance)
+    return likelihood["noise_variance"]
 
 
 def _block_size(tree: xr.DataTree) -> int:

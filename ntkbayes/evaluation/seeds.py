@@ -40,7 +40,8 @@ def seed_table(long: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFra
         - ``num_seeds`` with a value, ``value`` (their mean) and ``standard_error`` over them;
         - ``rank``, from 1 for the best method of a dataset, metric and seed, its mean over seeds;
           equal values share theirs. Metrics with a nominal value, such as a coverage, are ranked
-          by their distance from it; NaN for others that are neither better low nor high;
+          by their distance from it; NaN for others that are neither better low nor high, and for
+          those with a ``caveat`` in `METRICS`;
         - ``difference`` from the baseline, the mean over seeds of the difference on the same
           split, with ``difference_low`` and ``difference_high``, its 95 % interval (Student's t).
 
@@ -116,6 +117,8 @@ def _losses(long: pd.DataFrame) -> pd.Series:
     info = {name: metric_info(name) for name in long["metric"].unique()}
 
     def loss(metric: str, value: float) -> float:
+        if info[metric].caveat:
+            return np.nan
         if info[metric].better is not None:
             return value if info[metric].better == "lower" else -value
         nominal = info[metric].nominal

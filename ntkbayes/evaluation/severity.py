@@ -18,6 +18,7 @@ from ntkbayes.datasets import Dataset, shift
 from ntkbayes.evaluation import metrics
 from ntkbayes.evaluation.comparison import compare
 from ntkbayes.evaluation.metrics.ordering import without_rounding
+from ntkbayes.evaluation.metrics.resampling import spread
 from ntkbayes.evaluation.predictions import predict
 from ntkbayes.evaluation.storage import class_probabilities
 from ntkbayes.predictors import Predictor
@@ -173,7 +174,9 @@ def detection_table(
                         "score": score,
                         "metric": name,
                         "value": float(values[0]),
-                        "standard_error": float(values[1:].std(ddof=1)),
+                        "standard_error": spread(
+                            values[1:], min(len(scores_in[score]), len(scores_out[score]))
+                        ),
                     }
                 )
     return pd.DataFrame(rows)

@@ -15,12 +15,11 @@ from ntkbayes._checks import check_choice
 from ntkbayes._files import atomic_path
 from ntkbayes._types import typed
 from ntkbayes.evaluation.catalog import metric_title
+from ntkbayes.evaluation.metrics.resampling import error_quantile
 
-__all__ = ["latex_table", "markdown_table", "wide_table", "write_table"]
+__all__ = ["floors", "latex_table", "markdown_table", "wide_table", "write_table"]
 
-INDISTINGUISHABLE = 2.0
-"""Standard errors of the paired difference within which a method counts as good as the best."""
-_NOTE = "Bold: best. ≈: not worse than the best by two standard errors of the paired difference."
+_NOTE = "Bold: best. ≈: the 95 % interval of the paired difference from the best holds 0."
 
 
 @typed
@@ -28,8 +27,9 @@ def wide_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) -> p
     """Lay out a comparison as method × metric, with texts such as "0.962 ± 0.008".
 
     Rows and columns keep their order in `long`; each column has as many decimals (3 or 4) as its
-    standard errors deserve. A distance is followed by a column with its Monte-Carlo floor. "–"
-    stands where a method has no value.
+    standard errors deserve. A distance is followed by a column with its Monte-Carlo floor, a
+    calibration error by one with what chance alone would show. "–" stands where a method has no
+    value.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def wide_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) -> p
     columns: dict[str, pd.Series] = {}
     for metric, rows in _by_metric(long, metrics):
         value, error = rows["value"].to_numpy(), rows["standard_error"].to_numpy()
-        floor, digits = rows["monte_carlo_floor"].to_numpy(), _decimals(error)
+        floor, digits = floors(rows).to_numpy(), _decimals(error)
         texts = [_with_error(v, e, digits) for v, e in zip(value, error, strict=True)]
         columns[metric] = pd.Series(texts, index=rows.index)
         if np.isfinite(floor).any():
@@ -90,7 +90,7 @@ def markdown_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) 
     | NTK ensemble | **0.853 ± 0.020** |
     | Laplace | **0.853 ± 0.020** |
     <BLANKLINE>
-    Bold: best. ≈: not worse than the best by two standard errors of the paired difference.
+    Bold: best. ≈: the 95 % interval of the paired difference from the best holds 0.
     """
     table = _marked(long, metrics, best="**{}**", as_good="{} ≈")
     header = [table.index.name, *table.columns]
@@ -175,18 +175,23 @@ def write_table(
             temporary.write_text(write(long, metrics=metrics), encoding="utf-8")
 
 
+def floors(long: pd.DataFrame) -> pd.Series:
+    """Floor of every value: of a distance the Monte-Carlo one, of a calibration error chance's."""
+    by_draws, by_chance = (long[f"{name}_floor"] for name in ("monte_carlo", "calibration"))
+    return pd.Series(np.where(by_draws.isna(), by_chance, by_draws), index=long.index)
+
+
 def _marked(
     long: pd.DataFrame, metrics: Sequence[str] | None, *, best: str, as_good: str
 ) -> pd.DataFrame:
     """Texts with titles as column names; the best and those as good marked."""
     table = wide_table(long, metrics=metrics)
     for metric, rows in _by_metric(long, metrics):
-        for method, gap, error in zip(
-            rows.index, rows["from_best"], rows["from_best_error"], strict=True
-        ):
+        columns = (rows[name] for name in ("from_best", "from_best_error", "num_units"))
+        for method, gap, error, num_units in zip(rows.index, *columns, strict=True):
             if gap == 0:
                 table.loc[method, metric] = best.format(table.loc[method, metric])
-            elif gap <= INDISTINGUISHABLE * error:
+            elif gap <= error_quantile(num_units) * error:
                 table.loc[method, metric] = as_good.format(table.loc[method, metric])
     return table.rename(columns=metric_title)
 

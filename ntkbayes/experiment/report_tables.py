@@ -25,10 +25,16 @@ _TESTS_NOTE = (
     "see any miscalibration; Spiegelhalter's z that which the Brier score sees, above 0 if too "
     "confident, and next to nothing where confidences are near one half."
 )
+_PIT_NOTE = (
+    "Kolmogorov-Smirnov test of whether the probability integral transforms, the predictive "
+    "distribution functions at the observations, are uniform, as those of a calibrated predictor "
+    "are: statistic (p-value, not corrected for how many are looked at)."
+)
 _TEST_TITLES = {
     "kolmogorov_smirnov": "Kolmogorov-Smirnov",
     "kuiper": "Kuiper",
     "spiegelhalter": "Spiegelhalter z",
+    "pit": "PIT, Kolmogorov-Smirnov",
 }
 
 
@@ -76,11 +82,9 @@ def report_tables(
         texts = wide_table(long).rename(columns=metric_title)
         heading = f"Joint distributions, compared with {reference}"
         tables["joint_distances"] = ReportTable(heading, long, texts, _JOINT_NOTE)
-    if comparison.data.task == "classification":
-        long = calibration_table(comparison.predictions)
-        tables["calibration_tests"] = ReportTable(
-            "Tests of calibration", long, _test_texts(long), _TESTS_NOTE
-        )
+    long = calibration_table(comparison.predictions)
+    note = _TESTS_NOTE if comparison.data.task == "classification" else _PIT_NOTE
+    tables["calibration_tests"] = ReportTable("Tests of calibration", long, _test_texts(long), note)
     return tables
 
 
@@ -90,4 +94,5 @@ def _test_texts(long: pd.DataFrame) -> pd.DataFrame:
         for statistic, p in zip(long["statistic"], long["p_value"], strict=True)
     ]
     wide = long.assign(text=texts).pivot(index="method", columns="test", values="text")
-    return wide.loc[long["method"].unique(), list(_TEST_TITLES)].rename(columns=_TEST_TITLES)
+    there = [name for name in _TEST_TITLES if name in wide.columns]
+    return wide.loc[long["method"].unique(), there].rename(columns=_TEST_TITLES)

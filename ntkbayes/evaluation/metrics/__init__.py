@@ -26,6 +26,8 @@ from ntkbayes.evaluation.metrics.calibration import (
     classwise_ece,
     ece,
     mce,
+    squared_calibration_error,
+    squared_ece,
 )
 from ntkbayes.evaluation.metrics.calibration_tests import (
     CalibrationTest,
@@ -49,6 +51,10 @@ from ntkbayes.evaluation.metrics.classification import (
     predictive_entropy,
     variation_ratio,
 )
+from ntkbayes.evaluation.metrics.corp import (
+    CorpDecomposition,
+    corp_decomposition,
+)
 from ntkbayes.evaluation.metrics.decomposition import (
     BrierDecomposition,
     brier_decomposition,
@@ -62,6 +68,10 @@ from ntkbayes.evaluation.metrics.isotonic import (
     isotonic_fit,
     pav_calibration_error,
 )
+from ntkbayes.evaluation.metrics.joint_scores import (
+    dyadic_nll,
+    energy_score,
+)
 from ntkbayes.evaluation.metrics.likelihood import (
     batch_joint_nll,
     joint_draws_used,
@@ -70,11 +80,18 @@ from ntkbayes.evaluation.metrics.likelihood import (
     mixture_nll,
 )
 from ntkbayes.evaluation.metrics.quantile_calibration import (
+    ence,
     mean_absolute_calibration_error,
     miscalibration_area,
     observed_proportions,
     pit_kolmogorov_smirnov,
+    pit_test,
     rms_calibration_error,
+)
+from ntkbayes.evaluation.metrics.recalibration import (
+    pointwise_scaled_nll,
+    scaled_nll,
+    temperature_gain,
 )
 from ntkbayes.evaluation.metrics.regression import (
     coverage,
@@ -90,15 +107,23 @@ from ntkbayes.evaluation.metrics.resampling import (
     uniform_weights,
 )
 from ntkbayes.evaluation.metrics.selective import (
+    augrc,
     aurc,
+    error_auroc,
     excess_aurc,
     risk_coverage_curve,
+)
+from ntkbayes.evaluation.metrics.smooth import (
+    smooth_calibration_error,
+    smooth_ece,
 )
 
 __all__ = [
     "BrierDecomposition",
     "CalibrationTest",
+    "CorpDecomposition",
     "accuracy",
+    "augrc",
     "aupr",
     "aurc",
     "auroc",
@@ -111,10 +136,15 @@ __all__ = [
     "calibration_tests",
     "classwise_ece",
     "confidence_bins",
+    "corp_decomposition",
     "coverage",
     "crps",
     "draws_crps",
+    "dyadic_nll",
     "ece",
+    "ence",
+    "energy_score",
+    "error_auroc",
     "excess_aurc",
     "expected_entropy",
     "fpr95",
@@ -136,17 +166,25 @@ __all__ = [
     "observed_proportions",
     "pav_calibration_error",
     "pit_kolmogorov_smirnov",
+    "pit_test",
     "pointwise_expected_entropy",
     "pointwise_mutual_information",
     "pointwise_predictive_entropy",
+    "pointwise_scaled_nll",
     "pointwise_variation_ratio",
     "predictive_entropy",
     "risk_coverage_curve",
     "rms_calibration_error",
     "rmse",
+    "scaled_nll",
     "sharpness",
+    "smooth_calibration_error",
+    "smooth_ece",
     "spiegelhalter_p_value",
     "spiegelhalter_statistic",
+    "squared_calibration_error",
+    "squared_ece",
+    "temperature_gain",
     "uniform_weights",
     "variation_ratio",
 ]

@@ -24,7 +24,7 @@ from jaxtyping import Bool
 from ntkbayes._checks import check_choice
 from ntkbayes._types import Float, Int, typed
 from ntkbayes.evaluation.metrics.bins import NUM_BINS, bin_sums, confidence_bins, ratio
-from ntkbayes.evaluation.metrics.gaps import NORMS, l1_error, l2_error
+from ntkbayes.evaluation.metrics.gaps import NORMS, l1_error, l2_error, linear_squared_error
 from ntkbayes.evaluation.metrics.inputs import check_weights, checked_predictions
 
 __all__ = [
@@ -32,6 +32,8 @@ __all__ = [
     "classwise_ece",
     "ece",
     "mce",
+    "squared_calibration_error",
+    "squared_ece",
 ]
 
 
@@ -195,3 +197,87 @@ def calibration_error(
     check_weights(weights)
     error = l1_error if norm == "l1" else l2_error
     return np.asarray(error(confidence.astype(float), outcome, weights, bins, num_bins, debiased))
+
+
+@typed
+def squared_ece(
+    p: Float[np.ndarray, "m c"],
+    y: Int[np.ndarray, "m"],
+    weights: Float[np.ndarray, "*b m"],
+    *,
+    num_bins: int = NUM_BINS,
+) -> Float[np.ndarray, "*b"]:
+    """Return `squared_calibration_error` of the probability of the most probable class.
+
+    Parameters
+    ----------
+    p, y, weights
+        See the module's docstring.
+    num_bins
+        As in `squared_calibration_error`.
+
+    Raises
+    ------
+    ValueError
+        As in `squared_calibration_error`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> p, y = np.tile([0.7, 0.3], (200, 1)), (np.arange(200) % 2 == 0).astype(int)
+    >>> weights = nb.evaluation.metrics.uniform_weights(200)
+    >>> round(float(nb.evaluation.metrics.squared_ece(p, y, weights)), 2)  # (0.7 − 0.5)²
+    0.04
+    """
+    return squared_calibration_error(
+        p.max(axis=1), p.argmax(axis=1) == y, weights, num_bins=num_bins
+    )
+
+
+@typed
+def squared_calibration_error(
+    confidence: Float[np.ndarray, "m"],
+    outcome: Bool[np.ndarray, "m"],
+    weights: Float[np.ndarray, "*b m"],
+    *,
+    num_bins: int = NUM_BINS,
+) -> Float[np.ndarray, "*b"]:
+    """Return the unbiased mean squared gap between confidence and outcome, equal mass.
+
+    With n points in a bin and residuals r_i = o_i − q_i there,
+
+        Σ_bins (n/m) Σ_{i≠j} r_i r_j / (n (n − 1)),
+
+    which is on average the squared L2 error of any predictor, 0 if it is calibrated; values below 0
+    are chance. Of the errors over bins it is the one that methods can be compared by: it has no
+    floor, and does not favour the less certain of two predictors that are equally far off.
+
+    A resample with repeated points would count each as evidence for itself, so weights act to first
+    order (Hájek): the value plus Σ_i w_i (2 r_i r̄_{−i} − Σ_{j≠k} r_j r_k / (n (n − 1)) − value),
+    r̄_{−i} the mean residual of the *other* points of the bin. Uniform weights give the value, and
+    the deviation over bootstrap weights its standard error.
+
+    Parameters
+    ----------
+    confidence
+        Predicted probability of an event at every point.
+    outcome
+        Whether it happened.
+    weights
+        Uniform, or from `bootstrap_weights`.
+    num_bins
+        Number of bins B.
+
+    Raises
+    ------
+    ValueError
+        If probabilities, weights or `num_bins` are out of range.
+
+    References
+    ----------
+    Kumar, Liang & Ma (2019), arXiv 1909.10155, section 5 · Hájek (1968),
+    doi:10.1214/aoms/1177698394 (projection).
+    """
+    bins = confidence_bins(confidence, num_bins=num_bins, binning="mass")
+    check_weights(weights)
+    return linear_squared_error(confidence.astype(float), outcome, weights.astype(float), bins)

@@ -7,14 +7,16 @@ Chance gives a calibrated predictor a positive error. Debiased errors average 0 
   Bröcker (2012), Ferro & Fricker (2012) and Kumar, Liang & Ma (2019), whose confidences are equal
   within a bin, s² is the variance of the outcomes; where confidences differ, and are calibrated,
   that variance is too large by theirs. A bin with one point says nothing and counts 0. The result
-  is the signed root, sign(v) √|v|, of the squared value v. It is v that is unbiased; its root
-  averages 0 as far as v is as often above 0 as below.
+  is the signed root, sign(v) √|v|, of the squared value v. It is v that is unbiased, and v that
+  methods can be compared by (`squared_calibration_error`): its root is steepest at 0, where it
+  makes chance differences between good predictors look large.
 - L1 subtracts the value expected if o_i ~ Bernoulli(q_i) independently: per bin, the mean
   absolute deviation of a binomial (De Moivre's formula) of n trials and the mean confidence, times
   the ratio of Σ q_i (1 − q_i) to its variance, rooted. That is exact for equal confidences and
   for one point, and in the limit of many. It is the bias of a *calibrated* predictor: where a
   gap is large compared with its standard error there is none, and up to that expectation too
-  much is subtracted. Compare debiased L1 with 0, and prefer L2 for the size of an error.
+  much is subtracted, the more the flatter the confidences: of two predictors that are wrong by as
+  much the less certain one has the lower value. Compare debiased L1 with 0, not two methods by it.
 
 Both take n = m W for the number of points in a bin: weights times m are counts, as in a bootstrap
 resample. A resample adds its own variance to that of the test set, so values of bootstrap rows
@@ -32,7 +34,7 @@ import scipy.special
 
 from ntkbayes.evaluation.metrics.bins import bin_sums, ratio
 
-__all__ = ["l1_error", "l2_error"]
+__all__ = ["l1_error", "l2_error", "linear_squared_error"]
 
 NORMS = ("l1", "l2")
 
@@ -94,3 +96,18 @@ def l2_error(
     chance = (square - squared) / np.where(several, n - 1, 1)
     squared = np.where(several, squared - chance, 0).sum(axis=-1)
     return np.sign(squared) * np.sqrt(np.abs(squared))
+
+
+def linear_squared_error(
+    confidence: np.ndarray, outcome: np.ndarray, weights: np.ndarray, bins: np.ndarray
+) -> np.ndarray:
+    """Unbiased Σ_bins W g² of the points, and to first order what weights make of it (…)."""
+    residual = outcome - confidence
+    count, total, square = (
+        np.bincount(bins, values) for values in (np.ones_like(residual), residual, residual**2)
+    )
+    others = np.maximum(count - 1, 1)
+    pairs = ratio(total**2 - square, count * others)  # mean of r_i r_j over i ≠ j; 0 of one point
+    value = np.sum(count * pairs) / len(residual)
+    first_order = 2 * residual * (total[bins] - residual) / others[bins] - pairs[bins]
+    return np.asarray(value + weights @ (first_order - value))

@@ -16,11 +16,12 @@ from scipy.optimize import isotonic_regression
 
 from ntkbayes._checks import check_choice
 from ntkbayes._types import Float, typed
-from ntkbayes.evaluation.metrics.gaps import NORMS
 from ntkbayes.evaluation.metrics.inputs import check_probabilities, check_weights
 from ntkbayes.evaluation.metrics.ordering import group_sums, over_rows, tie_groups
 
-__all__ = ["isotonic_fit", "pav_calibration_error"]
+__all__ = ["isotonic_fit", "pav_calibration_error", "recalibrated"]
+
+NORMS = ("l1", "l2")
 
 
 @typed
@@ -65,7 +66,7 @@ def pav_calibration_error(
         shares = group_sums(rows, order, starts)
         hits = group_sums(rows * outcome, order, starts)
         gaps = [
-            np.abs(_recalibrated(knots, *sums) - knots) for sums in zip(shares, hits, strict=True)
+            np.abs(recalibrated(knots, *sums) - knots) for sums in zip(shares, hits, strict=True)
         ]
         if norm == "l1":
             return np.sum(shares * gaps, axis=1)
@@ -103,12 +104,12 @@ def isotonic_fit(
     def fits(rows: np.ndarray) -> np.ndarray:
         shares = group_sums(rows, order, starts)
         hits = group_sums(rows * outcome, order, starts)
-        return np.array([_recalibrated(knots, *sums) for sums in zip(shares, hits, strict=True)])
+        return np.array([recalibrated(knots, *sums) for sums in zip(shares, hits, strict=True)])
 
     return knots, over_rows(fits, weights, trailing=knots.shape)
 
 
-def _recalibrated(knots: np.ndarray, shares: np.ndarray, hits: np.ndarray) -> np.ndarray:
+def recalibrated(knots: np.ndarray, shares: np.ndarray, hits: np.ndarray) -> np.ndarray:
     """Isotonic fit at every knot from the weights there, and the part of them that came true."""
     there = shares > 0
     weights = shares[there]

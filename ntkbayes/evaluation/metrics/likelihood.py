@@ -16,6 +16,7 @@ import scipy.special
 
 from ntkbayes._checks import check_at_least, check_finite
 from ntkbayes._types import Float, typed
+from ntkbayes.evaluation.metrics.batches import over_batches, random_batches
 from ntkbayes.evaluation.metrics.resampling import weighted_mean
 
 __all__ = [
@@ -64,12 +65,9 @@ def joint_nll(
 ) -> Float[np.ndarray, "*b"]:
     """Mean of `batch_joint_nll` over disjoint random batches, in nats per point.
 
-    Uniform weights give the mean L̄ of the k batches' values L_B. The independent units are the
-    batches, not the points, so bootstrap weights of the points act through
-    L̄ + √τ (m / k τ) Σ_i w_i (L_B(i) − L̄), a sum over the points of batches, which has exactly the
-    mean and the variance that resampling whole batches would give: Σ_B (L_B − L̄)² / k². Paired
-    differences between methods stay paired, since a seed makes the same batches for all. Weights
-    that single out points have no such meaning.
+    The independent units are the batches, not the points: `over_batches` says what bootstrap
+    weights of the points give. Paired differences between methods stay paired, since a seed makes
+    the same batches for all.
 
     Parameters
     ----------
@@ -85,13 +83,13 @@ def joint_nll(
     ValueError
         As in `batch_joint_nll`.
     """
-    num_points = log_likelihood.shape[1]
-    batches = _batches(num_points, batch_size, seed)
-    values = batch_joint_nll(log_likelihood, batch_size=batch_size, seed=seed)
-    mean = values.mean()
-    deviations = np.zeros(num_points)
-    deviations[batches] = (values - mean)[:, None] * np.sqrt(batch_size)
-    return np.asarray(mean + weighted_mean(weights, deviations) * (num_points / batches.size))
+    check_finite("log_likelihood", log_likelihood)
+    return over_batches(
+        lambda batches: _joint_nll(log_likelihood, batches),
+        weights,
+        batch_size=batch_size,
+        seed=seed,
+    )
 
 
 @typed
@@ -124,8 +122,9 @@ def batch_joint_nll(
         If `batch_size` is below 1 or above the number of points, or a log likelihood is not
         finite.
     """
-    joint = _joint(log_likelihood, batch_size, seed)
-    return (np.log(len(joint)) - scipy.special.logsumexp(joint, axis=0)) / batch_size
+    check_finite("log_likelihood", log_likelihood)
+    batches = random_batches(log_likelihood.shape[1], batch_size, seed)
+    return _joint_nll(log_likelihood, batches)
 
 
 @typed
@@ -147,7 +146,8 @@ def joint_draws_used(
     ValueError
         As in `batch_joint_nll`.
     """
-    joint = _joint(log_likelihood, batch_size, seed)
+    check_finite("log_likelihood", log_likelihood)
+    joint = _joint(log_likelihood, random_batches(log_likelihood.shape[1], batch_size, seed))
     first, second = (np.asarray(scipy.special.logsumexp(power * joint, axis=0)) for power in (1, 2))
     return np.exp(2 * first - second)
 
@@ -191,19 +191,12 @@ def joint_nll_bias(
     return float(variance.mean() / (2 * num_effective * batch_size))
 
 
-def _joint(log_likelihood: np.ndarray, batch_size: int, seed: int) -> np.ndarray:
+def _joint_nll(log_likelihood: np.ndarray, batches: np.ndarray) -> np.ndarray:
+    """−(1/τ) log (1/s) Σ_s of each batch's likelihood (k)."""
+    joint = _joint(log_likelihood, batches)
+    return (np.log(len(joint)) - scipy.special.logsumexp(joint, axis=0)) / batches.shape[1]
+
+
+def _joint(log_likelihood: np.ndarray, batches: np.ndarray) -> np.ndarray:
     """Log likelihood (s k) of every draw and batch."""
-    batches = _batches(log_likelihood.shape[1], batch_size, seed)
-    check_finite("log_likelihood", log_likelihood)
     return log_likelihood.astype(float)[:, batches].sum(axis=-1)
-
-
-def _batches(num_points: int, batch_size: int, seed: int) -> np.ndarray:
-    """Points (k τ) of disjoint random batches."""
-    check_at_least("batch_size", batch_size, 1)
-    if batch_size > num_points:
-        raise ValueError(
-            f"batch_size must be at most the number of points {num_points}, but is {batch_size}."
-        )
-    order = np.random.default_rng(seed).permutation(num_points)
-    return order[: num_points - num_points % batch_size].reshape(-1, batch_size)

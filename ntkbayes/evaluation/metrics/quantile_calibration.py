@@ -15,26 +15,33 @@ References
 ----------
 Kuleshov, Fenner & Ermon (2018), arXiv 1807.00263 (calibration of regressions) · Chung
 et al. (2021), Uncertainty Toolbox, arXiv 2109.10254 (the three summaries, the 100 levels and
-central intervals) · Gneiting, Balabdaoui & Raftery (2007), doi:10.1111/j.1467-9868.2007.00587.x
-(PIT and probabilistic calibration).
+central intervals) · Levi, Gispan, Giladi & Fetaya (2022), arXiv 1905.11659, eq. 8 (ENCE) ·
+Gneiting, Balabdaoui & Raftery (2007), doi:10.1111/j.1467-9868.2007.00587.x (PIT and
+probabilistic calibration).
 """
 
 import numpy as np
+import scipy.stats
 
-from ntkbayes._checks import check_at_least
+from ntkbayes._checks import check_at_least, check_finite
 from ntkbayes._types import Float, typed
+from ntkbayes.evaluation.metrics.bins import bin_sums, confidence_bins, ratio
+from ntkbayes.evaluation.metrics.calibration_tests import CalibrationTest
 from ntkbayes.evaluation.metrics.inputs import check_shares, check_weights
 from ntkbayes.evaluation.metrics.resampling import weighted_mean
 
 __all__ = [
+    "ence",
     "mean_absolute_calibration_error",
     "miscalibration_area",
     "observed_proportions",
     "pit_kolmogorov_smirnov",
+    "pit_test",
     "rms_calibration_error",
 ]
 
 NUM_LEVELS = 100
+NUM_BINS = 10
 CHUNK = 2**23
 """Numbers in one temporary array, 64 MB."""
 
@@ -121,6 +128,101 @@ def pit_kolmogorov_smirnov(
         below = masses - above
         found[start : start + step] = np.maximum(above.max(axis=1), below.max(axis=1))
     return found.reshape(weights.shape[:-1])
+
+
+@typed
+def pit_test(pit: Float[np.ndarray, "m c"]) -> CalibrationTest:
+    """Test whether PIT values are uniform, as those of a calibrated predictor are.
+
+    The Kolmogorov-Smirnov statistic D of independent points, with its exact p-value. Outputs of a
+    point are not independent of each other: of several the largest D is given, and c times its
+    p-value (Bonferroni), at most 1.
+
+    Parameters
+    ----------
+    pit
+        Predictive distribution functions at the observations, from `mixtures.pit`.
+
+    Raises
+    ------
+    ValueError
+        If `pit` is not from 0 to 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> evenly = (np.arange(20)[:, None] + 0.5) / 20
+    >>> found = nb.evaluation.metrics.pit_test(evenly), nb.evaluation.metrics.pit_test(evenly / 2)
+    >>> [(round(test.statistic, 3), round(test.p_value, 5)) for test in found]
+    [(0.025, 1.0), (0.512, 2e-05)]
+    """
+    _check_pit(pit)
+    tests = [scipy.stats.kstest(column.astype(float), "uniform") for column in pit.T]
+    worst = max(tests, key=lambda test: test.statistic)
+    return CalibrationTest(float(worst.statistic), min(1.0, len(tests) * float(worst.pvalue)))
+
+
+@typed
+def ence(
+    mean: Float[np.ndarray, "m c"],
+    variance: Float[np.ndarray, "m c"],
+    y: Float[np.ndarray, "m c"],
+    weights: Float[np.ndarray, "*b m"],
+    *,
+    num_bins: int = NUM_BINS,
+) -> Float[np.ndarray, "*b"]:
+    """Return the expected normalised calibration error: whether errors grow with deviations.
+
+    Points and outputs are binned by the predicted variance (equal mass, equal variances in one
+    bin), and with RMV the root of the mean predicted variance of a bin, and RMSE that of the mean
+    squared error there,
+
+        ENCE = mean over bins of |RMV − RMSE| / RMV.
+
+    From 0 on, without a unit. Chance gives a calibrated predictor a positive value, about
+    0.56 √(B / m).
+
+    Parameters
+    ----------
+    mean, variance
+        Of the predictive distribution, noise included.
+    y
+        Observations.
+    weights
+        See `ntkbayes.evaluation.metrics`.
+    num_bins
+        Number of bins B.
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite, a variance is not positive, or weights or `num_bins` are out of
+        range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y = np.array([[1.0], [-1.0], [3.0], [-3.0]])
+    >>> variance = np.array([[1.0], [1.0], [4.0], [4.0]])  # deviations 1 and 2, errors 1 and 3
+    >>> weights = nb.evaluation.metrics.uniform_weights(4)
+    >>> float(nb.evaluation.metrics.ence(np.zeros((4, 1)), variance, y, weights, num_bins=2))
+    0.25
+    """
+    for name, values in (("mean", mean), ("variance", variance), ("y", y)):
+        check_finite(name, values)
+    if not variance.min() > 0:
+        raise ValueError(f"variance must be positive, but its smallest is {variance.min()}.")
+    check_weights(weights)
+    num_outputs = y.shape[1]
+    ranks = scipy.stats.rankdata(variance, method="max") / variance.size
+    bins = confidence_bins(ranks.ravel(), num_bins=num_bins)
+    squared = ((y.astype(float) - mean) ** 2).ravel()
+    rows = np.repeat(weights, num_outputs, axis=-1) / num_outputs
+    values = np.ones_like(squared), variance.ravel().astype(float), squared
+    share, predicted, found = bin_sums(rows, bins, num_bins, *values)
+    gap = np.abs(1 - np.sqrt(ratio(found, predicted)))
+    filled = share > 0
+    return np.asarray(np.sum(gap * filled, axis=-1) / filled.sum(axis=-1))
 
 
 def _deviations(pit: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Weights of test points: uniform, and those of bootstrap resamples."""
 
 import numpy as np
+import scipy.stats
 
 from ntkbayes._checks import check_at_least
 from ntkbayes._types import Float, typed
@@ -8,11 +9,17 @@ from ntkbayes.evaluation.metrics.inputs import check_weights
 
 __all__ = [
     "bootstrap_weights",
+    "error_quantile",
+    "share_error",
+    "spread",
+    "two_sided_p_value",
     "uniform_weights",
     "weighted_mean",
 ]
 
 NUM_RESAMPLES = 1000
+ROUNDING = 1e-9
+"""Of a sum of weights: far below the weight of a point."""
 
 
 @typed
@@ -53,3 +60,48 @@ def weighted_mean(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return Σ_i w_i v_i for every row of weights, which are checked."""
     check_weights(weights)
     return np.asarray(weights.astype(float, copy=False) @ values.astype(float, copy=False))
+
+
+def spread(resampled: np.ndarray, num_units: int) -> float:
+    """Return the standard error: deviation over bootstrap resamples (b,) of a metric.
+
+    NaN where it rests on fewer than two independent units, whose resamples are all alike.
+    Resamples in which the metric is not defined (NaN) are left out; one that is infinite leaves no
+    error.
+    """
+    if np.isinf(resampled).any():
+        return np.nan
+    known = resampled[~np.isnan(resampled)]
+    return float(known.std(ddof=1)) if num_units > 1 and len(known) > 1 else np.nan
+
+
+def share_error(share: float, num_points: int) -> float:
+    """Return the standard error of a share that is 0 or 1, whose resamples are all alike; else 0.
+
+    √(p̃ (1 − p̃) / (m + 4)) with p̃ = (m p + 2) / (m + 4): two of each kind are added (Agresti &
+    Coull 1998, doi:10.1080/00031305.1998.10480550). 20 right answers of 20 leave 0.06.
+    """
+    if ROUNDING < share < 1 - ROUNDING:
+        return 0.0
+    smoothed = (num_points * share + 2) / (num_points + 4)
+    return float(np.sqrt(smoothed * (1 - smoothed) / (num_points + 4)))
+
+
+def error_quantile(num_units: float, *, level: float = 0.95) -> float:
+    """Return how many standard errors make a two-sided interval of a level.
+
+    Student's t with one degree of freedom less than there are independent units (points, batches
+    of points, or pairs): 1.96 for many, 2.26 for ten. NaN for fewer than two.
+    """
+    return float(scipy.stats.t.ppf((1 + level) / 2, num_units - 1)) if num_units > 1 else np.nan
+
+
+def two_sided_p_value(difference: float, error: float, num_units: int) -> float:
+    """P(|T| > |difference| / error) of Student's t, degrees of freedom as in `error_quantile`.
+
+    1 if the difference is 0 at every point; NaN where there is no error, or an error of 0 (all
+    points alike) that cannot be true.
+    """
+    if not error > 0:
+        return 1.0 if difference == 0 and error == 0 else np.nan
+    return float(2 * scipy.stats.t.sf(abs(difference) / error, num_units - 1))

@@ -8,10 +8,12 @@ References
 ----------
 Geifman & El-Yaniv (2017), arXiv 1705.08500 (coverage and risk) · Geifman, Uziel &
 El-Yaniv (2019), arXiv 1805.08206 (AURC and its excess) · Ding, Liu, Xiong & Shi (2020),
-arXiv 1903.02050 (why excess depends on accuracy).
+arXiv 1903.02050 (why excess depends on accuracy) · Traub et al. (2024), arXiv 2407.01032
+(generalised risk, AUGRC).
 """
 
 import numpy as np
+from jaxtyping import Bool
 from scipy.special import digamma
 
 from ntkbayes._checks import check_finite
@@ -19,7 +21,7 @@ from ntkbayes._types import Float, Int, typed
 from ntkbayes.evaluation.metrics.inputs import check_weights, checked_predictions
 from ntkbayes.evaluation.metrics.ordering import group_sums, over_rows, tie_groups
 
-__all__ = ["aurc", "excess_aurc", "risk_coverage_curve"]
+__all__ = ["augrc", "aurc", "error_auroc", "excess_aurc", "risk_coverage_curve"]
 
 
 @typed
@@ -131,6 +133,106 @@ def excess_aurc(
     best = np.stack([len(y) - errors, errors], axis=-1).reshape(-1, 2)
     none_and_all = best * np.array([0.0, 1.0])
     return np.asarray(area - _area(best, none_and_all).reshape(area.shape))
+
+
+@typed
+def augrc(
+    p: Float[np.ndarray, "m c"],
+    y: Int[np.ndarray, "m"],
+    weights: Float[np.ndarray, "*b m"],
+    *,
+    confidence: Float[np.ndarray, "m"] | None = None,
+) -> Float[np.ndarray, "*b"]:
+    """Return the area under the *generalised* risk-coverage curve, from 0 to ½; smaller is better.
+
+    The generalised risk at a coverage is the share of all points that are accepted *and* wrong,
+    so that, unlike in `aurc`, errors among the first few points weigh no more than others:
+
+        AUGRC = (1 − AUROC) a (1 − a) + ½ (1 − a)²,
+
+    with accuracy a, and AUROC the chance that a right point has a higher confidence than a wrong
+    one (½ for ties).
+
+    Parameters
+    ----------
+    p, y, weights, confidence
+        As in `aurc`.
+
+    Raises
+    ------
+    ValueError
+        As in `aurc`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> p, y = np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1])
+    >>> float(nb.evaluation.metrics.augrc(p, y, nb.evaluation.metrics.uniform_weights(2)))
+    0.125
+    """
+    wrong, order, starts = _ranked(p, y, weights, confidence)
+
+    def areas(rows: np.ndarray) -> np.ndarray:
+        shares = group_sums(rows, order, starts)
+        errors = group_sums(rows * wrong, order, starts)
+        return np.sum(shares * (np.cumsum(errors, axis=1) - errors / 2), axis=1)
+
+    return over_rows(areas, weights)
+
+
+@typed
+def error_auroc(
+    score: Float[np.ndarray, "m"],
+    wrong: Bool[np.ndarray, "m"],
+    weights: Float[np.ndarray, "*b m"],
+) -> Float[np.ndarray, "*b"]:
+    """Return the chance that a wrong answer has the larger uncertainty score than a right one.
+
+    The area under the ROC of a score for errors, ½ for ties, from 0 to 1. With the variance over
+    draws of the probability of the predicted class it asks whether *epistemic* uncertainty knows of
+    errors. NaN for rows of weights without a wrong, or without a right answer.
+
+    Parameters
+    ----------
+    score
+        Uncertainty of every point, larger where it is less certain.
+    wrong
+        Whether the answer there is wrong.
+    weights
+        See the module's docstring.
+
+    Raises
+    ------
+    ValueError
+        If there are no points, or scores or weights are out of range.
+
+    References
+    ----------
+    Wilson et al. (2025), arXiv 2502.02870 (variance of the top probability, VARROC).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> score, wrong = np.array([0.1, 0.3, 0.2]), np.array([False, True, False])
+    >>> weights = nb.evaluation.metrics.uniform_weights(3)
+    >>> float(nb.evaluation.metrics.error_auroc(score, wrong, weights))
+    1.0
+    """
+    check_not_empty("score", score)
+    check_finite("score", score)
+    check_weights(weights)
+    order, starts = tie_groups(score)
+
+    def areas(rows: np.ndarray) -> np.ndarray:
+        bad = group_sums(rows * wrong, order, starts)
+        good = group_sums(rows * ~wrong, order, starts)
+        below = np.cumsum(good, axis=1) - good / 2
+        pairs = bad.sum(axis=1) * good.sum(axis=1)
+        known = pairs > 0
+        area = np.sum(bad * below, axis=1) / np.where(known, pairs, 1)
+        return np.where(known, area, np.nan)
+
+    return over_rows(areas, weights)
 
 
 def _ranked(

@@ -14,10 +14,9 @@ from ntkbayes.evaluation.plots.style import (
     new_figure,
     styled,
 )
+from ntkbayes.evaluation.tables import floors
 
 __all__ = ["plot_distance_heatmap", "plot_metric_forest"]
-
-FLOOR = "monte_carlo_floor"
 
 
 @styled
@@ -71,8 +70,9 @@ def plot_metric_forest(
 ) -> NotebookFigure:
     """Show every metric of every method with ± 2 standard errors; one panel per metric.
 
-    A tick marks the Monte-Carlo floor of a distance: what draws of the same distribution would
-    show. A dashed line marks what a calibrated predictor has, such as the level of a coverage.
+    A tick marks a floor: the Monte-Carlo floor of a distance, what draws of the same distribution
+    would show, or the calibration error that chance alone would show. A dashed line marks what a
+    calibrated predictor has, such as the level of a coverage.
 
     Parameters
     ----------
@@ -102,8 +102,8 @@ def plot_metric_forest(
     figure = new_figure(1.5 + 2.0 * columns, 0.4 + rows * (0.75 + 0.21 * len(methods)))
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for axes, name in zip(panels, names, strict=False):
-        part = long[long["metric"] == name]
-        series = (part[k] for k in ("method", "value", "standard_error", FLOOR))
+        part = long.loc[long["metric"] == name, :]
+        series = (part["method"], part["value"], part["standard_error"], floors(part))
         for method, value, error, floor in zip(*series, strict=True):
             y, look = methods.index(method), looks[method] | {"linestyle": "none"}
             axes.errorbar(value, y, xerr=2 * error, ms=4.5, elinewidth=1.3, **look)
@@ -121,7 +121,7 @@ def plot_metric_forest(
     legend = "bars: ± 2 standard errors over test points"
     if any(metric_info(name).nominal is not None for name in names):
         legend += "  ·  dashed: calibrated"
-    if np.isfinite(long.loc[long["metric"].isin(names), FLOOR].to_numpy()).any():
-        legend += "  ·  grey tick: Monte-Carlo floor"
+    if floors(long.loc[long["metric"].isin(names), :]).notna().any():
+        legend += "  ·  grey tick: floor (finite draws, or chance)"
     figure.supxlabel(legend, fontsize=8, color="0.35")
     return figure

@@ -1,9 +1,10 @@
 """What the numbers of a comparison say, in plain sentences.
 
-A claim needs two standard errors, which holds for about 95 of 100 claims when nothing is there;
-several claims at once are not corrected for. Standard errors are over test points. What only the
-finite number of draws leaves open, the Monte-Carlo floor, is never called a difference, nor is
-rounding.
+A claim needs a 95 % interval that leaves its contrary out: Student's quantile of the table's
+standard errors, about two of them. Several claims at once are not corrected for. Standard errors
+are over test points, for the predictors as they were trained: nothing is said of other training
+data. What only the finite number of draws leaves open, the Monte-Carlo floor, is never called a
+difference, nor is rounding.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,15 +16,13 @@ import pandas as pd
 from ntkbayes._checks import check_at_least
 from ntkbayes.evaluation.catalog import metric_title
 from ntkbayes.evaluation.diagnostics import ChainDiagnostics
+from ntkbayes.evaluation.metrics.resampling import error_quantile
 from ntkbayes.evaluation.plots.style import check_columns
 
 __all__ = ["verdict", "verdict_baselines"]
 
 DISTANCES = ("total_variation", "wasserstein_1")
 """The first of these that a table has says how close methods are."""
-NUM_ERRORS = 2.0
-"""Standard errors that a claim needs."""
-
 NEGLIGIBLE = 5e-4
 """A difference that prints as 0.000, between methods equal up to rounding, is none."""
 
@@ -69,8 +68,8 @@ def verdict(
     >>> for sentence in nb.evaluation.verdict(table, num_points=300, reference="Laplace"):
     ...     print(sentence)
     Closest to Laplace is NTK ensemble: total variation 0.047 ± 0.002.
-    Under-confident, by mean confidence minus accuracy: Laplace (by 0.082 ± 0.024).
-    Mean confidence agrees with accuracy for NTK ensemble.
+    Under-confident, by mean confidence minus accuracy: NTK ensemble (by 0.036 ± 0.018) and Laplace
+    (by 0.082 ± 0.019).
     Lowest NLL: NTK ensemble, 0.338 ± 0.024 nats.
     """
     check_at_least("num_points", num_points, 1)
@@ -78,13 +77,14 @@ def verdict(
     if differences is not None and len(differences):
         wanted = ("method", "baseline", "metric", "difference", "standard_error")
         check_columns("differences", differences, wanted)
+    needed = error_quantile(num_points) if num_points > 1 else np.inf
     return [
         *_reference(reference, diagnostics or {}),
-        *_closeness(metrics, reference, differences),
+        *_closeness(metrics, reference, differences, needed),
         *_alike(metrics, distances),
-        *_confidence(metrics, num_points),
-        *_coverage(metrics, num_points),
-        *_likelihood(metrics, differences),
+        *_confidence(metrics, needed),
+        *_coverage(metrics, needed),
+        *_likelihood(metrics, differences, needed),
     ]
 
 
@@ -131,7 +131,7 @@ def _reference(reference: str | None, diagnostics: Mapping[str, ChainDiagnostics
 
 
 def _closeness(
-    metrics: pd.DataFrame, reference: str | None, differences: pd.DataFrame | None
+    metrics: pd.DataFrame, reference: str | None, differences: pd.DataFrame | None, needed: float
 ) -> list[str]:
     """Which method is closest to the reference, and which are as close for all one can tell."""
     rows = metrics.loc[metrics["metric"].isin(_distance(metrics))].sort_values(
@@ -141,7 +141,7 @@ def _closeness(
         return []
     name, best = metric_title(rows["metric"].iloc[0]), rows.iloc[0]
     floors = dict(zip(rows["method"], rows["monte_carlo_floor"], strict=True))
-    lower = rows["value"] - NUM_ERRORS * rows["standard_error"]
+    lower = rows["value"] - needed * rows["standard_error"]
     at_floor = list(rows["method"][lower <= rows["monte_carlo_floor"]])
     texts = [f"Closest to {reference} is {best['method']}: {name} {_value(best)}."]
     if at_floor:
@@ -157,7 +157,7 @@ def _closeness(
     as_close = [
         method
         for method, (difference, error) in apart.items()
-        if difference <= max(NUM_ERRORS * error, np.nan_to_num(floors[method]), NEGLIGIBLE)
+        if difference <= max(needed * error, np.nan_to_num(floors[method]), NEGLIGIBLE)
     ]
     further = [method for method in others if method in apart and method not in as_close]
     if as_close:
@@ -182,21 +182,15 @@ def _alike(metrics: pd.DataFrame, distances: pd.DataFrame | None) -> list[str]:
     return [f"The most alike of all are {_list(names)}, at a distance of {distance:.4f}."]
 
 
-def _confidence(metrics: pd.DataFrame, num_points: int) -> list[str]:
-    """Sign of mean confidence minus accuracy, for classes.
-
-    The bootstrap is blind where every answer is right, so the standard error is no less than that
-    of calibrated answers of the same mean confidence c: √(c (1 − c) / m).
-    """
-    gaps = metrics.loc[metrics["metric"] == "confidence_gap"].set_index("method")
-    accuracy = metrics.loc[metrics["metric"] == "accuracy"].set_index("method")["value"]
+def _confidence(metrics: pd.DataFrame, needed: float) -> list[str]:
+    """Sign of mean confidence minus accuracy, for classes."""
+    gaps = metrics.loc[metrics["metric"] == "confidence_gap"]
     over, under, neither = [], [], []
-    for method, gap, error in zip(gaps.index, gaps["value"], gaps["standard_error"], strict=True):
-        confidence = np.clip(accuracy.get(method, np.nan) + gap, 0, 1)
-        least = np.sqrt(confidence * (1 - confidence) / num_points)
-        error = float(np.fmax(error, least))
+    for method, gap, error in zip(
+        gaps["method"], gaps["value"], gaps["standard_error"], strict=True
+    ):
         named = f"{method} (by {abs(gap):.3f} ± {error:.3f})"
-        if abs(gap) <= NUM_ERRORS * error:
+        if not abs(gap) > needed * error:
             neither.append(method)
         else:
             (over if gap > 0 else under).append(named)
@@ -210,20 +204,16 @@ def _confidence(metrics: pd.DataFrame, num_points: int) -> list[str]:
     return texts
 
 
-def _coverage(metrics: pd.DataFrame, num_points: int) -> list[str]:
-    """Coverage against its nominal level, with the larger of two standard errors.
-
-    The bootstrap's, and √(q (1 − q) / m), which it would be if the level q were met.
-    """
+def _coverage(metrics: pd.DataFrame, needed: float) -> list[str]:
+    """Coverage against its nominal level."""
     rows = metrics.loc[metrics["metric"].str.match(r"coverage_\d+$")]
     narrow, wide, both, neither = [], [], [], []
     for method, part in rows.groupby("method", sort=False):
         level = part["metric"].str.removeprefix("coverage_").astype(int).to_numpy() / 100
-        error = np.maximum(part["standard_error"], np.sqrt(level * (1 - level) / num_points))
-        score = ((part["value"] - level) / error).to_numpy()
+        score = ((part["value"] - level) / part["standard_error"]).to_numpy()
         worst = int(np.argmax(np.abs(score)))
         named = f"{method} ({level[worst]:.0%} interval: {part['value'].iloc[worst]:.0%})"
-        low, high = (score < -NUM_ERRORS).any(), (score > NUM_ERRORS).any()
+        low, high = (score < -needed).any(), (score > needed).any()
         if low and high:
             both.append(named)
         elif low or high:
@@ -239,7 +229,9 @@ def _coverage(metrics: pd.DataFrame, num_points: int) -> list[str]:
     return [f"{text}: {_list(found)}." for text, found in texts.items() if found]
 
 
-def _likelihood(metrics: pd.DataFrame, differences: pd.DataFrame | None) -> list[str]:
+def _likelihood(
+    metrics: pd.DataFrame, differences: pd.DataFrame | None, needed: float
+) -> list[str]:
     """Who has the lowest NLL, and from whom that is a significant difference."""
     rows = metrics.loc[metrics["metric"] == "nll"]
     if len(rows) < 2:
@@ -252,12 +244,12 @@ def _likelihood(metrics: pd.DataFrame, differences: pd.DataFrame | None) -> list
     worse = [
         f"{method} (by {difference:.3f} ± {error:.3f})"
         for method, (difference, error) in apart.items()
-        if difference > max(NUM_ERRORS * error, NEGLIGIBLE)
+        if difference > max(needed * error, NEGLIGIBLE)
     ]
     same = [
         method
         for method, (difference, error) in apart.items()
-        if difference <= max(NUM_ERRORS * error, NEGLIGIBLE)
+        if difference <= max(needed * error, NEGLIGIBLE)
     ]
     if worse:
         text += f" Worse on the same test points: {_list(worse)}."

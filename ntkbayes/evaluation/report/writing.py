@@ -24,7 +24,8 @@ HEADLINE = (
     "nll",
     "brier",
     "crps",
-    "ece",
+    "ece_squared",
+    "confidence_gap",
     "coverage_90",
     "width_90",
     "agreement",
@@ -115,7 +116,8 @@ def write_report(
         headline=[(metric_title(name), *_ARROWS[metric_info(name).better]) for name in headline],
         rows=_rows(table.loc[:, headline])[1],
         complete=len(headline) < len(names),
-        all_rows=[(metric_title(name), list(table[name])) for name in names],
+        all_rows=[(metric_title(name), _caveat(name), list(table[name])) for name in names],
+        has_caveat=any(_caveat(name) for name in names),
         has_floor=any(name.endswith("_floor") for name in names),
         tables={name: (_rows(texts), note) for name, (texts, note) in (tables or {}).items()},
         figures=[_embedded(*item) for item in (figures or {}).items()],
@@ -124,6 +126,10 @@ def write_report(
     )
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
+
+
+def _caveat(column: str) -> str:
+    return metric_info(column).caveat  # a floor has none
 
 
 def _rows(texts: pd.DataFrame) -> tuple[list[str], list[tuple[str, list[str]]]]:
