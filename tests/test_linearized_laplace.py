@@ -156,9 +156,13 @@ def test_the_diagonal_structure_inverts_the_diagonal(trained):
     np.testing.assert_allclose(posterior.posterior.log_det, log_det, rtol=1e-8)
 
 
+@pytest.mark.parametrize("kron_bias", ["joint", "separate"])
 @pytest.mark.parametrize("network", [SMOOTH, EQUINOX], ids=["dense", "equinox"])
-def test_the_kronecker_structure_equals_its_factors_put_together(network, trained):
-    """Blocks (1/n) Σ ā āᵀ ⊗ Σ δᵀ W δ, from Jacobians of each layer's preactivations."""
+def test_the_kronecker_structure_equals_its_factors_put_together(network, kron_bias, trained):
+    """Blocks (1/n) Σ ā āᵀ ⊗ Σ δᵀ W δ, from Jacobians of each layer's preactivations.
+
+    A bias of its own has ā = β: the block β² Σ δᵀ W δ.
+    """
     params = trained[network]
     layers = (
         [(layer["weight"], layer["bias"]) for layer in params]
@@ -192,12 +196,16 @@ def test_the_kronecker_structure_equals_its_factors_put_together(network, traine
             outer[index] += delta.T @ (np.diag(p) - np.outer(p, p)) @ delta
     deltas, (_, inputs) = at_zero(X_TEST[0])
     expected, log_det = 0, 0
+    whole = [slice(None)] if kron_bias == "joint" else [slice(None, -1), slice(-1, None)]
     for a, g, delta, h in zip(inner, outer, deltas, inputs, strict=True):
-        block = np.kron(a, g) + PRECISION * np.eye(len(a) * len(g))
-        rows = np.einsum("i,co->cio", h, delta).reshape(3, -1)
-        expected += rows @ np.linalg.solve(block, rows.T)
-        log_det += np.linalg.slogdet(block / PRECISION)[1]
-    posterior = fit(network, params, hessian_structure="kron")
+        for part in whole:
+            block = np.kron(a[part, part], g)
+            block = block + PRECISION * np.eye(len(block))
+            rows = np.einsum("i,co->cio", h[part], delta).reshape(3, -1)
+            expected += rows @ np.linalg.solve(block, rows.T)
+            log_det += np.linalg.slogdet(block / PRECISION)[1]
+    posterior = fit(network, params, hessian_structure="kron", kron_bias=kron_bias)
+    assert posterior.settings["kron_bias"] == kron_bias
     np.testing.assert_allclose(posterior.covariance(X_TEST)[0, :, 0], expected, atol=1e-8)
     np.testing.assert_allclose(posterior.posterior.log_det, log_det, rtol=1e-8)
 
@@ -453,7 +461,8 @@ def test_probit_is_close_to_the_mean_over_draws(smooth):
             },
             "takes whole layers",
         ),
-        (EQUINOX, {"subset_of_weights": "last_layer"}, "the last layer of a FiniteNetwork"),
+        (SMOOTH, {"kron_bias": "none", "hessian_structure": "kron"}, "unknown kron_bias 'none'"),
+        (SMOOTH, {"kron_bias": "separate"}, "kron_bias='separate' goes with"),
         (SMOOTH, {"center": [jnp.zeros(3)]}, "center must be laid out like params"),
     ],
 )
@@ -466,6 +475,33 @@ def test_params_that_are_not_finite_are_refused(trained):
     params = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), trained[SMOOTH])
     with pytest.raises(ValueError, match="params must be finite"):
         fit(SMOOTH, params)
+
+
+@pytest.mark.parametrize("structure", ["full", "kron", "diag"])
+def test_the_last_layer_of_a_declared_stack_is_the_one_that_a_function_picks(structure, trained):
+    settings = {"hessian_structure": structure}
+    named, picked = (
+        fit(EQUINOX, trained[EQUINOX], subset_of_weights=subset, **settings)
+        for subset in ("last_layer", lambda model: (model.layers[-1].weight, model.layers[-1].bias))
+    )
+    assert named.posterior.weights.theta.size == 3 * 6 + 3
+    np.testing.assert_allclose(named.covariance(X_TEST), picked.covariance(X_TEST), atol=1e-12)
+    np.testing.assert_allclose(
+        named.log_marginal_likelihood, picked.log_marginal_likelihood, rtol=1e-12
+    )
+
+
+def test_the_last_layer_needs_a_declared_stack_and_a_true_one(trained):
+    undeclared = FINITE["flax linen"]
+    params = double(undeclared.init(jax.random.key(0), num_features=2, num_outputs=3))
+    with pytest.raises(ValueError, match=r"last layer of a FiniteNetwork is not known: .*dense_st"):
+        fit(undeclared, params, subset_of_weights="last_layer", max_newton_decrement=np.inf)
+    wrong = nb.finite_network(
+        EQUINOX.init_fn, apply_equinox,
+        dense_stack=lambda model: DenseStack(equinox_stack(model).layers, jax.nn.relu),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="dense_stack contradicts apply_fn"):
+        fit(wrong, trained[EQUINOX], subset_of_weights="last_layer")
 
 
 def test_kron_needs_known_layers():

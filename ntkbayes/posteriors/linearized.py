@@ -17,6 +17,7 @@ Immer, Korzepa, Bauer 2021, arXiv 2008.08400. Daxberger et al. 2021, arXiv 2106.
 subsets of weights). MacKay 1992, doi 10.1162/neco.1992.4.3.448 (log marginal likelihood).
 """
 
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -47,6 +48,7 @@ __all__ = ["LinearizedLaplace", "linearized_laplace"]
 
 STRUCTURES = ("full", "kron", "diag")
 FORMS = ("auto", "weight", "dual")
+KRON_BIASES = ("joint", "separate")
 DRAWS_AT_ONCE = 16
 
 
@@ -106,6 +108,7 @@ class LinearizedLaplace(GaussianPredictor):
             "method": "linearized_laplace",
             "prior_precision": self.prior_precision,
             "hessian_structure": self.hessian_structure,
+            **self.posterior.settings(),
             "log_marginal_likelihood": float(self.log_marginal_likelihood),
             "newton_decrement": float(self.newton_decrement),
             **self.posterior.weights.settings(),
@@ -125,6 +128,7 @@ def linearized_laplace(
     hessian_structure: str = "full",
     subset_of_weights: str | Where = "all",
     form: str = "auto",
+    kron_bias: str = "joint",
     max_newton_decrement: float = 0.5,
 ) -> LinearizedLaplace:
     """Approximate the posterior of a trained finite network by its linearisation at θ̂.
@@ -147,6 +151,12 @@ def linearized_laplace(
     form
         Of the full structure: ``"weight"`` factors a p × p matrix, ``"dual"`` one of
         (n c) × (n c); they agree to rounding. ``"auto"`` takes the smaller one.
+    kron_bias
+        Of the ``"kron"`` structure: ``"joint"`` takes a layer's bias as one more input of its
+        weights, ``"separate"`` gives it a block of its own, as laplace-torch does. The first keeps
+        the correlation of weights and bias; the second has the bias' exact block. Their log
+        marginal likelihoods differ (by 0.7 to 4 nats in networks that were tried): compare models
+        with the same one.
     max_newton_decrement
         Largest distance of θ̂ from a mode that is accepted, in posterior standard deviations.
         Smooth networks reach 1e-3 easily; ReLU networks, whose modes lie on kinks, were left with
@@ -176,6 +186,9 @@ def linearized_laplace(
     check_positive("prior_precision", prior_precision)
     check_choice("hessian_structure", hessian_structure, STRUCTURES)
     check_choice("form", form, FORMS)
+    check_choice("kron_bias", kron_bias, KRON_BIASES)
+    if kron_bias != "joint" and hessian_structure != "kron":
+        raise ValueError(f"kron_bias={kron_bias!r} goes with hessian_structure='kron' only.")
     if form != "auto" and hessian_structure != "full":
         raise ValueError(f"form={form!r} goes with hessian_structure='full' only.")
     train = training_set(likelihood, x, y)
@@ -187,9 +200,10 @@ def linearized_laplace(
     if jax.tree.structure(middle) != jax.tree.structure(theta):
         raise ValueError("center must be laid out like params, but its structure differs.")
     check_finite("params", ravel_pytree(theta)[0])
-    weights = select_weights(network, theta, subset_of_weights)
+    weights = select_weights(network, theta, subset_of_weights, train.x)
     precision = float(prior_precision)
-    fit = _structure(hessian_structure, form, weights, len(train.targets) * likelihood.num_outputs)
+    num_targets = len(train.targets) * likelihood.num_outputs
+    fit = _structure(hessian_structure, form, kron_bias, weights, num_targets)
     posterior = fit(weights, likelihood, train.x, prior_precision=precision)
     objective = Objective(network, likelihood, train, jnp.asarray(precision), middle)
     decrement, log_joint = _at_theta(objective, posterior)
@@ -212,11 +226,13 @@ def _as_inputs(train: TrainingSet, params: Any) -> Any:
 
 
 def _structure(
-    hessian_structure: str, form: str, weights: SelectedWeights, num_targets: int
+    hessian_structure: str, form: str, kron_bias: str, weights: SelectedWeights, num_targets: int
 ) -> Any:
     """Choose the function that fits the structure."""
-    if hessian_structure != "full":
-        return {"kron": kronecker_weights, "diag": diagonal_weights}[hessian_structure]
+    if hessian_structure == "kron":
+        return partial(kronecker_weights, joint_bias=kron_bias == "joint")
+    if hessian_structure == "diag":
+        return diagonal_weights
     if form == "auto":
         form = "weight" if weights.theta.size <= num_targets else "dual"
     return {"weight": full_weights, "dual": dual_weights}[form]

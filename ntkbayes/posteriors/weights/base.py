@@ -38,6 +38,10 @@ class WeightPosterior(eqx.Module):
     weights: eqx.AbstractVar[SelectedWeights]
     log_det: eqx.AbstractVar[Float[Array, ""]]
 
+    def settings(self) -> dict[str, str]:
+        """Return what else there was to choose, as written into results."""
+        return {}
+
     @abc.abstractmethod
     def product(self, v: Float[Array, "b p"]) -> Float[Array, "b p"]:
         """P⁻¹ v for each row of v."""

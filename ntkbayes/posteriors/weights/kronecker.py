@@ -7,7 +7,12 @@ block of the GGN is Σᵢ (āᵢ āᵢᵀ) ⊗ (δᵢᵀ Wᵢ δᵢ). It is appr
 
 exact where one of the factors is the same for all data. In the eigenbases of both factors
 P_l = λ I + G_l is diagonal. Different layers are independent.
+
+Joint, the bias is one more input. Separate, its block is β² Σᵢ δᵢᵀ Wᵢ δᵢ, which is exact, and it is
+independent of the weights, whose block has āᵢ = s hᵢ. The first keeps more of G.
 """
+
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -38,11 +43,22 @@ class _Block(eqx.Module):
 
 
 class KroneckerWeights(WeightPosterior):
-    """A block for each layer with selected weights; None for a layer that is held fixed."""
+    """A block for each layer with selected weights; None for a layer that is held fixed.
+
+    Attributes
+    ----------
+    joint_bias
+        Whether a layer's weights and bias share a block; else the layer has two, the bias' second.
+    """
 
     weights: SelectedWeights
     log_det: Float[Array, ""]
     blocks: list[_Block | None]
+    joint_bias: bool = eqx.field(static=True)
+
+    def settings(self) -> dict[str, str]:
+        """Say how biases are treated."""
+        return {"kron_bias": "joint" if self.joint_bias else "separate"}
 
     def product(self, v: Float[Array, "b p"]) -> Float[Array, "b p"]:
         """P⁻¹ v, layer by layer."""
@@ -63,7 +79,7 @@ class KroneckerWeights(WeightPosterior):
 
     def _scale(self, v: Float[Array, "b p"], power: float) -> Float[Array, "b p"]:
         def one_vector(v: Float[Array, "p"]) -> Float[Array, "p"]:
-            layers, back = jax.vjp(lambda v: _layer_matrices(self.weights, v), v)
+            layers, back = jax.vjp(lambda v: _matrices(self.weights, v, self.joint_bias), v)
             scaled = [
                 jnp.zeros_like(layer) if block is None else block.scale(layer, power)
                 for block, layer in zip(self.blocks, layers, strict=True)
@@ -75,7 +91,12 @@ class KroneckerWeights(WeightPosterior):
 
 
 def kronecker_weights(
-    weights: SelectedWeights, likelihood: Likelihood, x: Array, *, prior_precision: float
+    weights: SelectedWeights,
+    likelihood: Likelihood,
+    x: Array,
+    *,
+    prior_precision: float,
+    joint_bias: bool = True,
 ) -> KroneckerWeights:
     """Factor every layer's block; time n c Σ w² + Σ w³ for layers of width w.
 
@@ -90,33 +111,33 @@ def kronecker_weights(
             'hessian_structure="kron" needs a stack of dense layers, but this '
             f"{type(weights.network).__name__} declares none: see finite_network's dense_stack."
         )
-    selected = _selected_layers(weights)
-    every_block = _blocks(weights, layers, likelihood, x, prior_precision)
+    selected = _selected_layers(weights, joint_bias)
+    every_block = _blocks(weights, layers, likelihood, x, prior_precision, joint_bias)
     blocks = [
         block if chosen else None for block, chosen in zip(every_block, selected, strict=True)
     ]
     log_det = sum(
         jnp.sum(jnp.log(block.precision / prior_precision)) for block in blocks if block is not None
     )
-    return KroneckerWeights(weights, jnp.asarray(log_det), blocks)
+    return KroneckerWeights(weights, jnp.asarray(log_det), blocks, joint_bias)
 
 
-def _layer_matrices(weights: SelectedWeights, v: Float[Array, "p"]) -> list[Array]:
-    """Lay out a tangent vector by layers: weights (fan-in, fan-out), and the bias below them."""
+def _matrices(weights: SelectedWeights, v: Float[Array, "p"], joint_bias: bool) -> list[Array]:
+    """Lay out a tangent vector by blocks: weights (fan-in, fan-out), and the bias as a last row."""
     stack = known_stack(weights.network, weights.embed(v))
-    layers = () if stack is None else stack.layers
-    return [
-        layer.weight if layer.bias is None else jnp.concatenate([layer.weight, layer.bias[None]])
-        for layer in layers
-    ]
+    matrices: list[Array] = []
+    for layer in () if stack is None else stack.layers:
+        parts = [layer.weight] if layer.bias is None else [layer.weight, layer.bias[None]]
+        matrices += [jnp.concatenate(parts)] if joint_bias else parts
+    return matrices
 
 
-def _selected_layers(weights: SelectedWeights) -> list[bool]:
-    ones = _layer_matrices(weights, jnp.ones_like(weights.theta))
+def _selected_layers(weights: SelectedWeights, joint_bias: bool) -> list[bool]:
+    ones = _matrices(weights, jnp.ones_like(weights.theta), joint_bias)
     if any(bool(jnp.any(layer != layer[0, 0])) for layer in ones):
         raise ValueError(
-            'hessian_structure="kron" takes whole layers, weights and bias, but '
-            "subset_of_weights selects a part of one."
+            'hessian_structure="kron" takes whole layers, weights and bias (with '
+            'kron_bias="separate": each whole), but subset_of_weights selects a part of one.'
         )
     return [bool(layer[0, 0]) for layer in ones]
 
@@ -128,6 +149,7 @@ def _blocks(
     likelihood: Likelihood,
     x: Float[Array, "n d"],
     prior_precision: float,
+    joint_bias: bool,
 ) -> list[_Block]:
     factors = layers.prepare(x)
     curvature = jax.vmap(likelihood.curvature)(weights.apply(weights.theta, x))
@@ -136,13 +158,18 @@ def _blocks(
     for layer, h, delta in zip(
         layers.stack.layers, factors.inputs, [*factors.deltas, eye], strict=True
     ):
-        inputs = layer.weight_scale * h
+        parts = [layer.weight_scale * h]
         if layer.bias is not None:
-            constant = jnp.full((len(h), 1), layer.bias_scale, h.dtype)
-            inputs = jnp.concatenate([inputs, constant], axis=1)
-        outputs = jnp.einsum("nkw,nkl,nlv->wv", delta, curvature, delta)
-        values_in, vectors_in = jnp.linalg.eigh(inputs.T @ inputs / len(h))
-        values_out, vectors_out = jnp.linalg.eigh(outputs)
-        ggn = jnp.maximum(values_in, 0)[:, None] * jnp.maximum(values_out, 0)[None, :]
-        blocks.append(_Block(vectors_in, vectors_out, prior_precision + ggn))
+            parts.append(jnp.full((len(h), 1), layer.bias_scale, h.dtype))
+        outputs = jnp.linalg.eigh(jnp.einsum("nkw,nkl,nlv->wv", delta, curvature, delta))
+        for inputs in [jnp.concatenate(parts, axis=1)] if joint_bias else parts:
+            blocks.append(_block(inputs, outputs, prior_precision))
     return blocks
+
+
+def _block(inputs: Float[Array, "n i"], outputs: Any, prior_precision: float) -> _Block:
+    """(1/n) Σ ā āᵀ ⊗ the matrix of these eigenvalues and vectors, plus λ."""
+    values_in, vectors_in = jnp.linalg.eigh(inputs.T @ inputs / len(inputs))
+    values_out, vectors_out = outputs
+    ggn = jnp.maximum(values_in, 0)[:, None] * jnp.maximum(values_out, 0)[None, :]
+    return _Block(vectors_in, vectors_out, prior_precision + ggn)

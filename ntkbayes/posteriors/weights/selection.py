@@ -1,7 +1,7 @@
 """The weights that are random, as one flat vector, and the Jacobian of the network in them."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from ntkbayes._types import Array, Float, Key
-from ntkbayes.networks import DenseNetwork, Network
+from ntkbayes.networks import Network, known_layers, known_stack
 
 __all__ = ["SelectedWeights", "select_weights"]
 
@@ -73,34 +73,36 @@ class SelectedWeights(Network):
 
 
 def select_weights(
-    network: Network, params: Any, subset_of_weights: str | Where
+    network: Network,
+    params: Any,
+    subset_of_weights: str | Where,
+    x: Float[Array, "n d"] | None = None,
 ) -> SelectedWeights:
     """Select ``"all"`` parameters, those of the ``"last_layer"``, or what a function picks.
+
+    The last layer is that of the network's dense stack, which is checked at some inputs x.
 
     Raises
     ------
     ValueError
         If the name is unknown, the network's last layer is not known, or nothing is selected.
     """
-    where = _where(network, subset_of_weights)
+    where = _where(network, params, subset_of_weights, x)
     if not jax.tree.leaves(where(params)):
         raise ValueError("subset_of_weights selects no parameter.")
     return SelectedWeights(network, params, where)
 
 
-def _where(network: Network, subset_of_weights: str | Where) -> Where:
+def _where(network: Network, params: Any, subset_of_weights: str | Where, x: Array | None) -> Where:
     if not isinstance(subset_of_weights, str):
         return subset_of_weights
     match subset_of_weights:
         case "all":
             return _everything
-        case "last_layer" if isinstance(network, DenseNetwork):
-            return _last
         case "last_layer":
-            raise ValueError(
-                f"the last layer of a {type(network).__name__} is not known: pick it by a "
-                "function, such as subset_of_weights=lambda params: params.layers[-1]."
-            )
+            if x is not None:
+                known_layers(network, params, x)  # checks what the network declares
+            return _last_layer(network, params)
         case _:
             raise ValueError(
                 f"unknown subset_of_weights {subset_of_weights!r}: choose from all, last_layer, "
@@ -112,5 +114,27 @@ def _everything(params: Any) -> Any:
     return params
 
 
-def _last(params: Any) -> Any:
-    return params[-1]
+class _Leaves(NamedTuple):
+    """Picks the leaves with these numbers; equal to another that picks the same."""
+
+    numbers: tuple[int, ...]
+
+    def __call__(self, params: Any) -> list[Any]:
+        leaves = jax.tree.leaves(params)
+        return [leaves[number] for number in self.numbers]
+
+
+def _last_layer(network: Network, params: Any) -> Where:
+    """Find the leaves of the last layer, by giving every entry of a leaf the leaf's number."""
+    leaves, structure = jax.tree.flatten(params)
+    numbered = [jnp.full_like(leaf, number) for number, leaf in enumerate(leaves)]
+    stack = known_stack(network, structure.unflatten(numbered))
+    if stack is None:
+        raise ValueError(
+            f"the last layer of a {type(network).__name__} is not known: declare finite_network's "
+            "dense_stack, or pick it by a function, such as "
+            "subset_of_weights=lambda params: params.layers[-1]."
+        )
+    last = stack.layers[-1]
+    parts = [last.weight] if last.bias is None else [last.weight, last.bias]
+    return _Leaves(tuple(sorted(int(part.ravel()[0]) for part in parts)))
