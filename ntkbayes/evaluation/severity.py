@@ -174,9 +174,7 @@ def detection_table(
                         "score": score,
                         "metric": name,
                         "value": float(values[0]),
-                        "standard_error": spread(
-                            values[1:], min(len(scores_in[score]), len(scores_out[score]))
-                        ),
+                        "standard_error": spread(values[1:], min(map(len, scores[score]))),
                     }
                 )
     return pd.DataFrame(rows)

@@ -54,15 +54,14 @@ def checked_distributions(
         If there are none, one is not finite or below −1e-3, or the sum of a row is farther from 1
         than the tolerance, by default that of two printed digits.
     """
-    if tolerance is None:
-        tolerance = min(PRINTED * p.shape[-1], LARGEST)
+    off = min(PRINTED * p.shape[-1], LARGEST) if tolerance is None else tolerance
     check_not_empty(name, p)
     sums = p.sum(axis=-1, dtype=float)
     if not np.isfinite(sums).all():  # of draws (s m c), no array of their size is made
         check_finite(name, p)
     _check_rows(name, p, p.min(axis=-1) >= -TOLERANCE, "be nonnegative")
-    near = np.abs(sums - 1) <= tolerance + ROUNDING
-    _check_rows(name, p, near, f"sum to 1 (to within {tolerance:g})")
+    near = np.abs(sums - 1) <= off + ROUNDING
+    _check_rows(name, p, near, f"sum to 1 (to within {off:g})")
     return _within(p)
 
 

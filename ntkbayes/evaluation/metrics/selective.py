@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool
 from scipy.special import digamma
 
-from ntkbayes._checks import check_finite
+from ntkbayes._checks import check_finite, check_not_empty
 from ntkbayes._types import Float, Int, typed
 from ntkbayes.evaluation.metrics.inputs import check_weights, checked_predictions
 from ntkbayes.evaluation.metrics.ordering import group_sums, over_rows, tie_groups
