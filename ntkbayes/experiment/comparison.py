@@ -111,11 +111,13 @@ def _floor_remark(metrics: pd.DataFrame) -> list[str]:
 def _unit_remark(data: Dataset) -> str:
     if data.task == "classification":
         return (
-            "± is one standard error over the test points. NLL, entropy and mutual information in "
-            "nats; Brier is the sum over classes."
+            "± is one standard error over the test points, for the methods as trained. NLL, "
+            "entropy and mutual information in nats; Brier is the sum over classes; squared ECE is "
+            "without bias, so 0 on average if calibrated and below it by chance."
         )
     return (
-        "± is one standard error over the test points. NLL in nats; RMSE, CRPS, widths and "
+        "± is one standard error over the test points, for the methods as trained. NLL in nats; "
+        "RMSE, CRPS, widths and "
         f"Wasserstein-1 in standardised target units (1 = {data.target_scale:.4g} in the "
         "original ones); intervals include the noise."
     )

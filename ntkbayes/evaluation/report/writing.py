@@ -117,6 +117,7 @@ def write_report(
         rows=_rows(table.loc[:, headline])[1],
         complete=len(headline) < len(names),
         all_rows=[(metric_title(name), _caveat(name), list(table[name])) for name in names],
+        num_metrics=sum(not name.endswith("_floor") for name in names),
         has_caveat=any(_caveat(name) for name in names),
         has_floor=any(name.endswith("_floor") for name in names),
         tables={name: (_rows(texts), note) for name, (texts, note) in (tables or {}).items()},
