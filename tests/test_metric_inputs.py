@@ -48,6 +48,8 @@ GOOD = {
     "variance_a": VARIANCE,
     "variance_b": VARIANCE,
     "probability": 0.3,
+    "score": np.array([0.1, 0.3, 0.2, 0.4]),
+    "wrong": np.array([False, True, False, True]),
 }
 # Functions of one method's tree or of `JointDraws`, which are checked where they are made; of a
 # statistic, which may be infinite; and of the number of points.

@@ -88,14 +88,15 @@ def test_an_outlying_row_changes_no_other_point(method, dtype, size, place):
     if refusal:
         assert size > 100
         assert method in ("laplace", "flow")
-        assert "use float64" in refusal or "outlying inputs" in refusal or dtype == np.float64
+        remedies = ("use float64", "outlying inputs", "use a shorter time", "smaller scale")
+        assert any(remedy in refusal for remedy in remedies)
     for (got_mean, got_variance), error in zip(found, (5e-3, 0.08), strict=False):
         np.testing.assert_allclose(np.asarray(got_variance)[:, 0], variance, rtol=5 * error)
         off = (np.asarray(got_mean, float)[:, 0] - mean) / np.sqrt(variance)
         assert np.abs(off).max() < 2 * error
 
 
-@pytest.mark.parametrize("size", [10.0, 1e3])
+@pytest.mark.parametrize("size", [10.0, 100.0])
 def test_classes_beside_an_outlying_row_are_those_of_float64(size):
     """Mode and spread in float32, against float64, whose rounding is a billion times smaller."""
     x, y = X.copy(), (Y > 0).astype(int)

@@ -9,7 +9,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ntkbayes._problem import TrainingSet, checked_inputs
+from ntkbayes._problem import TrainingSet, checked_inputs, over_precision
 from ntkbayes._types import AnyArray, Array, Float
 from ntkbayes.ensembles.drawn import DrawnEnsemble
 from ntkbayes.ensembles.initial import initial_law
@@ -145,7 +145,7 @@ def convex_ensemble(
 ) -> ConvexEnsemble:
     """Find the mode and factor its Hessian and the initial covariance; cost ≈ 2⅓ c n³."""
     kernel = network.kernel(train.x)
-    k_train = kernel.ntk / prior_precision
+    k_train = over_precision(kernel.ntk, prior_precision)
     mode = find_mode(k_train, likelihood, train.targets, tolerance=tolerance)
     require_converged(mode, tolerance=tolerance)
     mode_latent = k_train @ mode.a

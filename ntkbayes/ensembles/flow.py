@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ntkbayes._problem import TrainingSet
+from ntkbayes._problem import TrainingSet, over_precision
 from ntkbayes._types import Array, Float
 from ntkbayes.ensembles.drawn import DrawnEnsemble
 from ntkbayes.ensembles.initial import initial_law
@@ -101,7 +101,7 @@ def flow_ensemble(
     kernel = network.kernel(train.x)
     mode_latent = None
     if perturb_targets:
-        k_train = kernel.ntk / prior_precision
+        k_train = over_precision(kernel.ntk, prior_precision)
         mode = find_mode(k_train, likelihood, train.targets, tolerance=tolerance)
         require_converged(mode, tolerance=tolerance)
         mode_latent = k_train @ mode.a

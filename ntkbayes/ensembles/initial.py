@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from ntkbayes._linalg import covariance_factor, extend_factor
-from ntkbayes._problem import kernel_name
+from ntkbayes._problem import kernel_name, over_precision
 from ntkbayes._types import Array, Float, Key
 from ntkbayes.networks import KernelPair, WideNetwork
 
@@ -139,7 +139,7 @@ class InitialLaw(eqx.Module):
         """Q₀ between rows: Q for ``"nngp"``, Θ / λ for ``"ntk"``."""
         if self.initial == "nngp":
             return self.network.nngp(x1, x2)
-        return self.network.ntk(x1, x2) / self.prior_precision
+        return over_precision(self.network.ntk(x1, x2), self.prior_precision)
 
     def draw(
         self, key: Key, x_train: Float[Array, "n d"], *, num_draws: int, num_outputs: int
@@ -162,7 +162,9 @@ def initial_law(
     """Make the law from the network's kernel(X); factors Q₀ for exact draws."""
     factor = None
     if initial != "zero" and kind == "exact":
-        covariance = kernel.nngp if initial == "nngp" else kernel.ntk / prior_precision
+        covariance = (
+            kernel.nngp if initial == "nngp" else over_precision(kernel.ntk, prior_precision)
+        )
         factor = covariance_factor(covariance, name=kernel_name(network, initial))
     return InitialLaw(network, prior_precision, initial, kind, factor)
 

@@ -1,5 +1,6 @@
 """The one place that imports GPJax: regression with a network's kernel, exact or sparse."""
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -77,7 +78,10 @@ def condition(
     prior = gpx.gps.Prior(kernel=kernel, mean_function=gpx.mean_functions.Zero(), jitter=0.0)
     noise_scale = jnp.asarray(likelihood.noise_variance**0.5, dtype=train.x.dtype)
     model = prior * gpx.likelihoods.Gaussian(obs_stddev=noise_scale)
-    columns = [gpx.Dataset(train.x, column[:, None]) for column in train.targets.T]
+    with warnings.catch_warnings():
+        # Said of all that is float32; here rounding is relative to each point and refused in time.
+        warnings.filterwarnings("ignore", message=r"\w is not of type float64")
+        columns = [gpx.Dataset(train.x, column[:, None]) for column in train.targets.T]
     if z is None:
         exact = tuple(model.condition(column) for column in columns)
         return exact, _total(posterior.log_marginal_likelihood for posterior in exact)

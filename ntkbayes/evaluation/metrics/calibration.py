@@ -229,6 +229,7 @@ def squared_ece(
     >>> round(float(nb.evaluation.metrics.squared_ece(p, y, weights)), 2)  # (0.7 − 0.5)²
     0.04
     """
+    p = checked_predictions(p, y)
     return squared_calibration_error(
         p.max(axis=1), p.argmax(axis=1) == y, weights, num_bins=num_bins
     )

@@ -27,7 +27,7 @@ from ntkbayes._checks import check_at_least, check_finite
 from ntkbayes._types import Float, typed
 from ntkbayes.evaluation.metrics.bins import bin_sums, confidence_bins, ratio
 from ntkbayes.evaluation.metrics.calibration_tests import CalibrationTest
-from ntkbayes.evaluation.metrics.inputs import check_shares, check_weights
+from ntkbayes.evaluation.metrics.inputs import check_shares, check_variance, check_weights
 from ntkbayes.evaluation.metrics.resampling import weighted_mean
 
 __all__ = [
@@ -208,10 +208,9 @@ def ence(
     >>> float(nb.evaluation.metrics.ence(np.zeros((4, 1)), variance, y, weights, num_bins=2))
     0.25
     """
-    for name, values in (("mean", mean), ("variance", variance), ("y", y)):
+    for name, values in (("mean", mean), ("y", y)):
         check_finite(name, values)
-    if not variance.min() > 0:
-        raise ValueError(f"variance must be positive, but its smallest is {variance.min()}.")
+    check_variance("variance", variance)
     check_weights(weights)
     num_outputs = y.shape[1]
     ranks = scipy.stats.rankdata(variance, method="max") / variance.size

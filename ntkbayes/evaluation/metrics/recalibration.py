@@ -23,7 +23,7 @@ import scipy.special
 
 from ntkbayes._checks import check_at_least
 from ntkbayes._types import Float, Int, typed
-from ntkbayes.evaluation.metrics.inputs import check_labels, check_probabilities
+from ntkbayes.evaluation.metrics.inputs import checked_predictions
 from ntkbayes.evaluation.metrics.resampling import weighted_mean
 
 __all__ = ["pointwise_scaled_nll", "scaled_nll", "temperature_gain"]
@@ -87,8 +87,7 @@ def temperature_gain(
     ValueError
         As in `scaled_nll`.
     """
-    logs = _logs(p)
-    nll = _pointwise(1.0, logs, y)
+    nll = _pointwise(1.0, _logs(checked_predictions(p, y)), y)
     return weighted_mean(weights, nll - pointwise_scaled_nll(p, y, seed=seed))
 
 
@@ -111,8 +110,7 @@ def pointwise_scaled_nll(
     ValueError
         As in `scaled_nll`.
     """
-    check_probabilities("p", p)
-    check_labels(y, p.shape[1])
+    p = checked_predictions(p, y)
     check_at_least("the number of points", len(y), 2)
     logs, found = _logs(p), np.empty(len(y))
     first, second = np.array_split(np.random.default_rng(seed).permutation(len(y)), 2)

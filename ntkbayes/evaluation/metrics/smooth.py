@@ -24,7 +24,11 @@ import scipy.sparse
 from jaxtyping import Bool
 
 from ntkbayes._types import Float, Int, typed
-from ntkbayes.evaluation.metrics.inputs import check_probabilities, check_weights
+from ntkbayes.evaluation.metrics.inputs import (
+    check_probabilities,
+    check_weights,
+    checked_predictions,
+)
 from ntkbayes.evaluation.metrics.ordering import over_rows
 
 __all__ = ["smooth_calibration_error", "smooth_ece"]
@@ -58,6 +62,7 @@ def smooth_ece(
     >>> round(float(nb.evaluation.metrics.smooth_ece(p, y, weights)), 2)
     0.25
     """
+    p = checked_predictions(p, y)
     return smooth_calibration_error(p.max(axis=1), p.argmax(axis=1) == y, weights)
 
 
