@@ -71,7 +71,9 @@ METHODS = {
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("dtype", "size"), SIZES)
-@pytest.mark.parametrize("place", [0, 14, 29])
+@pytest.mark.parametrize(
+    "place", [14, *(pytest.param(place, marks=pytest.mark.slow) for place in (0, 29))]
+)
 def test_an_outlying_row_changes_no_other_point(method, dtype, size, place):
     x = X.copy()
     x[place] = [size, 0.0]
