@@ -190,7 +190,8 @@ def test_members_are_found_where_an_input_repeats_with_another_label(likelihood,
         initial="ntk", perturb_targets=True,
     )  # fmt: skip
     members = ensemble.members(KEY, num_members=8)
-    assert np.all(members.stats["residual"] < 2e-6)
+    if isinstance(likelihood, nb.Categorical):
+        assert np.all(members.stats["residual"] < 2e-6)
     errors = members.stats["error_bound"] * np.sqrt(np.diag(ensemble.k_train).max())
     assert np.all(errors <= 1e-3)
 

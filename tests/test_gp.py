@@ -170,7 +170,7 @@ def test_one_latent_function_maximises_the_bound_of_gpjax(likelihood):
 def _kernel():
     from ntkbayes.posteriors._gpjax import _NetworkKernel
 
-    return _NetworkKernel(NETWORK, LAMBDA, "ntk")
+    return _NetworkKernel(NETWORK, LAMBDA, "ntk", raised=False)
 
 
 @pytest.mark.parametrize("num_inducing", [None, 3])

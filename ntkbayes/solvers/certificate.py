@@ -11,6 +11,7 @@ max |ρ| alone bounds nothing: it is in units of the score, and K may be as larg
 
 To it is added what rounding can add, each part as if rounding errors were independent:
 
+- of a, where it is kept in float32: its length in the kernel's norm;
 - of K and of products with K where a function is evaluated, relative to √(K(x, x) K(x', x')) each,
   in the dtype of K: 4 eps √(Σᵢ K(xᵢ, xᵢ) |aᵢ|²);
 - of the product K a in ρ, which is evaluated in float64 whatever the dtype of K.
@@ -35,6 +36,7 @@ __all__ = [
     "default_tolerance",
     "largest_deviation",
     "require_accurate",
+    "rounding_of_coefficients",
     "rounding_of_products",
 ]
 
@@ -126,6 +128,19 @@ def rounding_of_products(k: Float[Array, "n n"], a: Float[Array, "n c"]) -> Floa
     """
     weighted = jnp.diagonal(k).astype(a.dtype) * jnp.sum(a**2, axis=1)
     return ROUNDINGS * float(jnp.finfo(k.dtype).eps) * jnp.sqrt(jnp.sum(weighted))
+
+
+def rounding_of_coefficients(
+    k: Float[Array, "n n"], a: Float[Array, "*s n c"], rounded: Float[Array, "*s n c"]
+) -> Float[Array, "*s"]:
+    """√tr(δᵀ K δ) with δ = rounded − a: how far the function of the rounded coefficients is.
+
+    To measure it by the residual of the rounded ones would cost a factor of W K more.
+    """
+    lost = rounded.astype(a.dtype) - a
+    draws = lost.reshape(-1, *lost.shape[-2:])
+    squared = jnp.sum(draws * _product(k, draws), axis=(1, 2)).reshape(lost.shape[:-2])
+    return jnp.sqrt(jnp.maximum(squared, 0))
 
 
 def _product(k: Array, v: Array) -> Array:

@@ -43,6 +43,7 @@ from ntkbayes.solvers.certificate import (
     certify,
     largest_deviation,
     require_accurate,
+    rounding_of_coefficients,
     rounding_of_products,
 )
 from ntkbayes.solvers.hessian import Hessian, hessian_at, uniform_hessian
@@ -177,13 +178,13 @@ def _linear_mode(
             bound = jnp.sqrt(jnp.maximum(jnp.vdot(correction, wide @ correction), 0))
             if steps == MAX_REFINEMENTS or (steps and bound <= 0.1 * tolerance / to_latent):
                 break
-            a, steps = (a + correction).astype(k.dtype).astype(y.dtype), steps + 1
+            a, steps = a + correction, steps + 1
         bound = bound + rounding_of_products(k, a)
         # A factorisation, n³/3, and two triangular solves and a product for each refinement.
         work = len(k) / 6 / targets.shape[1] + 2.0 * steps
         residual = jnp.max(jnp.abs(left)) / variance
         found = _Found(a, bound, residual, jnp.array(steps), jnp.asarray(work))
-        return _solution(found, to_latent, k.dtype)
+        return _solution(found, k, to_latent)
 
 
 def solve_stationarity(
@@ -230,7 +231,7 @@ def solve_stationarity(
         problem = _Problem(k, likelihood, targets, f0, noise, to_latent, enough)
         found = _conjugate_gradients(problem, start, hessian, num_slots)
         found = _newton(problem, found, tolerance=tolerance)
-        return _solution(found, to_latent, k.dtype)
+        return _solution(found, k, to_latent)
 
 
 class _Problem(eqx.Module):
@@ -247,10 +248,6 @@ class _Problem(eqx.Module):
     def certify(self, a: Array) -> Certificate:
         return certify(self.k, self.likelihood, self.targets, self.f0, self.noise, a)
 
-    def stored(self, a: Array) -> Array:
-        """Round to what K's dtype can hold."""
-        return a.astype(self.k.dtype).astype(a.dtype)
-
     def residual(self, f: Array, noise: Array, a: Array) -> Float[Array, "n c"]:
         """s(f) + ξ − a of one draw, whose a is K⁻¹u."""
         return jax.vmap(self.likelihood.score)(self.targets, f) + noise - a
@@ -266,12 +263,14 @@ class _Found(NamedTuple):
     gemm_equivalents: Array
 
 
-def _solution(found: _Found, to_latent: Array, dtype: jnp.dtype) -> Solution:
-    """Give back what was found, in the dtype of K."""
+def _solution(found: _Found, k: Array, to_latent: Array) -> Solution:
+    """Give back what was found in the dtype of K, with what rounding of a costs added."""
+    dtype, a = k.dtype, found.a.astype(k.dtype)
+    error_bound = found.error_bound + rounding_of_coefficients(k, found.a, a)
     return Solution(
-        a=found.a.astype(dtype),
-        error_bound=found.error_bound.astype(dtype),
-        latent_error=(found.error_bound * to_latent).astype(dtype),
+        a=a,
+        error_bound=error_bound.astype(dtype),
+        latent_error=(error_bound * to_latent).astype(dtype),
         residual=found.residual.astype(dtype),
         iterations=found.iterations.astype(jnp.int32),
         gemm_equivalents=found.gemm_equivalents.astype(dtype),
@@ -295,7 +294,6 @@ def _conjugate_gradients(
         a, iterations, checks = _solve_all(
             problem, k, _Pair(u, a), iterations, checks, hessian, num_slots=num_slots
         )
-        a = problem.stored(a)
         found = problem.certify(a)
         u = found.function
         work = precision * (iterations * hessian.cost + checks) + 2 * rounds
@@ -474,9 +472,9 @@ def _newton_one(problem: _Problem, found: _Found) -> _Found:
             hessian = hessian_at(k, problem.likelihood, problem.f0[0] + now.function[0])
         except ValueError:  # what was found so far says by its error that it is not enough
             break
-        a = problem.stored(a + _damped_step(problem, k, hessian, a[0], now)[None])
+        a = a + _damped_step(problem, k, hessian, a[0], now)[None]
         now, before = problem.certify(a), value
-        work = (found.iterations + 1, found.gemm_equivalents + price)
+        work = found.iterations + 1, found.gemm_equivalents + price
         found = _nearer(found, _Found(a, now.error_bound, now.residual, *work))
         value = _objective(problem, a, now)
         stalled = 0 if value < before - 1e-12 * jnp.abs(before) else stalled + 1
