@@ -217,7 +217,8 @@ def significance(
     num_units = units(metric, num_points)
     with np.errstate(invalid="ignore"):  # ∞ − ∞
         difference = np.where(values == others, 0.0, values - others)
-        close = np.abs(difference) <= ROUNDING * np.minimum(np.abs(values), np.abs(others))
+        close = np.abs(difference) <= ROUNDING * np.maximum(np.abs(values), np.abs(others))
+        close &= np.isfinite(difference)
     difference = np.where(close, 0.0, difference)
     value, error = float(difference[0]), spread(difference[1:], num_units)
     trusted = not metric_info(metric).caveat

@@ -192,7 +192,7 @@ def _end(ntk: Array, problem: TrainingProblem, targets: Array, f0: Array) -> Arr
     hessian = preconditioner(k, likelihood, k @ mode.a)
     solution = solve_stationarity(
         k, likelihood, targets, f0, jnp.zeros_like(f0), mode.a, hessian,
-        tolerance=tolerance, num_slots=len(f0),
+        tolerance=tolerance, num_slots=len(f0), goal=1e-3 * tolerance,
     )  # fmt: skip
     require_converged(solution, tolerance=tolerance)
     return solution.a / decay
