@@ -13,7 +13,6 @@ Jacot, Gabriel, Hongler 2018, arXiv 1806.07572. Novak, Sohl-Dickstein, Schoenhol
 """
 
 import math
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -180,9 +179,18 @@ def _tile(tiles: LayerRoute | ProductRoute, prepared: Any, x: Array, trace: bool
     return tile.reshape(-1, len(x) * tiles.num_outputs)
 
 
-@partial(jax.jit, donate_argnums=0)
 def _write(matrix: Array, tile: Array, row: int, column: int) -> Array:
+    """Put a tile in its place: in place, where values are known."""
+    if isinstance(tile, Tracer):
+        return _placed(matrix, tile, row, column)
+    return _place(matrix, tile, row, column)
+
+
+def _placed(matrix: Array, tile: Array, row: int, column: int) -> Array:
     return jax.lax.dynamic_update_slice(matrix, tile.astype(matrix.dtype), (row, column))
+
+
+_place = jax.jit(_placed, donate_argnums=0)
 
 
 def _tiles(network: Network, params: Any, x: Array, route: str) -> LayerRoute | ProductRoute:
