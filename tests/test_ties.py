@@ -122,7 +122,7 @@ def regression(order):
 
 
 # Batches and halves are drawn by position: others are another estimate.
-BY_POSITION = {"joint_nll", "dyadic_nll", "scaled_nll", "temperature_gain"}
+BY_POSITION = {"joint_nll", "dyadic_nll", "scaled_nll", "temperature_gain", "energy_score"}
 
 
 @pytest.mark.parametrize("make", [classification, regression])
