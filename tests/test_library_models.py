@@ -318,11 +318,13 @@ def fit_all(network):
 
 
 QUICK = "nnx batch norm"
+LONG = ("nnx dropout", "nnx tied", "nnx scan", "linen batch norm")
+"""Each takes half a minute, most of it compiling; the others are tried as functions above."""
 
 
 @pytest.mark.parametrize(
     "name",
-    [name if name == QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODELS],
+    [QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in LONG)],
 )
 @pytest.mark.filterwarnings("ignore:the network is still in training")
 @pytest.mark.filterwarnings("ignore:the chains do not agree|.*R-hat.*|.*effective")
