@@ -46,7 +46,7 @@ def check_kept(name: str, array: AnyArray, dtype: Any, *, whole: bool = False) -
         kept = values.astype(dtype)
     lost = ~np.isfinite(kept) if not whole else kept.astype(values.dtype) != values
     if lost.any():
-        largest = values[lost].flat[np.argmax(np.abs(values[lost]))]
+        largest = np.asarray(values[lost]).ravel()[np.argmax(np.abs(values[lost]))]
         why = "which it does not keep whole" if whole else "beyond its largest number"
         raise ValueError(
             f"{name} is computed with in {np.dtype(dtype).name}, but holds {largest:.17g}, {why}: "

@@ -182,7 +182,7 @@ class Bernoulli(Likelihood):
         targets = np.clip(values, 0, 1)
         outside = np.abs(values - targets)
         if outside.max() > _tolerance(y):
-            worst = values.flat[outside.argmax()]
+            worst = np.asarray(values).ravel()[outside.argmax()]
             raise ValueError(
                 "y must hold labels 0 and 1, or probabilities of the label 1 between 0 and 1, "
                 f"but holds {worst:.9g}."

@@ -164,7 +164,8 @@ def _checked_center(
     like = eqx.filter_eval_shape(init, jax.random.key(0))
     if center is None:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, train.x.dtype), like)
-    given = weights_of(network, center, train.x.shape[1])
+    alike = len(jax.tree.leaves(center)) == len(jax.tree.leaves(like))  # else a whole model
+    given = center if alike else weights_of(network, center, train.x.shape[1])
     wanted, found = (
         (jax.tree.structure(tree), [leaf.shape for leaf in jax.tree.leaves(tree)])
         for tree in (like, given)
