@@ -105,13 +105,13 @@ def member_table():
                 f"{own:.1f} ({largest:.0f})",
                 f"{shared:.1f}",
                 f"**{own + shared:.1f}**",
-                f"{row['residual_max']:.1e}",
+                f"{row['error_bound_max']:.1e}",
                 _gigabytes(row["gigabytes_fit"]),
                 _gigabytes(row["gigabytes_members"]),
             ]
         )
     header = ["", "f₀, solver and certificate, mean (largest)", "shared", "everything"]
-    return markdown([*header, "largest residual", "GB, fit", "GB, members"], rows)
+    return markdown([*header, "largest error bound", "GB, fit", "GB, members"], rows)
 
 
 def _gigabytes(value):
