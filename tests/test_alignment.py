@@ -213,8 +213,8 @@ def test_the_same_points_with_other_observations_are_refused():
 
 
 def binary(name, likelihood, **settings):
-    latent = LOGITS[name][:, :, : likelihood.num_outputs]
-    return nb.from_draws(latent, likelihood, LABELS % 2, key=KEY, method=name, **settings)
+    latent, settings = LOGITS[name][:, :, : likelihood.num_outputs], {"method": name} | settings
+    return nb.from_draws(latent, likelihood, LABELS % 2, key=KEY, **settings)
 
 
 EVERYWHERE = PAIRED | {
@@ -238,6 +238,17 @@ def test_contradictory_names_and_numbers_of_classes_are_refused_everywhere(funct
     )
     with pytest.raises(ValueError, match="they predict 3 and 4 classes"):
         function({"a": classes("a"), "b": wider})
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations("abc")), ids="".join)
+def test_names_contradict_each_other_wherever_the_unnamed_one_stands(order):
+    two = nb.Categorical(2)
+    names = {"a": None, "b": ["cat", "dog"], "c": ["dog", "cat"]}
+    trees = {n: binary("a", two, method=n, output_names=names[n]) for n in order}
+    with pytest.raises(ValueError, match="names of their classes differ, number 0 being"):
+        aligned(trees)
+    del trees["c"]
+    assert list(aligned(trees)) == [n for n in order if n != "c"]
 
 
 def test_names_of_targets_are_compared_and_numbers_contradict_none():

@@ -10,7 +10,7 @@ differently were most likely made from differently encoded labels.
 """
 
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -40,9 +40,10 @@ def aligned(trees: dict[str, xr.DataTree]) -> dict[str, xr.DataTree]:
     """
     _check_predictions(trees)
     _check_attributes(trees)
+    # Every two: what the first leaves unnamed others may name, and contradict each other.
+    for one, other in combinations(trees.items(), 2):
+        check_same_outputs(*one, *other)
     (first_name, first), *others = trees.items()
-    for name, tree in others:
-        check_same_outputs(first_name, first, name, tree)
     ids = _order(_ids(first_name, first))
     found = {}
     for name, tree in trees.items():
