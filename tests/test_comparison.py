@@ -508,3 +508,13 @@ def test_infinite_scores_are_ranked_last_and_have_no_error():
     assert np.isnan(one["p_value"])
     only = {("a", "nll"): bad, ("b", "nll"): bad}
     assert comparison._from_best("a", "nll", only, 30)["from_best"] == 0
+
+
+@pytest.mark.parametrize("order", [("a", "b", "c"), ("c", "b", "a"), ("b", "a", "c")])
+def test_a_method_without_a_value_leaves_the_best_of_the_others(order):
+    """A method without errors has no `error_auroc`."""
+    values = {"a": np.full(3, np.nan), "b": np.array([0.5, 0.4, 0.6]), "c": np.full(3, 0.7)}
+    scores = {(name, "error_auroc"): values[name] for name in order}
+    found = {n: comparison._from_best(n, "error_auroc", scores, 30)["from_best"] for n in "abc"}
+    np.testing.assert_allclose([found["b"], found["c"]], [0.2, 0])
+    assert np.isnan(found["a"])

@@ -64,8 +64,9 @@ def compare(
         quantile of one degree of freedom less, and of a single unit there is no error (NaN).
         ``from_best`` says how much worse than the best method of this metric, ≥ 0, with the
         standard error of the paired difference (NaN for metrics that are neither better low nor
-        high, such as an entropy, and for those that methods are not to be ranked by, for the reason
-        that `METRICS` has as their ``caveat``).
+        high, such as an entropy, for those that methods are not to be ranked by, for the reason
+        that `METRICS` has as their ``caveat``, and for methods without a value, which leave the
+        others' as they are).
         ``monte_carlo_floor`` is the distance that draws of one distribution would show (NaN for
         metrics that are not distances), ``calibration_floor`` the calibration error that a
         calibrated predictor with these predictions would show by chance alone at as many points
@@ -137,7 +138,8 @@ def _from_best(
         return {"from_best": np.nan, "from_best_error": np.nan}
     sign = 1 if better == "lower" else -1
     of_all = [sign * values for (_, name), values in resampled.items() if name == metric]
-    best = min(of_all, key=lambda values: values[0])
+    known = [values for values in of_all if not np.isnan(values[0])]
+    best = min(known or of_all, key=lambda values: values[0])
     found = significance(metric, sign * resampled[method, metric], best, num_points)
     return {"from_best": found["difference"], "from_best_error": found["standard_error"]}
 
