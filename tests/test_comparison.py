@@ -1,6 +1,7 @@
 """Comparison: the long table, paired differences, distances, texts."""
 
 import json
+import tracemalloc
 from functools import cache
 
 import equinox as eqx
@@ -518,3 +519,17 @@ def test_a_method_without_a_value_leaves_the_best_of_the_others(order):
     found = {n: comparison._from_best(n, "error_auroc", scores, 30)["from_best"] for n in "abc"}
     np.testing.assert_allclose([found["b"], found["c"]], [0.2, 0])
     assert np.isnan(found["a"])
+
+
+def test_distances_at_each_point_take_no_memory_for_pairs_of_points():
+    num_points, y = 3000, np.arange(3000) % 2
+    trees = [
+        from_probabilities(np.full((num_points, 2), 0.5), y, key=jax.random.key(0), method="m")
+        for _ in range(2)
+    ]
+    a, b = (predictive.Predictive(tree) for tree in trees)
+    tracemalloc.start()
+    a.spread_distance(b)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < num_points**2  # bytes; the pairs alone would take eight times as many

@@ -182,7 +182,7 @@ POSITIVE = ("variance", "variance_a", "variance_b", "error_p", "error_q", "error
 
 @pytest.mark.parametrize(("name", "argument"), takers(*POSITIVE))
 def test_negative_variances_and_errors_are_refused(name, argument):
-    with pytest.raises(ValueError, match=r"positive, but holds -0\.5"):
+    with pytest.raises(ValueError, match=rf"{argument} must be .*positive, but holds -0\.5"):
         call(name, **{argument: -VARIANCE})
 
 

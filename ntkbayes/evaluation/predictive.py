@@ -17,6 +17,7 @@ import xarray as xr
 
 from ntkbayes._types import Float
 from ntkbayes.evaluation import distances, metrics
+from ntkbayes.evaluation.distances.marginals import pointwise_class_distance
 from ntkbayes.evaluation.storage import observations, pooled, probabilities
 
 __all__ = ["ClassSummary", "Predictive", "predictive_mixture"]
@@ -126,10 +127,7 @@ class Predictive:
         size = min(_block_size(self.tree), _block_size(other.tree))
         blocks = zip(_blocks(self.tree, size), _blocks(other.tree, size), strict=True)
         return np.concatenate(
-            [
-                distances.probability_wasserstein_1(p, q, np.eye(p.shape[1]))
-                for p, q in ((probabilities(a), probabilities(b)) for a, b in blocks)
-            ]
+            [pointwise_class_distance(probabilities(a), probabilities(b)) for a, b in blocks]
         )
 
     def _by_blocks(self, function: Callable[[xr.DataTree], np.ndarray]) -> np.ndarray:

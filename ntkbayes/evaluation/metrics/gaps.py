@@ -34,7 +34,7 @@ import scipy.special
 
 from ntkbayes.evaluation.metrics.bins import bin_sums, ratio
 
-__all__ = ["l1_error", "l2_error", "linear_squared_error"]
+__all__ = ["NORMS", "l1_error", "l2_error", "linear_squared_error"]
 
 NORMS = ("l1", "l2")
 

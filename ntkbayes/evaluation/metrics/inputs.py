@@ -11,6 +11,7 @@ import numpy as np
 from ntkbayes._checks import check_finite, check_not_empty
 
 __all__ = [
+    "check_errors",
     "check_labels",
     "check_probabilities",
     "check_shares",
@@ -115,6 +116,12 @@ def check_variance(name: str, values: np.ndarray, *, or_zero: bool = False) -> N
     if values.size and (values.min() < 0 or (values.min() == 0 and not or_zero)):
         wanted = "zero or positive" if or_zero else "positive"
         raise ValueError(f"{name} must be {wanted}, but holds {values.min():g}.")
+
+
+def check_errors(**errors: np.ndarray) -> None:
+    """Raise `ValueError` unless all are finite and 0 or above; the keywords name them."""
+    for name, values in errors.items():
+        check_variance(name, values, or_zero=True)
 
 
 def _check_rows(name: str, p: np.ndarray, right: np.ndarray, wanted: str) -> None:

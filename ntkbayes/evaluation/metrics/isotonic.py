@@ -16,13 +16,11 @@ from scipy.optimize import isotonic_regression
 
 from ntkbayes._checks import check_choice
 from ntkbayes._types import Float, typed
+from ntkbayes.evaluation.metrics.gaps import NORMS
 from ntkbayes.evaluation.metrics.inputs import check_probabilities, check_weights
 from ntkbayes.evaluation.metrics.ordering import group_sums, over_rows, tie_groups
 
 __all__ = ["isotonic_fit", "pav_calibration_error", "recalibrated"]
-
-NORMS = ("l1", "l2")
-
 
 @typed
 def pav_calibration_error(
