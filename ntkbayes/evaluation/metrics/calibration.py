@@ -25,7 +25,11 @@ from ntkbayes._checks import check_choice
 from ntkbayes._types import Float, Int, typed
 from ntkbayes.evaluation.metrics.bins import NUM_BINS, bin_sums, confidence_bins, ratio
 from ntkbayes.evaluation.metrics.gaps import NORMS, l1_error, l2_error, linear_squared_error
-from ntkbayes.evaluation.metrics.inputs import check_weights, checked_predictions
+from ntkbayes.evaluation.metrics.inputs import (
+    check_weights,
+    checked_confidence,
+    checked_predictions,
+)
 
 __all__ = [
     "calibration_error",
@@ -193,10 +197,11 @@ def calibration_error(
         If probabilities, weights or settings are out of range.
     """
     check_choice("norm", norm, NORMS)
+    confidence = checked_confidence(confidence)
     bins = confidence_bins(confidence, num_bins=num_bins, binning=binning)
     check_weights(weights)
     error = l1_error if norm == "l1" else l2_error
-    return np.asarray(error(confidence.astype(float), outcome, weights, bins, num_bins, debiased))
+    return np.asarray(error(confidence, outcome, weights, bins, num_bins, debiased))
 
 
 @typed
@@ -279,6 +284,7 @@ def squared_calibration_error(
     Kumar, Liang & Ma (2019), arXiv 1909.10155, section 5 · Hájek (1968),
     doi:10.1214/aoms/1177698394 (projection).
     """
+    confidence = checked_confidence(confidence)
     bins = confidence_bins(confidence, num_bins=num_bins, binning="mass")
     check_weights(weights)
-    return linear_squared_error(confidence.astype(float), outcome, weights.astype(float), bins)
+    return linear_squared_error(confidence, outcome, weights.astype(float), bins)

@@ -13,10 +13,10 @@ from ntkbayes._checks import check_finite, check_not_empty
 __all__ = [
     "check_errors",
     "check_labels",
-    "check_probabilities",
     "check_shares",
     "check_variance",
     "check_weights",
+    "checked_confidence",
     "checked_distributions",
     "checked_predictions",
 ]
@@ -66,24 +66,30 @@ def checked_distributions(
     return _within(p)
 
 
-def check_probabilities(name: str, values: np.ndarray) -> None:
-    """Raise `ValueError` unless there are values, all from 0 to 1 to within 1e-3."""
-    check_not_empty(name, values)
-    check_finite(name, values)
-    low, high = values.min(), values.max()
+def checked_confidence(confidence: np.ndarray) -> np.ndarray:
+    """Return probabilities of an event in double precision, each within 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or one is not finite or farther than 1e-3 beyond 0 or 1.
+    """
+    check_not_empty("confidence", confidence)
+    check_finite("confidence", confidence)
+    low, high = confidence.min(), confidence.max()
     if low < -TOLERANCE or high > 1 + TOLERANCE:
         raise ValueError(
-            f"{name} must hold probabilities from 0 to 1, but its values reach from {low:g} to "
+            f"confidence must hold probabilities from 0 to 1, but its values reach from {low:g} to "
             f"{high:g}; apply softmax to logits first."
         )
+    return _within(confidence.astype(float))
 
 
 def check_labels(y: np.ndarray, num_classes: int) -> None:
     """Raise `ValueError` unless every label is one of the classes 0 … num_classes − 1."""
     if y.size and (y.min() < 0 or y.max() >= num_classes):
         raise ValueError(
-            f"y must hold class indices from 0 to {num_classes - 1}, but its values reach from "
-            f"{y.min()} to {y.max()}."
+            f"y must hold class indices 0 to {num_classes - 1}, but holds {y.min()} to {y.max()}."
         )
 
 

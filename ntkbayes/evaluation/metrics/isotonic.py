@@ -17,10 +17,11 @@ from scipy.optimize import isotonic_regression
 from ntkbayes._checks import check_choice
 from ntkbayes._types import Float, typed
 from ntkbayes.evaluation.metrics.gaps import NORMS
-from ntkbayes.evaluation.metrics.inputs import check_probabilities, check_weights
+from ntkbayes.evaluation.metrics.inputs import check_weights, checked_confidence
 from ntkbayes.evaluation.metrics.ordering import group_sums, over_rows, tie_groups
 
 __all__ = ["isotonic_fit", "pav_calibration_error", "recalibrated"]
+
 
 @typed
 def pav_calibration_error(
@@ -55,10 +56,10 @@ def pav_calibration_error(
         If probabilities, weights or `norm` are out of range.
     """
     check_choice("norm", norm, NORMS)
-    check_probabilities("confidence", confidence)
+    confidence = checked_confidence(confidence)
     check_weights(weights)
     order, starts = tie_groups(confidence)
-    knots = confidence[order][starts].astype(float)
+    knots = confidence[order][starts]
 
     def distances(rows: np.ndarray) -> np.ndarray:
         shares = group_sums(rows, order, starts)
@@ -94,10 +95,10 @@ def isotonic_fit(
     ValueError
         If probabilities or weights are out of range.
     """
-    check_probabilities("confidence", confidence)
+    confidence = checked_confidence(confidence)
     check_weights(weights)
     order, starts = tie_groups(confidence)
-    knots = confidence[order][starts].astype(float)
+    knots = confidence[order][starts]
 
     def fits(rows: np.ndarray) -> np.ndarray:
         shares = group_sums(rows, order, starts)
