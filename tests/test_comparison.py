@@ -487,7 +487,7 @@ def test_predictions_that_cannot_be_compared_are_refused(iris, classification, r
     tree = predict_noisily(other, Categorical(3), 3, 0, 2)
     with pytest.raises(
         ValueError,
-        match=r"their observations differ at 30 points, such as 0, 1, 2; predict with the same",
+        match="observations differ at 30 of 30 points, such as 0, 1, 2; predict with the same",
     ):
         compare({"a": classification["HMC"], "b": tree}, reference=None)
 

@@ -144,13 +144,14 @@ class ChainDiagnostics(eqx.Module):
         return reasons
 
     def _numbers(self) -> str:
-        plurals = ["" if n == 1 else "s" for n in (self.num_chains, self.num_divergences)]
+        counted = (self.num_chains, self.num_draws, self.num_divergences)
+        plurals = ["" if n == 1 else "s" for n in counted]
         bfmi = f"smallest E-BFMI {np.min(self.bfmi):.2f}, " if self.bfmi else ""
         return (
-            f"{self.num_chains} chain{plurals[0]}, {self.num_draws} draws: "
+            f"{self.num_chains} chain{plurals[0]}, {self.num_draws} draw{plurals[1]}: "
             f"largest R-hat of the predictions {self.max_rhat:.3f}, "
             f"smallest ESS {self.min_ess:.0f}, largest MCSE {self.max_mcse:.2g}, {bfmi}"
-            f"{self.num_divergences} divergence{plurals[1]}"
+            f"{self.num_divergences} divergence{plurals[2]}"
         )
 
 

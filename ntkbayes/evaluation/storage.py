@@ -143,7 +143,9 @@ def _read_zarr(path: Path) -> xr.DataTree:
     sizes = dict(_file_sizes(path))
     wrong = [name for name, size in attrs[_SIZES].items() if sizes.get(name) != size]
     if wrong:
-        raise ValueError(f"{len(wrong)} of its files are missing or cut off, such as {wrong[0]}")
+        raise ValueError(
+            f"{len(wrong)} of {len(attrs[_SIZES])} files missing or cut off, such as {wrong[0]}"
+        )
     with xr.open_datatree(path, engine="zarr", consolidated=False) as group:
         tree = group.load().copy(deep=True)
     del tree.attrs[_SIZES]
