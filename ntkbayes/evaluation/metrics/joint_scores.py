@@ -126,6 +126,7 @@ def dyadic_nll(
     [0.693, 0.175]
     """
     check_at_least("num_copies", num_copies, 1)
+    check_at_least("the number of points", log_likelihood.shape[1], 2)
     check_finite("log_likelihood", log_likelihood)
     values = log_likelihood.astype(float)
 
