@@ -218,6 +218,15 @@ def test_fpr95_counts_nineteen_of_twenty_as_95_percent():
     assert metrics.fpr95(score_in, score_out, *weights) == pytest.approx(1 / 4)
 
 
+def test_fpr95_is_the_same_by_weights_in_single_precision(generator):
+    """Of 100 weights 0.01 in single precision 95 sum to less than 0.95."""
+    score_in, score_out = generator.normal(size=50), generator.normal(size=100)
+    weights = metrics.uniform_weights(50), metrics.uniform_weights(100)
+    single = [each.astype(np.float32) for each in weights]
+    found = metrics.fpr95(score_in, score_out, *single)
+    assert found == pytest.approx(metrics.fpr95(score_in, score_out, *weights), abs=1e-6)
+
+
 def test_selective_risk_and_detection_refuse_what_cannot_be_ranked(draws, labels, scores):
     p, weights = draws.mean(axis=0), metrics.uniform_weights(M)
     with pytest.raises(ValueError, match=r"confidence must be finite.*first at index"):

@@ -27,7 +27,8 @@ class MetricInfo(eqx.Module):
     better
         ``"lower"``, ``"higher"``, or None where neither is: an entropy is not good or bad.
     headline
-        Whether it belongs into a table of the most important metrics.
+        Whether it belongs into a table of the most important metrics; the report shows those of
+        them first that are `ranked`.
     nominal
         The value a calibrated predictor has, of metrics that are better neither low nor high.
     points_per_unit

@@ -32,7 +32,7 @@ __all__ = [
     "units",
 ]
 
-ROUNDING = 1e-12
+ORDER_ROUNDING = 1e-12
 """Relative difference of two values that are the same sum in another order."""
 
 
@@ -219,7 +219,7 @@ def significance(
     num_units = units(metric, num_points)
     with np.errstate(invalid="ignore"):  # ∞ − ∞
         difference = np.where(values == others, 0.0, values - others)
-        close = np.abs(difference) <= ROUNDING * np.maximum(np.abs(values), np.abs(others))
+        close = np.abs(difference) <= ORDER_ROUNDING * np.maximum(np.abs(values), np.abs(others))
         close &= np.isfinite(difference)
     difference = np.where(close, 0.0, difference)
     value, error = float(difference[0]), spread(difference[1:], num_units)

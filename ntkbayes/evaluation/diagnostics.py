@@ -26,7 +26,7 @@ import xarray as xr
 
 from ntkbayes._types import typed
 from ntkbayes.evaluation.effective_size import varying_chains
-from ntkbayes.evaluation.storage import pooled, probabilities
+from ntkbayes.evaluation.storage import ordered, pooled, probabilities
 
 __all__ = [
     "ChainDiagnostics",
@@ -208,7 +208,7 @@ def chain_diagnostics(tree: xr.DataTree) -> ChainDiagnostics:
         share_above=float(np.sum(rhat > MAX_RHAT) / draws[0].size),
         min_ess=float(ess.min(initial=len(draws))) if moving else 0.0,
         max_mcse=float(np.nan_to_num(mcse, nan=np.inf).max()) if moving else np.inf,
-        bfmi=_bfmi(np.asarray(stats["energy"])) if "energy" in stats else (),
+        bfmi=_bfmi(ordered(tree, "sample_stats/energy")) if "energy" in stats else (),
         num_divergences=int(stats["diverging"].sum()) if "diverging" in stats else 0,
         num_chains=num_chains,
         num_draws=len(draws),

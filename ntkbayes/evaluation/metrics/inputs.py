@@ -21,9 +21,9 @@ __all__ = [
     "checked_predictions",
 ]
 
-ROUNDING = 1e-6
-"""How far a sum of float32 weights may be from 1."""
-TOLERANCE = 1e-3 + ROUNDING
+SUM_ROUNDING = 1e-6
+"""How far a sum of float32 weights may be from what it stands for."""
+TOLERANCE = 1e-3 + SUM_ROUNDING
 """How far a probability may be beyond 0 or 1."""
 PRINTED, LARGEST = 0.005, 0.05
 """How far a sum of probabilities may be from 1: for each class, but no more than the second."""
@@ -61,7 +61,7 @@ def checked_distributions(
     if not np.isfinite(sums).all():  # of draws (s m c), no array of their size is made
         check_finite(name, p)
     _check_rows(name, p, p.min(axis=-1) >= -TOLERANCE, "be nonnegative")
-    near = np.abs(sums - 1) <= off + ROUNDING
+    near = np.abs(sums - 1) <= off + SUM_ROUNDING
     _check_rows(name, p, near, f"sum to 1 (to within {off:g})")
     return _within(p)
 
@@ -98,7 +98,7 @@ def check_weights(weights: np.ndarray, name: str = "weights") -> None:
     check_not_empty(name, weights)
     # Of rows that hold a NaN or an infinity neither comparison is true.
     sums = weights.sum(axis=-1, dtype=float)
-    if not (weights.min() >= 0 and np.all(np.abs(sums - 1) <= ROUNDING)):
+    if not (weights.min() >= 0 and np.all(np.abs(sums - 1) <= SUM_ROUNDING)):
         raise ValueError(
             f"{name} must be non-negative with rows that sum to 1, but the smallest is "
             f"{weights.min():g} and sums reach from {sums.min():g} to {sums.max():g}; divide "

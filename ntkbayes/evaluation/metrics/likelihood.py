@@ -45,8 +45,8 @@ def mixture_nll(
     ValueError
         If a log likelihood is NaN or +∞, or weights do not sum to 1.
     """
-    num_draws = log_likelihood.shape[0]
-    surprise = np.log(num_draws) - np.asarray(scipy.special.logsumexp(log_likelihood, axis=0))
+    values = log_likelihood.astype(float, copy=False)
+    surprise = np.log(len(values)) - np.asarray(scipy.special.logsumexp(values, axis=0))
     if not np.all(surprise > -np.inf):
         point = int(np.flatnonzero(~(surprise > -np.inf))[0])
         raise ValueError(
