@@ -174,9 +174,23 @@ def test_a_share_of_all_is_not_without_error():
     trees = {"all right": from_probabilities(p, y, key=jax.random.key(0), method="all right")}
     long = compare(trees, reference=None)
     expected = np.sqrt(22 / 24 * 2 / 24 / 24)
-    for metric in ("accuracy", "confidence_gap"):
+    for metric in ("accuracy", "confidence_gap", "aurc", "augrc"):
         error = value_of(long, "all right", metric, "standard_error")
         assert error == pytest.approx(expected, abs=1e-9)
+
+
+def test_an_area_of_all_pairs_is_not_without_error():
+    """Of three wrong answers every one is less certain than all right ones: three pairs, 5 of 7."""
+    y, wrong = np.zeros(30, int), np.arange(30) < 3
+    mean, apart = np.where(wrong, 0.3, 0.8), np.where(wrong, 0.1, 0.01)
+    first = np.stack([mean + apart, mean - apart])
+    tree = from_probabilities(
+        np.stack([first, 1 - first], axis=-1), y, key=jax.random.key(0), method="m"
+    )
+    long = compare({"m": tree}, reference=None)
+    assert value_of(long, "m", "error_auroc") == pytest.approx(1)
+    error = value_of(long, "m", "error_auroc", "standard_error")
+    assert error == pytest.approx(np.sqrt(5 / 7 * 2 / 7 / 7), abs=1e-9)
 
 
 def test_values_that_differ_by_rounding_are_equal(classification):

@@ -126,6 +126,9 @@ def _standard_error(
     error = spread(resampled[method, metric][1:], units(metric, num_points))
     if (share := metric_info(metric).share) is None:
         return error
+    if share == "error_auroc":  # of pairs, as many as there are answers of the rarer kind
+        accuracy = float(resampled[method, "accuracy"][0])
+        num_points = round(num_points * min(accuracy, 1 - accuracy))
     return float(np.hypot(error, share_error(float(resampled[method, share][0]), num_points)))
 
 

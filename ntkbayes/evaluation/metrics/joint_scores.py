@@ -36,8 +36,8 @@ def energy_score(
 
     the CRPS of several points at once (batches of one give `draws_crps`), a proper score of the
     joint distribution that needs no density. The estimator is the fair one, without bias for
-    independent draws. Time grows with s². Batches are those of `joint_nll`, and so are their
-    weights.
+    independent draws. Time grows with s². Batches are those of `joint_nll`, of rows in the order
+    they come in, and so are their weights.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def dyadic_nll(
 
     Random points hardly depend on each other in many dimensions, and a joint likelihood of them
     says little beyond the pointwise one; copies of a point depend on each other. Points are
-    paired at random, and of κ copies each is of either point i, j with probability ½, n of i:
+    paired at random, by rows like the batches of `joint_nll`, and of κ copies each is of either point i, j with probability ½, n of i:
 
         −(1/κ) log (1/s) Σ_s p(y_i | f_s)^n p(y_j | f_s)^(κ − n),    mean over pairs.
 

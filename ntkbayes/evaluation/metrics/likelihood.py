@@ -99,7 +99,8 @@ def batch_joint_nll(
     """Return −(1/τ) log (1/s) Σ_s ∏_{i in B} p(y_i | f_s) of every batch B, in nats per point.
 
     The points are permuted by the seed and cut into k = ⌊m/τ⌋ batches of τ; the last m − k τ are
-    left out. It is divided by τ, unlike the joint losses of Osband et al.: batches of one give
+    left out. Batches are of rows: points in another order make others, so methods are compared
+    with their points in one, which `compare` gives them. It is divided by τ, unlike the joint losses of Osband et al.: batches of one give
     `mixture_nll`, and a single draw gives the mean of its log likelihoods whatever τ. Points drawn
     at random from a large input space hardly depend on each other under any posterior; then the
     joint value is near the pointwise one.

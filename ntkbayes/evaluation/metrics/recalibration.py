@@ -1,6 +1,7 @@
 """What a proper score loses by miscalibration: NLL before and after temperature scaling.
 
-The test points are halved at random. On each half one temperature T is fitted to the class
+The test points are halved at random, by rows: methods are compared with their points in one order,
+which `compare` gives them. On each half one temperature T is fitted to the class
 probabilities p, and the other half is scored with
 
     p_T(c | x) ∝ p(c | x)^(1/T),
