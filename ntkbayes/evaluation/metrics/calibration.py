@@ -10,7 +10,8 @@ With the sums over one bin W = Σ w_i, and the mean gap g = Σ w_i (o_i − q_i)
 Bins are those of `bins`, of equal width or of equal mass.
 
 Chance gives a calibrated predictor a positive error, of order √(B/m); debiased errors average 0 for
-it, so that single values may be negative. The module `gaps` says what is subtracted.
+it, so that single values may be negative. The module `gaps` says what is subtracted, and which
+errors methods can be compared by.
 
 References
 ----------
@@ -172,7 +173,7 @@ def calibration_error(
 ) -> Float[np.ndarray, "*b"]:
     """Return the weighted mean gap between confidence and outcome over bins; see `calibration`.
 
-    From 0 to 1; debiased values average 0 for a calibrated predictor and may be negative.
+    From 0 to 1, or below 0 if debiased.
 
     Parameters
     ----------
@@ -255,8 +256,7 @@ def squared_calibration_error(
         Σ_bins (n/m) Σ_{i≠j} r_i r_j / (n (n − 1)),
 
     which is on average the squared L2 error of any predictor, 0 if it is calibrated; values below 0
-    are chance. Of the errors over bins it is the one that methods can be compared by: it has no
-    floor, and does not favour the less certain of two predictors that are equally far off.
+    are chance. Of the errors over bins it is the one that methods can be compared by.
 
     A resample with repeated points would count each as evidence for itself, so weights act to first
     order (Hájek): the value plus Σ_i w_i (2 r_i r̄_{−i} − Σ_{j≠k} r_j r_k / (n (n − 1)) − value),
@@ -265,14 +265,10 @@ def squared_calibration_error(
 
     Parameters
     ----------
-    confidence
-        Predicted probability of an event at every point.
-    outcome
-        Whether it happened.
+    confidence, outcome, num_bins
+        As in `calibration_error`.
     weights
         Uniform, or from `bootstrap_weights`.
-    num_bins
-        Number of bins B.
 
     Raises
     ------

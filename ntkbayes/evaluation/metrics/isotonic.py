@@ -34,8 +34,8 @@ def pav_calibration_error(
     """Return the distance between confidences q and their isotonic recalibration r, from 0 to 1.
 
     L1: Σ w_i |r(q_i) − q_i|; L2: √(Σ w_i (r(q_i) − q_i)²). Chance gives a calibrated predictor a
-    positive value, of order m^(−1/3). The L2 value squared is at most the miscalibration MCB of
-    Dimitriadis et al. under the Brier score, Σ w_i ((q_i − o_i)² − (r(q_i) − o_i)²).
+    positive value, of order m^(−1/3). The L2 value squared is at most the miscalibration MCB of the
+    Brier score (`corp`).
 
     Time is that of one linear pass per row of weights.
 
