@@ -12,7 +12,7 @@ import xarray as xr
 import ntkbayes as nb
 from ntkbayes import evaluation
 from ntkbayes.evaluation import observations, pooled, probabilities
-from ntkbayes.evaluation.alignment import aligned
+from ntkbayes.evaluation.alignment import aligned, aligned_with
 
 KEY = jax.random.key(0)
 M, S = 40, 30
@@ -159,7 +159,7 @@ WRONG_POINTS = {
     "some are others": (
         {"obs_ids": np.arange(M)},
         {"obs_ids": np.arange(M) + 2},
-        r"2 of the 40 points of a are not among the 40 of b, such as 0, 1",
+        r"b lacks 2 of the 40 points of a, such as 0, 1",
     ),
     "text and numbers": ({}, {"obs_ids": [str(i) for i in range(M)]}, r"such as 0, 1, 2; .*'1'"),
     "text and row numbers": ({"obs_ids": IDS["text"]}, {}, "or neither any"),
@@ -181,7 +181,7 @@ def test_points_of_which_some_are_others_are_refused_with_some_of_them(one, othe
 def test_a_part_of_the_points_is_refused():
     few = slice(0, 30)
     trees = {"a": classes("a", few, obs_ids=np.arange(30)), "b": classes("b")}
-    with pytest.raises(ValueError, match=r"10 of the 40 points of b are not among the 30 of a"):
+    with pytest.raises(ValueError, match=r"a lacks 10 of the 40 points of b"):
         nb.compare(trees, reference=None)
 
 
@@ -203,18 +203,18 @@ def test_the_same_points_with_other_observations_are_refused():
     other = nb.from_draws(
         LOGITS["b"], nb.Categorical(3), np.where(np.arange(M) == 5, 2, LABELS), key=KEY, method="b"
     )
-    with pytest.raises(ValueError, match="their observations differ at 1 points, such as 5"):
+    with pytest.raises(ValueError, match="their observations differ at 1 of 40 points, such as 5"):
         nb.compare({"a": classes("a"), "b": other}, reference=None)
     shifted = nb.from_draws(
         LATENT["b"], nb.Gaussian(0.5), TARGETS + 1e-9, key=KEY, method="b", obs_ids=IDS["text"]
     )
-    with pytest.raises(ValueError, match=r"differ at 40 points, such as 'patient 00'"):
+    with pytest.raises(ValueError, match=r"differ at 40 of 40 points, such as 'patient 00'"):
         nb.compare({"a": regression("a", obs_ids=IDS["text"]), "b": shifted}, reference=None)
 
 
 def binary(name, likelihood, **settings):
-    latent = LOGITS[name][:, :, : likelihood.num_outputs]
-    return nb.from_draws(latent, likelihood, LABELS % 2, key=KEY, method=name, **settings)
+    latent, settings = LOGITS[name][:, :, : likelihood.num_outputs], {"method": name} | settings
+    return nb.from_draws(latent, likelihood, LABELS % 2, key=KEY, **settings)
 
 
 EVERYWHERE = PAIRED | {
@@ -238,6 +238,17 @@ def test_contradictory_names_and_numbers_of_classes_are_refused_everywhere(funct
     )
     with pytest.raises(ValueError, match="they predict 3 and 4 classes"):
         function({"a": classes("a"), "b": wider})
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations("abc")), ids="".join)
+def test_names_contradict_each_other_wherever_the_unnamed_one_stands(order):
+    two = nb.Categorical(2)
+    names = {"a": None, "b": ["cat", "dog"], "c": ["dog", "cat"]}
+    trees = {n: binary("a", two, method=n, output_names=names[n]) for n in order}
+    with pytest.raises(ValueError, match="names of their classes differ, number 0 being"):
+        aligned(trees)
+    del trees["c"]
+    assert list(aligned(trees)) == [n for n in order if n != "c"]
 
 
 def test_names_of_targets_are_compared_and_numbers_contradict_none():
@@ -285,3 +296,9 @@ def test_pictures_are_those_of_the_points_they_stand_beside():
     )  # whose row numbers are none of the dataset's
     with pytest.raises(ValueError, match="its observations differ from those of m"):
         evaluation.plot_predictive_distributions({"m": nameless}, data)
+    for ids, cause in ((np.arange(M), "taken for its row numbers"), (IDS["text"], "in its order")):
+        moved = nb.from_probabilities(
+            p[ORDER], y[ORDER], key=KEY, method="m", dataset="digits", obs_ids=ids
+        )
+        with pytest.raises(ValueError, match=rf"{cause}.*their rows in it as obs_ids"):
+            aligned_with({"m": moved}, data)

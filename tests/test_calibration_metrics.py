@@ -214,7 +214,7 @@ def test_calibration_error_refuses_what_it_cannot_use(change, message):
 
 def test_metrics_of_classes_refuse_labels_that_are_no_class(p, weights):
     for metric in (metrics.classwise_ece, metrics.brier_decomposition):
-        with pytest.raises(ValueError, match=r"class indices from 0 to 3.*reach from 1 to 4"):
+        with pytest.raises(ValueError, match=r"class indices 0 to 3, but holds 1 to 4"):
             metric(p, np.arange(M) % C + 1, weights)
 
 

@@ -218,6 +218,14 @@ def test_fpr95_counts_nineteen_of_twenty_as_95_percent():
     assert metrics.fpr95(score_in, score_out, *weights) == pytest.approx(1 / 4)
 
 
+def test_fpr95_is_the_same_by_weights_in_single_precision():
+    """Of 100 weights 0.01 in single precision 95 sum to less than 0.95."""
+    score_in, score_out = np.array([4.5]), np.arange(100.0)
+    for dtype in (float, np.float32):
+        weights = np.ones(1, dtype), metrics.uniform_weights(100).astype(dtype)
+        assert metrics.fpr95(score_in, score_out, *weights) == 0
+
+
 def test_selective_risk_and_detection_refuse_what_cannot_be_ranked(draws, labels, scores):
     p, weights = draws.mean(axis=0), metrics.uniform_weights(M)
     with pytest.raises(ValueError, match=r"confidence must be finite.*first at index"):

@@ -1,6 +1,7 @@
 """Comparison: the long table, paired differences, distances, texts."""
 
 import json
+import tracemalloc
 from functools import cache
 
 import equinox as eqx
@@ -173,9 +174,23 @@ def test_a_share_of_all_is_not_without_error():
     trees = {"all right": from_probabilities(p, y, key=jax.random.key(0), method="all right")}
     long = compare(trees, reference=None)
     expected = np.sqrt(22 / 24 * 2 / 24 / 24)
-    for metric in ("accuracy", "confidence_gap"):
+    for metric in ("accuracy", "confidence_gap", "aurc", "augrc"):
         error = value_of(long, "all right", metric, "standard_error")
         assert error == pytest.approx(expected, abs=1e-9)
+
+
+def test_an_area_of_all_pairs_is_not_without_error():
+    """Of three wrong answers every one is less certain than all right ones: three pairs, 5 of 7."""
+    y, wrong = np.zeros(30, int), np.arange(30) < 3
+    mean, apart = np.where(wrong, 0.3, 0.8), np.where(wrong, 0.1, 0.01)
+    first = np.stack([mean + apart, mean - apart])
+    tree = from_probabilities(
+        np.stack([first, 1 - first], axis=-1), y, key=jax.random.key(0), method="m"
+    )
+    long = compare({"m": tree}, reference=None)
+    assert value_of(long, "m", "error_auroc") == pytest.approx(1)
+    error = value_of(long, "m", "error_auroc", "standard_error")
+    assert error == pytest.approx(np.sqrt(5 / 7 * 2 / 7 / 7), abs=1e-9)
 
 
 def test_values_that_differ_by_rounding_are_equal(classification):
@@ -486,7 +501,7 @@ def test_predictions_that_cannot_be_compared_are_refused(iris, classification, r
     tree = predict_noisily(other, Categorical(3), 3, 0, 2)
     with pytest.raises(
         ValueError,
-        match=r"their observations differ at 30 points, such as 0, 1, 2; predict with the same",
+        match="observations differ at 30 of 30 points, such as 0, 1, 2; predict with the same",
     ):
         compare({"a": classification["HMC"], "b": tree}, reference=None)
 
@@ -508,3 +523,27 @@ def test_infinite_scores_are_ranked_last_and_have_no_error():
     assert np.isnan(one["p_value"])
     only = {("a", "nll"): bad, ("b", "nll"): bad}
     assert comparison._from_best("a", "nll", only, 30)["from_best"] == 0
+
+
+@pytest.mark.parametrize("order", [("a", "b", "c"), ("c", "b", "a"), ("b", "a", "c")])
+def test_a_method_without_a_value_leaves_the_best_of_the_others(order):
+    """A method without errors has no `error_auroc`."""
+    values = {"a": np.full(3, np.nan), "b": np.array([0.5, 0.4, 0.6]), "c": np.full(3, 0.7)}
+    scores = {(name, "error_auroc"): values[name] for name in order}
+    found = {n: comparison._from_best(n, "error_auroc", scores, 30)["from_best"] for n in "abc"}
+    np.testing.assert_allclose([found["b"], found["c"]], [0.2, 0])
+    assert np.isnan(found["a"])
+
+
+def test_distances_at_each_point_take_no_memory_for_pairs_of_points():
+    num_points, y = 3000, np.arange(3000) % 2
+    trees = [
+        from_probabilities(np.full((num_points, 2), 0.5), y, key=jax.random.key(0), method="m")
+        for _ in range(2)
+    ]
+    a, b = (predictive.Predictive(tree) for tree in trees)
+    tracemalloc.start()
+    a.spread_distance(b)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < num_points**2  # bytes; the pairs alone would take eight times as many

@@ -136,7 +136,7 @@ def test_given_probabilities_are_kept_to_the_last_bit_on_disk_too(key, dtype, tm
 def test_what_rounding_leaves_outside_of_zero_and_one_is_set_to_the_end(key):
     above = np.nextafter(1.0, 2)
     p = np.array([[1 - above, above], [1.0005, -0.0005], [0.4, 0.6]])
-    with pytest.warns(UserWarning, match="holds 2 zeros"):
+    with pytest.warns(UserWarning, match=r"holds zeros \(2 of 6 numbers\)"):
         tree = from_probabilities(p, np.array([1, 0, 0]), key=key, method="calibrated")
     np.testing.assert_array_equal(probabilities(tree)[0], [[0, 1], [1, 0], [0.4, 0.6]])
     table = compare({"calibrated": tree}, reference=None).set_index("metric")["value"]
@@ -150,7 +150,7 @@ def test_what_rounding_leaves_outside_of_zero_and_one_is_set_to_the_end(key):
 def test_zeros_become_the_smallest_number_and_are_reported(key, dtype, logarithm):
     p = np.array([[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [1, 0, 0]], dtype=dtype)
     with pytest.warns(
-        UserWarning, match=rf"7 zeros, which become .* likelihood: .*{logarithm} nat"
+        UserWarning, match=rf"zeros \(7 of 12 numbers\), .* likelihood: .*{logarithm} nat"
     ):
         tree = from_probabilities(p, LABELS, key=key, method="certain")
     np.testing.assert_array_equal(probabilities(tree)[0], p)
@@ -198,12 +198,20 @@ CLASSES = (draws(6, 4, 3), Categorical(3), LABELS)
         ((*GAUSSIAN[:2], np.array([0, 1, np.nan, 1])), {}, "y must be finite"),
         (CLASSES, {"num_chains": 4}, "multiple of the 4 chains, but is 6; 4 would do"),
         (CLASSES, {"num_chains": 0}, "num_chains must be at least 1, but is 0"),
-        ((draws(2, 3, 4, 3), *CLASSES[1:]), {"num_chains": 3}, "num_chains is 3, but.* 2 chains"),
+        (
+            (draws(2, 3, 4, 3), *CLASSES[1:]),
+            {"num_chains": 3},
+            "num_chains must be .* of latent, 2, but is 3",
+        ),
         (CLASSES, {"x": draws(3, 2)}, r"x must have one row for each of the 4 points.*\(3, 2\)"),
         (CLASSES, {"obs_ids": [1, 2, 2, 3]}, "obs_ids must differ, but 2 occurs"),
         (CLASSES, {"obs_ids": [1, 2]}, r"obs_ids must hold .* 4 points, but has shape \(2,\)"),
         (CLASSES, {"obs_ids": draws(4)}, "obs_ids must hold a whole number or text.*float64"),
-        (CLASSES, {"output_names": ["a", "b"]}, "output_names .* 3 classes .* holds 2: a, b"),
+        (
+            CLASSES,
+            {"output_names": ["a", "b"]},
+            "output_names .* per class or target, 3, but holds 2: a, b",
+        ),
         (CLASSES, {"output_names": ["a", "b", "a"]}, "output_names must differ, but 'a'"),
         (CLASSES, {"split": "ood"}, "unknown split 'ood'"),
         (CLASSES, {"stats": {"energy": draws(5)}}, r"stats\['energy'\] .*\(6,\).*has shape \(5,\)"),

@@ -76,3 +76,8 @@ def test_intervals_of_the_dyadic_nll_hold_the_value_of_the_population():
         value, *resampled = metrics.dyadic_nll(log_p[:, RNG.integers(0, 20_000, 100)], weights)
         hits.append(abs(value - truth) <= 2.01 * np.std(resampled, ddof=1))
     assert 0.88 < np.mean(hits) < 0.99
+
+
+def test_dyads_need_two_points():
+    with pytest.raises(ValueError, match="the number of points must be at least 2, but is 1"):
+        metrics.dyadic_nll(np.zeros((3, 1)), metrics.uniform_weights(1))

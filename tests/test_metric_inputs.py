@@ -3,6 +3,7 @@
 import inspect
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
@@ -146,10 +147,22 @@ def test_rounding_outside_of_zero_and_one_changes_nothing(name, argument):
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", [n for n, _ in takers("confidence")])
+def test_confidences_that_rounding_puts_beyond_zero_and_one_are_at_the_end(name):
+    outcome = np.array([False, False, True, True])
+    found, expected = (
+        call(name, confidence=np.array(values), outcome=outcome)
+        for values in ([-0.0005, -0.0009, 1.0009, 1.0005], [0.0, 0.0, 1.0, 1.0])
+    )
+    assert jax.tree.all(jax.tree.map(np.array_equal, found, expected))
+
+
 @pytest.mark.parametrize("name", [n for n, argument in takers("y") if (n, "p") in takers("p")])
 def test_labels_that_are_no_class_are_refused(name):
     for label in (-1, C, 10**6):
-        with pytest.raises(ValueError, match=rf"y must hold class indices from 0 to 1.* {label}"):
+        with pytest.raises(
+            ValueError, match=rf"y must hold class indices 0 to 1, but holds .*{label}"
+        ):
             call(name, y=np.array([0, 1, label, 0]))
     with pytest.raises(TypeError, match="y must be Int array"):
         call(name, y=Y.astype(float))
@@ -182,7 +195,7 @@ POSITIVE = ("variance", "variance_a", "variance_b", "error_p", "error_q", "error
 
 @pytest.mark.parametrize(("name", "argument"), takers(*POSITIVE))
 def test_negative_variances_and_errors_are_refused(name, argument):
-    with pytest.raises(ValueError, match=r"positive, but holds -0\.5"):
+    with pytest.raises(ValueError, match=rf"{argument} must be .*positive, but holds -0\.5"):
         call(name, **{argument: -VARIANCE})
 
 

@@ -47,6 +47,9 @@ def test_mixture_nll_is_the_log_loss_of_the_mean_probabilities(draws, labels, un
     assert metrics.mixture_nll(log_likelihood, uniform) == pytest.approx(expected, rel=1e-12)
     mean_of_logs = -log_likelihood.mean()
     assert metrics.mixture_nll(log_likelihood, uniform) < mean_of_logs - 0.1
+    single = log_likelihood.astype(np.float32)  # sums are in double precision
+    expected = metrics.mixture_nll(single.astype(float), uniform)
+    assert metrics.mixture_nll(single[::-1], uniform) == pytest.approx(expected, rel=1e-14)
 
 
 def test_nll_stays_finite_where_probabilities_underflow(uniform):

@@ -16,7 +16,8 @@ from metric_tables import long_table
 from typer.testing import CliRunner
 
 from ntkbayes import cli
-from ntkbayes.evaluation import wide_table
+from ntkbayes.evaluation import METRICS, headline_metrics, wide_table
+from ntkbayes.evaluation.catalog import metric_title
 from ntkbayes.evaluation.report import write_report
 from ntkbayes.experiment import load_comparison, preset, run_comparison, running
 from ntkbayes.experiment.description import reproduce
@@ -73,6 +74,19 @@ def test_the_report_is_one_file_with_everything_inside(tmp_path):
     assert not re.search(r'(src|href|action)="(?!data:)|url\(|@import|https?://', text)
     assert "default-src 'none'" in text  # the browser would refuse what slipped in
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_the_report_opens_with_headline_metrics_that_rank_methods(tmp_path, task):
+    names = list(METRICS[task])
+    table = pd.DataFrame({name: ["1.000"] for name in [*names, "wasserstein_1_floor"]}, index=["A"])
+    write_report(tmp_path / "report.html", title="t", table=table)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    wanted = [name for name in headline_metrics(task) if METRICS[task][name].ranked]
+    if task == "regression":
+        wanted.append("wasserstein_1_floor")
+    found = re.findall(r'<th scope="col">([^<&]*)', text.split("<details>")[0])
+    assert found == ["method", *(metric_title(name) for name in wanted)]
 
 
 def test_a_report_needs_a_table_only(tmp_path):

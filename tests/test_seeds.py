@@ -40,6 +40,13 @@ def test_ranks_are_taken_seed_by_seed_and_ties_share_theirs():
     np.testing.assert_allclose(ranks, [1.5, 3, 1.5], rtol=1e-14)
 
 
+def test_a_seed_without_a_value_leaves_the_ranks_of_the_others():
+    values = {"HMC": [0.6, 0.7], "Laplace": [np.nan, 0.8], "Mode": [0.5, 0.9]}
+    table = seed_table(long_table(values, "error_auroc"))
+    ranks = [cell(table, method, "rank", "error_auroc") for method in values]
+    np.testing.assert_allclose(ranks, [(1 + 3) / 2, 2, (2 + 1) / 2])
+
+
 @pytest.mark.parametrize(
     ("metric", "best"),
     [("accuracy", "high"), ("rmse", "low"), ("coverage_90", "nominal")],

@@ -11,6 +11,7 @@ import sklearn.metrics
 import ntkbayes as nb
 from ntkbayes.datasets import hold_out_classes, shift
 from ntkbayes.evaluation import compare, predict
+from ntkbayes.evaluation.metrics.resampling import error_quantile, share_error
 from ntkbayes.evaluation.severity import detection_table, severity_curve
 from ntkbayes.predictors import Draws, Predictor
 
@@ -167,7 +168,29 @@ def test_standard_errors_are_those_of_delong_which_resamples_both_sets(latent):
         # DeLong, DeLong & Clarke-Pearson (1988): variances of the two placements.
         variance = wins.mean(1).var(ddof=1) / NUM_OUT + wins.mean(0).var(ddof=1) / NUM_IN
         found = table[method, "predictive_entropy", "auroc"]
-        assert found == pytest.approx(np.sqrt(variance), rel=0.12)
+        expected = np.hypot(np.sqrt(variance), share_error(wins.mean(), NUM_OUT))
+        assert found == pytest.approx(expected, rel=0.12)
+
+
+def test_sets_that_are_told_apart_in_every_resample_are_not_without_error():
+    """As an accuracy of 1 on as many points as the smaller set has; DeLong's error would be 0."""
+    sure, torn = np.array([5.0, 0, 0]), np.zeros(3)
+    draws = np.tile(sure, (2, 60, 1)), np.tile(torn, (2, 20, 1))
+    table = detection_table({"m": draws}).set_index(["score", "metric"])
+    for metric, value in (("auroc", 1), ("fpr95", 0)):
+        row = table.loc[("predictive_entropy", metric)]
+        assert row["value"] == pytest.approx(value, abs=1e-12)
+        assert row["standard_error"] == pytest.approx(np.sqrt(22 / 24 * 2 / 24 / 24))
+    assert np.isnan(table.loc[("predictive_entropy", "aupr"), "standard_error"])
+
+
+@pytest.mark.parametrize("num_points", [3, 20, 100])
+def test_an_area_that_sets_told_apart_leave_open_would_hardly_tell_them_apart(num_points):
+    """At the end of the 95 % interval below an area of 1, or at one half."""
+    reach = error_quantile(num_points) * share_error(1.0, num_points)
+    apart = np.sqrt(2) * scipy.stats.norm.ppf(max(1 - reach, 0.5))
+    inside, outside = np.random.default_rng(0).normal(size=(2, 2000, num_points))
+    assert np.mean(inside.max(axis=1) < (outside + apart).min(axis=1)) < 0.06
 
 
 def test_sets_of_one_size_are_resampled_independently(latent):

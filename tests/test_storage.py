@@ -8,10 +8,19 @@ import sys
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
-from ntkbayes.evaluation import from_draws, load_predictions, pooled, save_predictions
+from ntkbayes.evaluation import (
+    compare,
+    from_draws,
+    leave_one_out,
+    load_predictions,
+    observations,
+    pooled,
+    save_predictions,
+)
 from ntkbayes.likelihoods import Categorical, Gaussian
 
 needs_zarr = pytest.mark.skipif(
@@ -180,3 +189,28 @@ def test_zarr_is_imported_only_when_it_is_used(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_dimensions_are_known_by_their_names(task):
+    """Of three points and three outputs no shape tells that they are the other way round."""
+    rng, key = np.random.default_rng(0), jax.random.key(0)
+    latent, targets = rng.normal(size=(100, 3, 3)), rng.normal(size=(3, 3))
+    settings = {"key": key, "method": "m", "split": "train", "is_posterior": True}
+    if task == "classification":
+        tree = from_draws(latent, Categorical(3), np.array([0, 1, 0]), **settings)
+    else:
+        moments = (latent.mean(axis=0), np.full((3, 3), 0.2) + 0.1 * np.eye(3))
+        tree = from_draws(latent, Gaussian(0.5, 3), targets, closed_form=moments, **settings)
+        tree["closed_form"].attrs["independent_outputs"] = 1
+    turned = tree.map_over_datasets(lambda group: group.transpose(*list(group.dims)[::-1]))
+    turned.attrs = tree.attrs
+    assert turned["posterior/latent"].dims == ("output", "obs_id", "draw", "chain")
+    np.testing.assert_array_equal(pooled(turned), latent)
+    np.testing.assert_array_equal(observations(turned), observations(tree))
+    tables = [compare({"m": each}, reference=None) for each in (tree, turned)]
+    pd.testing.assert_frame_equal(*tables)
+    if task == "regression":
+        turned["closed_form"].attrs = tree["closed_form"].attrs
+        left_out = [leave_one_out(each).pointwise for each in (tree, turned)]
+        np.testing.assert_array_equal(*left_out)

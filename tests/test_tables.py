@@ -48,6 +48,14 @@ def test_a_value_without_an_error_stands_alone():
     assert wide_table(long).loc["HMC", "accuracy"] == "0.962"
 
 
+def test_a_method_without_a_value_shows_none_and_is_not_marked():
+    columns = ["value", "standard_error", "from_best", "from_best_error"]
+    long = LONG.copy()
+    long.loc[1, columns] = np.nan
+    assert list(wide_table(long)["accuracy"]) == ["0.962 ± 0.008", "–", "0.900 ± 0.010"]
+    assert "| Deep_E & Co | – |" in markdown_table(long, metrics=["accuracy"])
+
+
 def test_a_table_of_two_datasets_is_not_mixed_up():
     with pytest.raises(ValueError, match="a metric of a method twice; select one dataset"):
         wide_table(pd.concat([LONG, LONG]))

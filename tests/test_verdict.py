@@ -66,7 +66,27 @@ def test_the_verdict_tells_over_from_under_confidence_by_the_sign_of_the_gap():
     assert (
         verdict(metrics, num_points=10)[-1] == "Mean confidence agrees with accuracy for C and D."
     )
-    assert "agrees with accuracy for A, B, C and D" in verdict(metrics, num_points=1)[-1]
+
+
+def test_without_an_error_nothing_is_claimed():
+    unknown = np.nan
+    metrics = long_table(
+        nll={"A": (0.3, unknown), "B": (0.9, unknown)},
+        confidence_gap={"A": (0.5, unknown), "B": (-0.5, unknown)},
+        total_variation={"A": (0.1, unknown, 0.01), "B": (0.9, unknown, 0.01)},
+        coverage_90={"A": (0.0, unknown), "B": (1.0, unknown)},
+    )
+    differences = pd.concat(
+        [difference_table(name, "A", B=(0.7, unknown)) for name in ("nll", "total_variation")]
+    )
+    settings = {"reference": "HMC", "differences": differences}
+    assert verdict(metrics, num_points=100, **settings) == [
+        "Closest to HMC is A: total variation 0.100.",
+        "Lowest NLL: A, 0.300 nats.",
+    ]
+    (alone,) = verdict(metrics, num_points=1, **settings)
+    assert alone.startswith("A single test point says nothing of others")
+    assert verdict_baselines(metrics.assign(value=unknown)) == []
 
 
 def test_the_verdict_says_the_standard_error_that_the_table_says():

@@ -9,11 +9,12 @@ import numpy as np
 from ntkbayes._arrays import one_hot
 from ntkbayes._checks import check_at_least, check_finite, check_not_empty
 from ntkbayes._types import AnyArray, Array, Float
-from ntkbayes.evaluation.metrics.inputs import checked_distributions
+from ntkbayes.evaluation.metrics.inputs import check_labels, checked_distributions
 from ntkbayes.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
 
 __all__ = [
     "check_chains",
+    "check_distinct",
     "checked_ids",
     "checked_inputs",
     "checked_latent",
@@ -43,10 +44,7 @@ def class_targets(likelihood: Likelihood, y: AnyArray) -> Float[Array, "m c"]:
             f"y must hold integer class indices of shape (m,), but has shape {labels.shape} and "
             f"dtype {labels.dtype}; use y.astype(int) if they are class indices."
         )
-    if labels.min() < 0 or labels.max() >= c:
-        raise ValueError(
-            f"y must hold class indices 0 to {c - 1}, but holds {labels.min()} to {labels.max()}."
-        )
+    check_labels(labels, c)
     targets = labels[:, None] if likelihood.num_outputs == 1 else one_hot(labels, c)
     return jnp.asarray(targets, dtype=jnp.result_type(float))
 
@@ -64,8 +62,8 @@ def pool_chains(
         )
     if num_chains not in (1, len(values)):
         raise ValueError(
-            f"num_chains is {num_chains}, but {name} has {len(values)} chains "
-            f"(shape {tuple(values.shape)})."
+            f"num_chains must be the length of the first axis of {name}, {len(values)}, but is "
+            f"{num_chains} (shape {tuple(values.shape)})."
         )
     return np.asarray(values).reshape(-1, *values.shape[2:]), len(values)
 
@@ -166,10 +164,10 @@ def checked_names(names: Sequence[str] | None, length: int) -> list[str]:
     texts = [str(name) for name in names]
     if len(texts) != length:
         raise ValueError(
-            f"output_names must hold a name for each of the {length} classes or targets, but holds "
+            f"output_names must hold one name per class or target, {length}, but holds "
             f"{len(texts)}: {', '.join(texts)}."
         )
-    _check_distinct("output_names", texts)
+    check_distinct("output_names", texts)
     return texts
 
 
@@ -185,14 +183,17 @@ def checked_ids(ids: Sequence[Any] | AnyArray | None, num_points: int) -> np.nda
             f"obs_ids must hold a whole number or text for each of the {num_points} points, but "
             f"has shape {values.shape} and dtype {values.dtype}."
         )
-    _check_distinct("obs_ids", values.tolist())
+    check_distinct("obs_ids", values.tolist())
     return values
 
 
-def _check_distinct(name: str, values: list[Any]) -> None:
-    if len(set(values)) < len(values):
-        repeated = next(value for i, value in enumerate(values) if value in values[:i])
-        raise ValueError(f"{name} must differ, but {repeated!r} occurs more than once.")
+def check_distinct(name: str, values: list[Any]) -> None:
+    """Raise `ValueError` if a value occurs more than once, naming the first."""
+    seen = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{name} must differ, but {value!r} occurs more than once.")
+        seen.add(value)
 
 
 def _real(name: str, array: AnyArray) -> np.ndarray:

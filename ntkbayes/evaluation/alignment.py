@@ -10,13 +10,14 @@ differently were most likely made from differently encoded labels.
 """
 
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from ntkbayes.datasets import Dataset
+from ntkbayes.evaluation._checked import check_distinct
 from ntkbayes.evaluation.schema import POINTWISE_GROUPS, UNNAMED, output_names
 from ntkbayes.evaluation.storage import observations
 
@@ -40,9 +41,10 @@ def aligned(trees: dict[str, xr.DataTree]) -> dict[str, xr.DataTree]:
     """
     _check_predictions(trees)
     _check_attributes(trees)
+    # Every two: what the first leaves unnamed others may name, and contradict each other.
+    for one, other in combinations(trees.items(), 2):
+        check_same_outputs(*one, *other)
     (first_name, first), *others = trees.items()
-    for name, tree in others:
-        check_same_outputs(first_name, first, name, tree)
     ids = _order(_ids(first_name, first))
     found = {}
     for name, tree in trees.items():
@@ -59,6 +61,9 @@ def aligned_with(
 ) -> tuple[dict[str, xr.DataTree], np.ndarray]:
     """Return `aligned` predictions, and the rows of a dataset's split that they predict.
 
+    They are the identifiers, where all are whole numbers below the number of its points; else the
+    points must stand in its order.
+
     Raises
     ------
     ValueError
@@ -71,9 +76,15 @@ def aligned_with(
     numbered = all(isinstance(one, int) and 0 <= one < len(y) for one in ids)
     rows = np.array(ids if numbered else range(len(ids)))
     if len(rows) > len(y) or not np.array_equal(observations(tree).ravel(), y[rows].ravel()):
+        taken = (
+            "whose obs_ids are taken for its row numbers"
+            if numbered
+            else "in its order, as their obs_ids are not its row numbers"
+        )
         raise ValueError(
             f"data must hold the {split} points that were predicted, but its observations differ "
-            f"from those of {name}; pass the dataset that predict was given."
+            f"from those of {name}, {taken}; pass the dataset that predict was given, and if "
+            "points were chosen or moved, their rows in it as obs_ids."
         )
     return found, rows
 
@@ -131,9 +142,7 @@ def _check_attributes(trees: dict[str, xr.DataTree]) -> None:
 def _ids(name: str, tree: xr.DataTree) -> list[Any]:
     """Return identifiers of the points, which differ."""
     ids = np.asarray(tree["observed_data"]["obs_id"]).tolist()
-    if len(set(ids)) < len(ids):
-        repeated = next(one for i, one in enumerate(ids) if one in ids[:i])
-        raise ValueError(f"obs_ids of {name} must differ, but {repeated!r} occurs more than once.")
+    check_distinct(f"obs_ids of {name}", ids)
     return ids
 
 
@@ -151,10 +160,9 @@ def _check_same_points(one_name: str, ids: list[Any], name: str, others: list[An
         missing = [one for one in mine if one not in there]
         if missing:
             raise ValueError(
-                f"{one_name} and {name} cannot be compared: {len(missing)} of the {len(mine)} "
-                f"points of {a} are not among the {len(theirs)} of {b}, such as "
-                f"{_shown(missing)}; give both the same obs_ids (1 is not '1'), or neither any "
-                "(row numbers)."
+                f"{one_name} and {name} cannot be compared: {b} lacks {len(missing)} of the "
+                f"{len(mine)} points of {a}, such as {_shown(missing)}; give both the same obs_ids "
+                "(1 is not '1'), or neither any (row numbers)."
             )
 
 
@@ -165,7 +173,7 @@ def _check_same_observations(
         differs = np.flatnonzero((y != others).reshape(len(y), -1).any(axis=1))
         if not len(differs):
             return
-        where = f" at {len(differs)} points, such as {_shown([ids[i] for i in differs])}"
+        where = f" at {len(differs)} of {len(y)} points, such as {_shown(ids[i] for i in differs)}"
     else:
         where = f" (shapes {y.shape} and {others.shape})"
     raise ValueError(

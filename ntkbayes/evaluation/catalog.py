@@ -27,14 +27,15 @@ class MetricInfo(eqx.Module):
     better
         ``"lower"``, ``"higher"``, or None where neither is: an entropy is not good or bad.
     headline
-        Whether it belongs into a table of the most important metrics.
+        Whether it belongs into a table of the most important metrics; the report shows those of
+        them first that are `ranked`.
     nominal
         The value a calibrated predictor has, of metrics that are better neither low nor high.
     points_per_unit
         Test points in one independent unit that the metric is a mean of.
     share
         Metric that says of which share of the points something holds that this one rests on: where
-        it holds of all or of none, resamples know nothing of the spread.
+        it holds of all or of none, resamples know nothing of the spread. An AUROC is one of pairs.
     caveat
         Why its standard error or a comparison by it is not to be trusted, and methods are not
         ranked by it; empty where simulations found nothing (``benchmarks/standard_errors.py``).
@@ -159,13 +160,18 @@ _UNCERTAINTY = {
         "mutual information", "epistemic part of the entropy, nats", None, True
     ),
     "variation_ratio": MetricInfo("variation ratio", "share of draws outvoted by the others", None),
-    "aurc": MetricInfo("AURC", "mean error over all shares of points rejected"),
-    "excess_aurc": MetricInfo("excess AURC", "the same less that of the best ranking", caveat=_FEW),
-    "augrc": MetricInfo("AUGRC", "chance that a point is accepted and wrong, mean over shares"),
+    "aurc": MetricInfo("AURC", "mean error over all shares of points rejected", share="accuracy"),
+    "excess_aurc": MetricInfo(
+        "excess AURC", "the same less that of the best ranking", share="accuracy", caveat=_FEW
+    ),
+    "augrc": MetricInfo(
+        "AUGRC", "chance that a point is accepted and wrong, mean over shares", share="accuracy"
+    ),
     "error_auroc": MetricInfo(
         "error AUROC",
         "chance that the top probability varies more where the label is wrong",
         "higher",
+        share="error_auroc",
     ),
 }
 _CLASS_DISTANCES = {

@@ -32,7 +32,7 @@ __all__ = [
     "units",
 ]
 
-ROUNDING = 1e-12
+ORDER_ROUNDING = 1e-12
 """Relative difference of two values that are the same sum in another order."""
 
 
@@ -64,8 +64,9 @@ def compare(
         quantile of one degree of freedom less, and of a single unit there is no error (NaN).
         ``from_best`` says how much worse than the best method of this metric, ≥ 0, with the
         standard error of the paired difference (NaN for metrics that are neither better low nor
-        high, such as an entropy, and for those that methods are not to be ranked by, for the reason
-        that `METRICS` has as their ``caveat``).
+        high, such as an entropy, for those that methods are not to be ranked by, for the reason
+        that `METRICS` has as their ``caveat``, and for methods without a value, which leave the
+        others' as they are).
         ``monte_carlo_floor`` is the distance that draws of one distribution would show (NaN for
         metrics that are not distances), ``calibration_floor`` the calibration error that a
         calibrated predictor with these predictions would show by chance alone at as many points
@@ -125,6 +126,9 @@ def _standard_error(
     error = spread(resampled[method, metric][1:], units(metric, num_points))
     if (share := metric_info(metric).share) is None:
         return error
+    if share == "error_auroc":  # of pairs, as many as there are answers of the rarer kind
+        accuracy = float(resampled[method, "accuracy"][0])
+        num_points = round(num_points * min(accuracy, 1 - accuracy))
     return float(np.hypot(error, share_error(float(resampled[method, share][0]), num_points)))
 
 
@@ -137,7 +141,8 @@ def _from_best(
         return {"from_best": np.nan, "from_best_error": np.nan}
     sign = 1 if better == "lower" else -1
     of_all = [sign * values for (_, name), values in resampled.items() if name == metric]
-    best = min(of_all, key=lambda values: values[0])
+    known = [values for values in of_all if not np.isnan(values[0])]
+    best = min(known or of_all, key=lambda values: values[0])
     found = significance(metric, sign * resampled[method, metric], best, num_points)
     return {"from_best": found["difference"], "from_best_error": found["standard_error"]}
 
@@ -217,7 +222,7 @@ def significance(
     num_units = units(metric, num_points)
     with np.errstate(invalid="ignore"):  # ∞ − ∞
         difference = np.where(values == others, 0.0, values - others)
-        close = np.abs(difference) <= ROUNDING * np.maximum(np.abs(values), np.abs(others))
+        close = np.abs(difference) <= ORDER_ROUNDING * np.maximum(np.abs(values), np.abs(others))
         close &= np.isfinite(difference)
     difference = np.where(close, 0.0, difference)
     value, error = float(difference[0]), spread(difference[1:], num_units)

@@ -26,7 +26,7 @@ import xarray as xr
 
 from ntkbayes._types import typed
 from ntkbayes.evaluation.effective_size import varying_chains
-from ntkbayes.evaluation.storage import pooled, probabilities
+from ntkbayes.evaluation.storage import ordered, pooled, probabilities
 
 __all__ = [
     "ChainDiagnostics",
@@ -144,13 +144,14 @@ class ChainDiagnostics(eqx.Module):
         return reasons
 
     def _numbers(self) -> str:
-        plurals = ["" if n == 1 else "s" for n in (self.num_chains, self.num_divergences)]
+        counted = (self.num_chains, self.num_draws, self.num_divergences)
+        plurals = ["" if n == 1 else "s" for n in counted]
         bfmi = f"smallest E-BFMI {np.min(self.bfmi):.2f}, " if self.bfmi else ""
         return (
-            f"{self.num_chains} chain{plurals[0]}, {self.num_draws} draws: "
+            f"{self.num_chains} chain{plurals[0]}, {self.num_draws} draw{plurals[1]}: "
             f"largest R-hat of the predictions {self.max_rhat:.3f}, "
             f"smallest ESS {self.min_ess:.0f}, largest MCSE {self.max_mcse:.2g}, {bfmi}"
-            f"{self.num_divergences} divergence{plurals[1]}"
+            f"{self.num_divergences} divergence{plurals[2]}"
         )
 
 
@@ -207,7 +208,7 @@ def chain_diagnostics(tree: xr.DataTree) -> ChainDiagnostics:
         share_above=float(np.sum(rhat > MAX_RHAT) / draws[0].size),
         min_ess=float(ess.min(initial=len(draws))) if moving else 0.0,
         max_mcse=float(np.nan_to_num(mcse, nan=np.inf).max()) if moving else np.inf,
-        bfmi=_bfmi(np.asarray(stats["energy"])) if "energy" in stats else (),
+        bfmi=_bfmi(ordered(tree, "sample_stats/energy")) if "energy" in stats else (),
         num_divergences=int(stats["diverging"].sum()) if "diverging" in stats else 0,
         num_chains=num_chains,
         num_draws=len(draws),

@@ -167,9 +167,9 @@ def from_probabilities(
     tiny = np.finfo(p.dtype).tiny
     if (p < tiny).any():
         warn_caller(
-            f"probabilities holds {np.sum(p < tiny)} zeros, which become {tiny:.2g} in the log "
-            "likelihood: the log probability of a class that is observed all the same is "
-            f"{np.log(tiny):.0f} nats."
+            f"probabilities holds zeros ({np.sum(p < tiny)} of {p.size} numbers), which become "
+            f"{tiny:.2g} in the log likelihood: the log probability of a class that is observed "
+            f"all the same is {np.log(tiny):.0f} nats."
         )
     labels = Labels(
         method, settings or {}, dataset, split, num_chains, is_posterior, output_names, obs_ids

@@ -36,7 +36,7 @@ from ntkbayes._arrays import more_digits
 from ntkbayes._checks import warn_caller
 from ntkbayes._types import Float, typed
 from ntkbayes.evaluation.effective_size import effective_sample_size
-from ntkbayes.evaluation.storage import pooled
+from ntkbayes.evaluation.storage import observations, ordered, pooled
 
 __all__ = ["LeaveOneOut", "leave_one_out"]
 
@@ -81,10 +81,10 @@ class LeaveOneOut(eqx.Module):
     def standard_error(self) -> float:
         """Of `elpd` over the choice of points: √(n var(pointwise)), with divisor n − 1.
 
-        Infinite for a single point, which says nothing of how points differ.
+        NaN of a single point, which says nothing of how points differ.
         """
         if len(self.pointwise) == 1:
-            return np.inf
+            return np.nan
         return float(np.sqrt(len(self.pointwise) * self.pointwise.var(ddof=1)))
 
     @property
@@ -158,9 +158,9 @@ def _cavity(tree: xr.DataTree) -> LeaveOneOut:
     noise = json.loads(tree.attrs["likelihood"])["noise_variance"]
     precision = tree["closed_form/variance"].dtype
     mean, variance = (
-        np.asarray(tree[f"closed_form/{name}"], dtype=float) for name in ("mean", "variance")
+        ordered(tree, f"closed_form/{name}").astype(float) for name in ("mean", "variance")
     )
-    y = np.asarray(tree["observed_data/y"], dtype=float).reshape(mean.shape)
+    y = observations(tree).astype(float)
     left = 1 - variance / noise
     if left.min() <= 0:
         worst = int(np.argmin(left.min(axis=1)))

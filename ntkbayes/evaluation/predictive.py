@@ -17,7 +17,8 @@ import xarray as xr
 
 from ntkbayes._types import Float
 from ntkbayes.evaluation import distances, metrics
-from ntkbayes.evaluation.storage import observations, pooled, probabilities
+from ntkbayes.evaluation.distances.marginals import pointwise_class_distance
+from ntkbayes.evaluation.storage import observations, ordered, pooled, probabilities
 
 __all__ = ["ClassSummary", "Predictive", "predictive_mixture"]
 
@@ -96,7 +97,9 @@ class Predictive:
         """Mean and variance (m c) of the latent function in closed form, if known."""
         if "closed_form" not in self.tree.children:
             return None
-        mean, variance = (np.asarray(self.tree["closed_form"][name]) for name in _MOMENTS)
+        mean, variance = (
+            ordered(self.tree, f"closed_form/{name}").astype(float) for name in _MOMENTS
+        )
         return mean, np.maximum(variance, 0)  # a difference of 0 may be rounded below it
 
     @cached_property
@@ -126,10 +129,7 @@ class Predictive:
         size = min(_block_size(self.tree), _block_size(other.tree))
         blocks = zip(_blocks(self.tree, size), _blocks(other.tree, size), strict=True)
         return np.concatenate(
-            [
-                distances.probability_wasserstein_1(p, q, np.eye(p.shape[1]))
-                for p, q in ((probabilities(a), probabilities(b)) for a, b in blocks)
-            ]
+            [pointwise_class_distance(probabilities(a), probabilities(b)) for a, b in blocks]
         )
 
     def _by_blocks(self, function: Callable[[xr.DataTree], np.ndarray]) -> np.ndarray:
@@ -166,7 +166,7 @@ def predictive_mixture(tree: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
     """
     noise_variance = _noise_variance(tree)
     if "closed_form" in tree.children:
-        mean, variance = (np.asarray(tree["closed_form"][k], dtype=float) for k in _MOMENTS)
+        mean, variance = (ordered(tree, f"closed_form/{k}").astype(float) for k in _MOMENTS)
         return mean[None], variance + noise_variance
     latent = pooled(tree).astype(float)
     return latent, np.full(latent.shape[1:], noise_variance)

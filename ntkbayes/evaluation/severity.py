@@ -18,7 +18,7 @@ from ntkbayes.datasets import Dataset, shift
 from ntkbayes.evaluation import metrics
 from ntkbayes.evaluation.comparison import compare
 from ntkbayes.evaluation.metrics.ordering import without_rounding
-from ntkbayes.evaluation.metrics.resampling import spread
+from ntkbayes.evaluation.metrics.resampling import share_error, spread
 from ntkbayes.evaluation.predictions import predict
 from ntkbayes.evaluation.storage import class_probabilities
 from ntkbayes.predictors import Predictor
@@ -133,7 +133,10 @@ def detection_table(
         Columns ``method, score, metric, value, standard_error``, the metrics being ``auroc``,
         ``aupr`` and ``fpr95`` with the other inputs as the positive class. Standard errors are over
         both sets of points, resampled independently of each other, and with the same resamples for
-        every method and score.
+        every method and score. These know nothing of the spread of an AUROC or FPR that is exactly
+        0 or 1: as with an accuracy of 1, two points of each kind are added to a share of as many
+        points as the smaller set has. An AUROC is a mean of such shares, over ways of pairing the
+        two sets, and so has no larger variance. An AUPR of 1 has no error (NaN).
 
     Raises
     ------
@@ -174,13 +177,21 @@ def detection_table(
                         "score": score,
                         "metric": name,
                         "value": float(values[0]),
-                        "standard_error": spread(values[1:], min(map(len, scores[score]))),
+                        "standard_error": _error(name, values, min(map(len, scores[score]))),
                     }
                 )
     return pd.DataFrame(rows)
 
 
 _DETECTION = {"auroc": metrics.auroc, "aupr": metrics.aupr, "fpr95": metrics.fpr95}
+
+
+def _error(metric: str, values: np.ndarray, num_points: int) -> float:
+    """Deviation over resamples, and where these are all alike what `detection_table` says."""
+    least = share_error(float(values[0]), num_points)
+    if metric == "aupr":  # no share
+        least = np.nan if least > 0 else 0.0
+    return float(np.hypot(spread(values[1:], num_points), least))
 
 
 def _scores(inside: np.ndarray, outside: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:

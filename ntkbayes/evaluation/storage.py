@@ -17,6 +17,7 @@ __all__ = [
     "class_probabilities",
     "load_predictions",
     "observations",
+    "ordered",
     "pooled",
     "probabilities",
     "save_predictions",
@@ -143,7 +144,9 @@ def _read_zarr(path: Path) -> xr.DataTree:
     sizes = dict(_file_sizes(path))
     wrong = [name for name, size in attrs[_SIZES].items() if sizes.get(name) != size]
     if wrong:
-        raise ValueError(f"{len(wrong)} of its files are missing or cut off, such as {wrong[0]}")
+        raise ValueError(
+            f"{len(wrong)} of {len(attrs[_SIZES])} files missing or cut off, such as {wrong[0]}"
+        )
     with xr.open_datatree(path, engine="zarr", consolidated=False) as group:
         tree = group.load().copy(deep=True)
     del tree.attrs[_SIZES]
@@ -175,8 +178,14 @@ def pooled(tree: xr.DataTree, variable: str = "posterior/latent") -> np.ndarray:
     >>> nb.evaluation.pooled(trees["Laplace"], "log_likelihood/y").shape
     (50, 300)
     """
-    values = np.asarray(tree[variable].transpose("chain", "draw", ...))
+    values = ordered(tree, variable)
     return values.reshape(-1, *values.shape[2:])
+
+
+def ordered(tree: xr.DataTree, variable: str) -> np.ndarray:
+    """Return a variable with the dimensions it has in the order (chain draw obs_id output …)."""
+    dims = ("chain", "draw", "obs_id", "output")
+    return np.asarray(tree[variable].transpose(*dims, ..., missing_dims="ignore"))
 
 
 @typed
@@ -196,7 +205,7 @@ def observations(tree: xr.DataTree) -> np.ndarray:
     >>> nb.evaluation.observations(trees_sine["GP"]).shape
     (200, 1)
     """
-    y = np.asarray(tree["observed_data/y"])
+    y = ordered(tree, "observed_data/y")
     if tree.attrs["task"] == "classification":
         return y.astype(int)
     return y.reshape(len(y), -1)

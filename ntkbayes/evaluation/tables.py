@@ -19,6 +19,7 @@ from ntkbayes.evaluation.metrics.resampling import error_quantile
 
 __all__ = ["floors", "latex_table", "markdown_table", "wide_table", "write_table"]
 
+_NOTHING = "–"
 _NOTE = "Bold: best. ≈: the 95 % interval of the paired difference from the best holds 0."
 
 
@@ -60,9 +61,9 @@ def wide_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) -> p
         texts = [_with_error(v, e, digits) for v, e in zip(value, error, strict=True)]
         columns[metric] = pd.Series(texts, index=rows.index)
         if np.isfinite(floor).any():
-            texts = [f"{v:.{digits}f}" for v in floor]
+            texts = [_with_error(v, np.nan, digits) for v in floor]
             columns[f"{metric}_floor"] = pd.Series(texts, index=rows.index)
-    table = pd.DataFrame(columns).reindex(long["method"].unique()).fillna("–")
+    table = pd.DataFrame(columns).reindex(long["method"].unique()).fillna(_NOTHING)
     table.index.name = "method"
     return table
 
@@ -126,7 +127,7 @@ def latex_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) -> 
     """
     table = _marked(long, metrics, best=r"\textbf{{{}}}", as_good=r"{} $\approx$")
     escaped = table.rename(index=_escaped, columns=_escaped).map(
-        lambda text: text.replace("±", r"$\pm$").replace("–", "--")
+        lambda text: text.replace("±", r"$\pm$").replace(_NOTHING, "--")
     )
     escaped.index.name = None
     body = escaped.style.to_latex(hrules=True, column_format="l" + "r" * len(table.columns))
@@ -211,6 +212,8 @@ def _parts(long: pd.DataFrame, metrics: Sequence[str] | None) -> list[tuple[str,
 
 
 def _with_error(value: float, error: float, digits: int) -> str:
+    if np.isnan(value):
+        return _NOTHING
     text = f"{round(value, digits) + 0.0:.{digits}f}"  # no "-0.000"
     return text if np.isnan(error) else f"{text} ± {error:.{digits}f}"
 

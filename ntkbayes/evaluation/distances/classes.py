@@ -9,8 +9,9 @@ import scipy.special
 import xarray as xr
 
 from ntkbayes._types import Float, typed
+from ntkbayes.evaluation.distances.marginals import pointwise_class_distance
 from ntkbayes.evaluation.effective_size import effective_sample_size
-from ntkbayes.evaluation.metrics.inputs import check_variance, checked_distributions
+from ntkbayes.evaluation.metrics.inputs import check_errors, checked_distributions
 from ntkbayes.evaluation.metrics.resampling import weighted_mean
 from ntkbayes.evaluation.storage import probabilities
 
@@ -39,7 +40,7 @@ def total_variation(
 ) -> Float[np.ndarray, "*b"]:
     """Mean over points of ½ Σ_c |p_c − q_c|, from 0 to 1."""
     p, q = checked_distributions("p", p), checked_distributions("q", q)
-    return weighted_mean(weights, 0.5 * np.abs(p.astype(float) - q).sum(axis=1))
+    return weighted_mean(weights, pointwise_class_distance(p[None], q[None]))
 
 
 @typed
@@ -56,7 +57,7 @@ def total_variation_floor(
     error_p, error_q
         Standard errors of the mean probabilities, from `mean_probability_error`.
     """
-    _check_errors(error_p, error_q)
+    check_errors(error_p=error_p, error_q=error_q)
     return float(np.mean(0.5 * np.sqrt(2 / np.pi) * np.hypot(error_p, error_q).sum(axis=1)))
 
 
@@ -101,7 +102,7 @@ def jensen_shannon_floor(
         Their standard errors, from `mean_probability_error`.
     """
     p, q = checked_distributions("p", p), checked_distributions("q", q)
-    _check_errors(error_p, error_q)
+    check_errors(error_p=error_p, error_q=error_q)
     middle, variance = (p + q) / 2, error_p**2 + error_q**2
     ratio = np.divide(variance, middle, out=np.zeros_like(variance), where=variance > 0)
     return float(np.mean(ratio.sum(axis=1)) / 8)
@@ -122,8 +123,3 @@ def mean_probability_error(tree: xr.DataTree) -> np.ndarray:
     if len(p) == 1:
         return np.zeros_like(p[0])
     return np.sqrt(p.var(axis=0, ddof=1) / effective_sample_size(tree, p, kind="mean"))
-
-
-def _check_errors(error_p: np.ndarray, error_q: np.ndarray) -> None:
-    check_variance("error_p", error_p, or_zero=True)
-    check_variance("error_q", error_q, or_zero=True)

@@ -14,13 +14,18 @@ import xarray as xr
 from ntkbayes._checks import check_finite
 from ntkbayes._types import Float, typed
 from ntkbayes.evaluation.effective_size import effective_sample_size
-from ntkbayes.evaluation.metrics.inputs import check_variance, checked_distributions
+from ntkbayes.evaluation.metrics.inputs import (
+    check_errors,
+    check_variance,
+    checked_distributions,
+)
 from ntkbayes.evaluation.metrics.resampling import weighted_mean
 from ntkbayes.evaluation.storage import pooled, probabilities
 
 __all__ = [
     "normal_wasserstein_1",
     "normal_wasserstein_2",
+    "pointwise_class_distance",
     "probability_quantile_error",
     "probability_wasserstein_1",
     "probability_wasserstein_floor",
@@ -125,7 +130,12 @@ def probability_wasserstein_1(
     not show.
     """
     p, q = checked_distributions("p", p), checked_distributions("q", q)
-    return weighted_mean(weights, 0.5 * _quantile_distance(p, q, power=1).sum(axis=1))
+    return weighted_mean(weights, pointwise_class_distance(p, q))
+
+
+def pointwise_class_distance(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """½ Σ_c ∫₀¹ |F_p⁻¹(u) − F_q⁻¹(u)| du at each point (m,), of draws (s m c) and (t m c)."""
+    return 0.5 * _quantile_distance(p, q, power=1).sum(axis=1)
 
 
 @typed
@@ -136,7 +146,7 @@ def wasserstein_floor(
 
     √(error_a² + error_b²), mean over points and outputs, with errors from `quantile_error`.
     """
-    _check_errors(error_a, error_b)
+    check_errors(error_a=error_a, error_b=error_b)
     return float(np.mean(np.hypot(error_a, error_b)))
 
 
@@ -149,7 +159,7 @@ def wasserstein_2_floor(
     √ of the mean over points and outputs of the sum of the *squared* errors of both sets, from
     `squared_quantile_error`.
     """
-    _check_errors(error_a, error_b)
+    check_errors(error_a=error_a, error_b=error_b)
     return float(np.sqrt(np.mean(error_a + error_b)))
 
 
@@ -161,7 +171,7 @@ def probability_wasserstein_floor(
 
     Mean over points of ½ Σ_c √(error_p² + error_q²), with errors from `probability_quantile_error`.
     """
-    _check_errors(error_p, error_q)
+    check_errors(error_p=error_p, error_q=error_q)
     return float(np.mean(0.5 * np.hypot(error_p, error_q).sum(axis=1)))
 
 
@@ -221,11 +231,6 @@ def _check_moments(
     for name, mean, variance in (("a", mean_a, variance_a), ("b", mean_b, variance_b)):
         check_finite(f"mean_{name}", mean)
         check_variance(f"variance_{name}", variance, or_zero=True)
-
-
-def _check_errors(*errors: np.ndarray) -> None:
-    for error in errors:
-        check_variance("the error", error, or_zero=True)
 
 
 def _quantile_error(tree: xr.DataTree, draws: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from ntkbayes._arrays import one_hot
 from ntkbayes._checks import check_at_least, check_choice
 from ntkbayes._types import Float, Int, typed
-from ntkbayes.evaluation.metrics.inputs import check_probabilities, checked_distributions
+from ntkbayes.evaluation.metrics.inputs import checked_confidence, checked_distributions
 
 __all__ = ["bin_sums", "calibration_bins", "confidence_bins", "ratio"]
 
@@ -51,8 +51,7 @@ def confidence_bins(
     """
     check_at_least("num_bins", num_bins, 1)
     check_choice("binning", binning, BINNINGS)
-    check_probabilities("confidence", confidence)
-    confidence = confidence.astype(float)
+    confidence = checked_confidence(confidence)
     if binning == "width":
         return _bins_of_width(confidence, num_bins)
     # Integer division: ⌈k m / B⌉ − 1 counts from 0.

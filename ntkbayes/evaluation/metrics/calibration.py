@@ -10,7 +10,8 @@ With the sums over one bin W = Σ w_i, and the mean gap g = Σ w_i (o_i − q_i)
 Bins are those of `bins`, of equal width or of equal mass.
 
 Chance gives a calibrated predictor a positive error, of order √(B/m); debiased errors average 0 for
-it, so that single values may be negative. The module `gaps` says what is subtracted.
+it, so that single values may be negative. The module `gaps` says what is subtracted, and which
+errors methods can be compared by.
 
 References
 ----------
@@ -25,7 +26,11 @@ from ntkbayes._checks import check_choice
 from ntkbayes._types import Float, Int, typed
 from ntkbayes.evaluation.metrics.bins import NUM_BINS, bin_sums, confidence_bins, ratio
 from ntkbayes.evaluation.metrics.gaps import NORMS, l1_error, l2_error, linear_squared_error
-from ntkbayes.evaluation.metrics.inputs import check_weights, checked_predictions
+from ntkbayes.evaluation.metrics.inputs import (
+    check_weights,
+    checked_confidence,
+    checked_predictions,
+)
 
 __all__ = [
     "calibration_error",
@@ -168,7 +173,7 @@ def calibration_error(
 ) -> Float[np.ndarray, "*b"]:
     """Return the weighted mean gap between confidence and outcome over bins; see `calibration`.
 
-    From 0 to 1; debiased values average 0 for a calibrated predictor and may be negative.
+    From 0 to 1, or below 0 if debiased.
 
     Parameters
     ----------
@@ -193,10 +198,11 @@ def calibration_error(
         If probabilities, weights or settings are out of range.
     """
     check_choice("norm", norm, NORMS)
+    confidence = checked_confidence(confidence)
     bins = confidence_bins(confidence, num_bins=num_bins, binning=binning)
     check_weights(weights)
     error = l1_error if norm == "l1" else l2_error
-    return np.asarray(error(confidence.astype(float), outcome, weights, bins, num_bins, debiased))
+    return np.asarray(error(confidence, outcome, weights, bins, num_bins, debiased))
 
 
 @typed
@@ -250,8 +256,7 @@ def squared_calibration_error(
         Σ_bins (n/m) Σ_{i≠j} r_i r_j / (n (n − 1)),
 
     which is on average the squared L2 error of any predictor, 0 if it is calibrated; values below 0
-    are chance. Of the errors over bins it is the one that methods can be compared by: it has no
-    floor, and does not favour the less certain of two predictors that are equally far off.
+    are chance. Of the errors over bins it is the one that methods can be compared by.
 
     A resample with repeated points would count each as evidence for itself, so weights act to first
     order (Hájek): the value plus Σ_i w_i (2 r_i r̄_{−i} − Σ_{j≠k} r_j r_k / (n (n − 1)) − value),
@@ -260,14 +265,10 @@ def squared_calibration_error(
 
     Parameters
     ----------
-    confidence
-        Predicted probability of an event at every point.
-    outcome
-        Whether it happened.
+    confidence, outcome, num_bins
+        As in `calibration_error`.
     weights
         Uniform, or from `bootstrap_weights`.
-    num_bins
-        Number of bins B.
 
     Raises
     ------
@@ -279,6 +280,7 @@ def squared_calibration_error(
     Kumar, Liang & Ma (2019), arXiv 1909.10155, section 5 · Hájek (1968),
     doi:10.1214/aoms/1177698394 (projection).
     """
+    confidence = checked_confidence(confidence)
     bins = confidence_bins(confidence, num_bins=num_bins, binning="mass")
     check_weights(weights)
-    return linear_squared_error(confidence.astype(float), outcome, weights.astype(float), bins)
+    return linear_squared_error(confidence, outcome, weights.astype(float), bins)

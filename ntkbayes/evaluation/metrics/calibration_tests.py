@@ -36,8 +36,8 @@ from scipy.special import ndtr
 
 from ntkbayes._types import Float, Int, typed
 from ntkbayes.evaluation.metrics.inputs import (
-    check_probabilities,
     check_weights,
+    checked_confidence,
     checked_predictions,
 )
 from ntkbayes.evaluation.metrics.ordering import group_sums, over_rows, tie_groups
@@ -167,9 +167,8 @@ def spiegelhalter_statistic(
     ValueError
         If probabilities or weights are out of range.
     """
-    check_probabilities("confidence", confidence)
+    q = checked_confidence(confidence)
     check_weights(weights)
-    q = np.clip(confidence.astype(float), 0, 1)
     excess = weights @ ((outcome - q) * (1 - 2 * q))
     variance = weights @ ((1 - 2 * q) ** 2 * q * (1 - q)) / len(q)
     return _standardised(np.asarray(excess), np.sqrt(variance))
@@ -213,9 +212,8 @@ def _cumulative_extremes(
     confidence: np.ndarray, outcome: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Smallest and largest C_k, both including C_0 = 0, and σ."""
-    check_probabilities("confidence", confidence)
+    q = checked_confidence(confidence)
     check_weights(weights)
-    q = np.clip(confidence.astype(float), 0, 1)
     order, starts = tie_groups(q)
 
     def extremes(rows: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from jaxtyping import Bool
 from scipy.special import xlogy
 
 from ntkbayes._types import Float, typed
-from ntkbayes.evaluation.metrics.inputs import check_probabilities, check_weights
+from ntkbayes.evaluation.metrics.inputs import check_weights, checked_confidence
 from ntkbayes.evaluation.metrics.isotonic import recalibrated
 from ntkbayes.evaluation.metrics.ordering import group_sums, over_rows, tie_groups
 
@@ -84,10 +84,10 @@ def corp_decomposition(
     >>> round(float(parts.brier_miscalibration), 4)  # rates ½ and 1: (0.1² + 0.1²) / 2
     0.01
     """
-    check_probabilities("confidence", confidence)
+    confidence = checked_confidence(confidence)
     check_weights(weights)
     order, starts = tie_groups(confidence)
-    knots = np.clip(confidence[order][starts].astype(float), 0, 1)
+    knots = confidence[order][starts]
 
     def parts(rows: np.ndarray) -> np.ndarray:
         shares = group_sums(rows, order, starts)

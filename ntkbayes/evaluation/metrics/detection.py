@@ -22,14 +22,12 @@ import numpy as np
 
 from ntkbayes._checks import check_finite, check_not_empty
 from ntkbayes._types import Float, typed
-from ntkbayes.evaluation.metrics.inputs import check_weights
+from ntkbayes.evaluation.metrics.inputs import SUM_ROUNDING, check_weights
 from ntkbayes.evaluation.metrics.ordering import group_sums, over_rows, tie_groups
 
 __all__ = ["aupr", "auroc", "fpr95"]
 
 TARGET_RATE = 0.95
-ROUNDING = 1e-10
-"""Far above the rounding of a sum of weights, far below the weight of a point."""
 
 
 @typed
@@ -122,7 +120,7 @@ def fpr95(
     """
 
     def rates(flagged_in: np.ndarray, flagged_out: np.ndarray) -> np.ndarray:
-        enough = flagged_out.cumsum(axis=1) >= TARGET_RATE - ROUNDING
+        enough = flagged_out.cumsum(axis=1) >= TARGET_RATE - SUM_ROUNDING
         threshold = enough.argmax(axis=1)[:, None]
         return np.take_along_axis(flagged_in.cumsum(axis=1), threshold, axis=1)[:, 0]
 

@@ -1,8 +1,8 @@
 """Norms of the gaps between confidence and outcome over bins, and what chance adds to them.
 
-Chance gives a calibrated predictor a positive error. Debiased errors average 0 for it:
+What debiased errors subtract, so that they average 0 for a calibrated predictor:
 
-- L2 subtracts from each g² the unbiased variance of the mean gap, s²/n. What is left is
+- L2, from each g², the unbiased variance of the mean gap, s²/n. What is left is
   Σ_{i≠j} (o_i − q_i)(o_j − q_j) / (n (n − 1)), unbiased for the squared gap of any predictor. In
   Bröcker (2012), Ferro & Fricker (2012) and Kumar, Liang & Ma (2019), whose confidences are equal
   within a bin, s² is the variance of the outcomes; where confidences differ, and are calibrated,
@@ -10,7 +10,7 @@ Chance gives a calibrated predictor a positive error. Debiased errors average 0 
   is the signed root, sign(v) √|v|, of the squared value v. It is v that is unbiased, and v that
   methods can be compared by (`squared_calibration_error`): its root is steepest at 0, where it
   makes chance differences between good predictors look large.
-- L1 subtracts the value expected if o_i ~ Bernoulli(q_i) independently: per bin, the mean
+- L1, the value expected if o_i ~ Bernoulli(q_i) independently: per bin, the mean
   absolute deviation of a binomial (De Moivre's formula) of n trials and the mean confidence, times
   the ratio of Σ q_i (1 − q_i) to its variance, rooted. That is exact for equal confidences and
   for one point, and in the limit of many. It is the bias of a *calibrated* predictor: where a
@@ -34,7 +34,7 @@ import scipy.special
 
 from ntkbayes.evaluation.metrics.bins import bin_sums, ratio
 
-__all__ = ["l1_error", "l2_error", "linear_squared_error"]
+__all__ = ["NORMS", "l1_error", "l2_error", "linear_squared_error"]
 
 NORMS = ("l1", "l2")
 

@@ -11,18 +11,19 @@ import numpy as np
 from ntkbayes._checks import check_finite, check_not_empty
 
 __all__ = [
+    "check_errors",
     "check_labels",
-    "check_probabilities",
     "check_shares",
     "check_variance",
     "check_weights",
+    "checked_confidence",
     "checked_distributions",
     "checked_predictions",
 ]
 
-ROUNDING = 1e-6
-"""How far a sum of float32 weights may be from 1."""
-TOLERANCE = 1e-3 + ROUNDING
+SUM_ROUNDING = 1e-6
+"""How far a sum of float32 weights may be from what it stands for."""
+TOLERANCE = 1e-3 + SUM_ROUNDING
 """How far a probability may be beyond 0 or 1."""
 PRINTED, LARGEST = 0.005, 0.05
 """How far a sum of probabilities may be from 1: for each class, but no more than the second."""
@@ -60,29 +61,35 @@ def checked_distributions(
     if not np.isfinite(sums).all():  # of draws (s m c), no array of their size is made
         check_finite(name, p)
     _check_rows(name, p, p.min(axis=-1) >= -TOLERANCE, "be nonnegative")
-    near = np.abs(sums - 1) <= off + ROUNDING
+    near = np.abs(sums - 1) <= off + SUM_ROUNDING
     _check_rows(name, p, near, f"sum to 1 (to within {off:g})")
     return _within(p)
 
 
-def check_probabilities(name: str, values: np.ndarray) -> None:
-    """Raise `ValueError` unless there are values, all from 0 to 1 to within 1e-3."""
-    check_not_empty(name, values)
-    check_finite(name, values)
-    low, high = values.min(), values.max()
+def checked_confidence(confidence: np.ndarray) -> np.ndarray:
+    """Return probabilities of an event in double precision, each within 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or one is not finite or farther than 1e-3 beyond 0 or 1.
+    """
+    check_not_empty("confidence", confidence)
+    check_finite("confidence", confidence)
+    low, high = confidence.min(), confidence.max()
     if low < -TOLERANCE or high > 1 + TOLERANCE:
         raise ValueError(
-            f"{name} must hold probabilities from 0 to 1, but its values reach from {low:g} to "
+            f"confidence must hold probabilities from 0 to 1, but its values reach from {low:g} to "
             f"{high:g}; apply softmax to logits first."
         )
+    return _within(confidence.astype(float))
 
 
 def check_labels(y: np.ndarray, num_classes: int) -> None:
     """Raise `ValueError` unless every label is one of the classes 0 … num_classes − 1."""
     if y.size and (y.min() < 0 or y.max() >= num_classes):
         raise ValueError(
-            f"y must hold class indices from 0 to {num_classes - 1}, but its values reach from "
-            f"{y.min()} to {y.max()}."
+            f"y must hold class indices 0 to {num_classes - 1}, but holds {y.min()} to {y.max()}."
         )
 
 
@@ -91,7 +98,7 @@ def check_weights(weights: np.ndarray, name: str = "weights") -> None:
     check_not_empty(name, weights)
     # Of rows that hold a NaN or an infinity neither comparison is true.
     sums = weights.sum(axis=-1, dtype=float)
-    if not (weights.min() >= 0 and np.all(np.abs(sums - 1) <= ROUNDING)):
+    if not (weights.min() >= 0 and np.all(np.abs(sums - 1) <= SUM_ROUNDING)):
         raise ValueError(
             f"{name} must be non-negative with rows that sum to 1, but the smallest is "
             f"{weights.min():g} and sums reach from {sums.min():g} to {sums.max():g}; divide "
@@ -115,6 +122,12 @@ def check_variance(name: str, values: np.ndarray, *, or_zero: bool = False) -> N
     if values.size and (values.min() < 0 or (values.min() == 0 and not or_zero)):
         wanted = "zero or positive" if or_zero else "positive"
         raise ValueError(f"{name} must be {wanted}, but holds {values.min():g}.")
+
+
+def check_errors(**errors: np.ndarray) -> None:
+    """Raise `ValueError` unless all are finite and 0 or above; the keywords name them."""
+    for name, values in errors.items():
+        check_variance(name, values, or_zero=True)
 
 
 def _check_rows(name: str, p: np.ndarray, right: np.ndarray, wanted: str) -> None:

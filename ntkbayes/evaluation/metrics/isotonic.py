@@ -16,12 +16,11 @@ from scipy.optimize import isotonic_regression
 
 from ntkbayes._checks import check_choice
 from ntkbayes._types import Float, typed
-from ntkbayes.evaluation.metrics.inputs import check_probabilities, check_weights
+from ntkbayes.evaluation.metrics.gaps import NORMS
+from ntkbayes.evaluation.metrics.inputs import check_weights, checked_confidence
 from ntkbayes.evaluation.metrics.ordering import group_sums, over_rows, tie_groups
 
 __all__ = ["isotonic_fit", "pav_calibration_error", "recalibrated"]
-
-NORMS = ("l1", "l2")
 
 
 @typed
@@ -35,8 +34,8 @@ def pav_calibration_error(
     """Return the distance between confidences q and their isotonic recalibration r, from 0 to 1.
 
     L1: Σ w_i |r(q_i) − q_i|; L2: √(Σ w_i (r(q_i) − q_i)²). Chance gives a calibrated predictor a
-    positive value, of order m^(−1/3). The L2 value squared is at most the miscalibration MCB of
-    Dimitriadis et al. under the Brier score, Σ w_i ((q_i − o_i)² − (r(q_i) − o_i)²).
+    positive value, of order m^(−1/3). The L2 value squared is at most the miscalibration MCB of the
+    Brier score (`corp`).
 
     Time is that of one linear pass per row of weights.
 
@@ -57,10 +56,10 @@ def pav_calibration_error(
         If probabilities, weights or `norm` are out of range.
     """
     check_choice("norm", norm, NORMS)
-    check_probabilities("confidence", confidence)
+    confidence = checked_confidence(confidence)
     check_weights(weights)
     order, starts = tie_groups(confidence)
-    knots = confidence[order][starts].astype(float)
+    knots = confidence[order][starts]
 
     def distances(rows: np.ndarray) -> np.ndarray:
         shares = group_sums(rows, order, starts)
@@ -96,10 +95,10 @@ def isotonic_fit(
     ValueError
         If probabilities or weights are out of range.
     """
-    check_probabilities("confidence", confidence)
+    confidence = checked_confidence(confidence)
     check_weights(weights)
     order, starts = tie_groups(confidence)
-    knots = confidence[order][starts].astype(float)
+    knots = confidence[order][starts]
 
     def fits(rows: np.ndarray) -> np.ndarray:
         shares = group_sums(rows, order, starts)

@@ -36,8 +36,8 @@ def energy_score(
 
     the CRPS of several points at once (batches of one give `draws_crps`), a proper score of the
     joint distribution that needs no density. The estimator is the fair one, without bias for
-    independent draws. Time grows with s². Batches are those of `joint_nll`, and so are their
-    weights.
+    independent draws. Time grows with s². Batches are those of `joint_nll`, of rows in the order
+    they come in, and so are their weights.
 
     Parameters
     ----------
@@ -91,9 +91,9 @@ def dyadic_nll(
 ) -> Float[np.ndarray, "*b"]:
     """Joint NLL of batches that repeat two points, in nats per copy.
 
-    Random points hardly depend on each other in many dimensions, and a joint likelihood of them
-    says little beyond the pointwise one; copies of a point depend on each other. Points are
-    paired at random, and of κ copies each is of either point i, j with probability ½, n of i:
+    Random points say little that single ones do not (`batch_joint_nll`); copies of a point depend
+    on each other. Points are paired at random, by rows like the batches of `joint_nll`, and of κ
+    copies each is of either point i, j with probability ½, n of i:
 
         −(1/κ) log (1/s) Σ_s p(y_i | f_s)^n p(y_j | f_s)^(κ − n),    mean over pairs.
 
@@ -103,7 +103,7 @@ def dyadic_nll(
     Parameters
     ----------
     log_likelihood
-        Log p(y_i | f_s) of every draw and point, in nats.
+        As in `batch_joint_nll`.
     weights
         Uniform, or from `bootstrap_weights`; the independent units are pairs.
     num_copies
@@ -126,6 +126,7 @@ def dyadic_nll(
     [0.693, 0.175]
     """
     check_at_least("num_copies", num_copies, 1)
+    check_at_least("the number of points", log_likelihood.shape[1], 2)
     check_finite("log_likelihood", log_likelihood)
     values = log_likelihood.astype(float)
 

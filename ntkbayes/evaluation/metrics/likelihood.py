@@ -45,8 +45,8 @@ def mixture_nll(
     ValueError
         If a log likelihood is NaN or +∞, or weights do not sum to 1.
     """
-    num_draws = log_likelihood.shape[0]
-    surprise = np.log(num_draws) - np.asarray(scipy.special.logsumexp(log_likelihood, axis=0))
+    values = log_likelihood.astype(float, copy=False)
+    surprise = np.log(len(values)) - np.asarray(scipy.special.logsumexp(values, axis=0))
     if not np.all(surprise > -np.inf):
         point = int(np.flatnonzero(~(surprise > -np.inf))[0])
         raise ValueError(
@@ -71,12 +71,10 @@ def joint_nll(
 
     Parameters
     ----------
-    log_likelihood
-        Log p(y_i | f_s) of every draw and point, in nats.
+    log_likelihood, batch_size, seed
+        As in `batch_joint_nll`.
     weights
         Uniform, or from `bootstrap_weights`.
-    batch_size, seed
-        As in `batch_joint_nll`.
 
     Raises
     ------
@@ -99,10 +97,11 @@ def batch_joint_nll(
     """Return −(1/τ) log (1/s) Σ_s ∏_{i in B} p(y_i | f_s) of every batch B, in nats per point.
 
     The points are permuted by the seed and cut into k = ⌊m/τ⌋ batches of τ; the last m − k τ are
-    left out. It is divided by τ, unlike the joint losses of Osband et al.: batches of one give
-    `mixture_nll`, and a single draw gives the mean of its log likelihoods whatever τ. Points drawn
-    at random from a large input space hardly depend on each other under any posterior; then the
-    joint value is near the pointwise one.
+    left out. Batches are of rows: points in another order make others, so methods are compared with
+    their points in one, which `compare` gives them. It is divided by τ, unlike the joint losses of
+    Osband et al.: batches of one give `mixture_nll`, and a single draw gives the mean of its log
+    likelihoods whatever τ. Points drawn at random from a large input space hardly depend on each
+    other under any posterior; then the joint value is near the pointwise one.
 
     **Bias.** −log of a mean over finitely many draws is too large on average, the more so the
     fewer draws explain a batch: `joint_nll_bias`, `joint_draws_used`.

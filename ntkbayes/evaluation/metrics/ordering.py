@@ -12,7 +12,7 @@ __all__ = ["group_sums", "over_rows", "tie_groups", "without_rounding"]
 
 BLOCK = 2**20
 """Weights that are looked at together: 8 MB of each intermediate array."""
-ROUNDING = 1e-14
+TIE_ROUNDING = 1e-14
 """Far above the rounding of sums over classes that are of order 1."""
 
 
@@ -30,7 +30,7 @@ def without_rounding(scores: np.ndarray) -> np.ndarray:
     """
     order = np.argsort(scores, kind="stable")
     ordered = scores[order]
-    new = np.diff(ordered, prepend=-np.inf) > ROUNDING * np.maximum(np.abs(ordered), 1)
+    new = np.diff(ordered, prepend=-np.inf) > TIE_ROUNDING * np.maximum(np.abs(ordered), 1)
     equal = np.empty_like(scores)
     equal[order] = ordered[new][np.cumsum(new) - 1]
     return equal

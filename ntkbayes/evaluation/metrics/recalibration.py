@@ -1,6 +1,7 @@
 """What a proper score loses by miscalibration: NLL before and after temperature scaling.
 
-The test points are halved at random. On each half one temperature T is fitted to the class
+The test points are halved at random, by rows: methods are compared with their points in one order,
+which `compare` gives them. On each half one temperature T is fitted to the class
 probabilities p, and the other half is scored with
 
     p_T(c | x) ∝ p(c | x)^(1/T),
@@ -8,8 +9,7 @@ probabilities p, and the other half is scored with
 so that every point has an NLL after scaling by a temperature that has not seen it. NLL minus that
 is the *temperature gain*, the calibration part of the log score as far as one temperature can mend
 it. It is a mean over points of what is known point by point, and so has an honest standard error,
-unlike errors over bins, which chance alone makes positive; a calibrated predictor has 0, or a
-little less, for what fitting T costs.
+unlike errors over bins; a calibrated predictor has 0, or a little less, for what fitting T costs.
 
 References
 ----------

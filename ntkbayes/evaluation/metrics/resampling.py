@@ -18,8 +18,8 @@ __all__ = [
 ]
 
 NUM_RESAMPLES = 1000
-ROUNDING = 1e-9
-"""Of a sum of weights: far below the weight of a point."""
+SHARE_ROUNDING = 1e-9
+"""Of a share by weights in double precision: far below the weight of a point."""
 
 
 @typed
@@ -81,7 +81,7 @@ def share_error(share: float, num_points: int) -> float:
     √(p̃ (1 − p̃) / (m + 4)) with p̃ = (m p + 2) / (m + 4): two of each kind are added (Agresti &
     Coull 1998, doi:10.1080/00031305.1998.10480550). 20 right answers of 20 leave 0.06.
     """
-    if ROUNDING < share < 1 - ROUNDING:
+    if SHARE_ROUNDING < share < 1 - SHARE_ROUNDING:
         return 0.0
     smoothed = (num_points * share + 2) / (num_points + 4)
     return float(np.sqrt(smoothed * (1 - smoothed) / (num_points + 4)))

@@ -84,10 +84,8 @@ def aurc(
 
     Parameters
     ----------
-    p, y, weights
-        See the module's docstring.
-    confidence
-        What points are ranked by; the probability of the most probable class by default.
+    p, y, weights, confidence
+        As in `risk_coverage_curve`.
 
     Raises
     ------

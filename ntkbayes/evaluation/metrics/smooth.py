@@ -25,8 +25,8 @@ from jaxtyping import Bool
 
 from ntkbayes._types import Float, Int, typed
 from ntkbayes.evaluation.metrics.inputs import (
-    check_probabilities,
     check_weights,
+    checked_confidence,
     checked_predictions,
 )
 from ntkbayes.evaluation.metrics.ordering import over_rows
@@ -91,9 +91,8 @@ def smooth_calibration_error(
     ValueError
         If probabilities or weights are out of range.
     """
-    check_probabilities("confidence", confidence)
+    q = checked_confidence(confidence)
     check_weights(weights)
-    q = np.clip(confidence.astype(float), 0, 1)
     spread = _shared_between_nodes(outcome - q, q)
     squared = (np.pi * np.arange(NUM_NODES)) ** 2 / 2
 

@@ -4,7 +4,7 @@ A claim needs a 95 % interval that leaves its contrary out: Student's quantile o
 standard errors, about two of them. Several claims at once are not corrected for. Standard errors
 are over test points, for the predictors as they were trained: nothing is said of other training
 data. What only the finite number of draws leaves open, the Monte-Carlo floor, is never called a
-difference, nor is rounding.
+difference, nor is rounding. Where there is no standard error there is no claim.
 """
 
 from collections.abc import Iterable, Mapping
@@ -77,7 +77,10 @@ def verdict(
     if differences is not None and len(differences):
         wanted = ("method", "baseline", "metric", "difference", "standard_error")
         check_columns("differences", differences, wanted)
-    needed = error_quantile(num_points) if num_points > 1 else np.inf
+    if num_points < 2:
+        found = _reference(reference, diagnostics or {})
+        return [*found, "A single test point says nothing of others: no method is judged by it."]
+    needed = error_quantile(num_points)
     return [
         *_reference(reference, diagnostics or {}),
         *_closeness(metrics, reference, differences, needed),
@@ -105,14 +108,19 @@ def verdict_baselines(metrics: pd.DataFrame) -> list[str]:
     best = [
         rows.loc[rows["value"].idxmin(), "method"]
         for name in ("nll", *_distance(metrics))
-        if len(rows := metrics.loc[metrics["metric"] == name])
+        if len(rows := _rows(metrics, name))
     ]
     return list(dict.fromkeys(best))
 
 
+def _rows(metrics: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Rows of a metric that have a value."""
+    return metrics.loc[metrics["metric"] == name].dropna(subset=["value"])
+
+
 def _distance(metrics: pd.DataFrame) -> list[str]:
     """Name of the distance that says how close methods are; none without a reference."""
-    return [name for name in DISTANCES if name in set(metrics["metric"])][:1]
+    return [name for name in DISTANCES if len(_rows(metrics, name))][:1]
 
 
 def _reference(reference: str | None, diagnostics: Mapping[str, ChainDiagnostics]) -> list[str]:
@@ -134,11 +142,10 @@ def _closeness(
     metrics: pd.DataFrame, reference: str | None, differences: pd.DataFrame | None, needed: float
 ) -> list[str]:
     """Which method is closest to the reference, and which are as close for all one can tell."""
-    rows = metrics.loc[metrics["metric"].isin(_distance(metrics))].sort_values(
-        "value", kind="stable"
-    )
-    if rows.empty or reference is None:
+    distance = _distance(metrics)
+    if not distance or reference is None:
         return []
+    rows = _rows(metrics, *distance).sort_values("value", kind="stable")
     name, best = metric_title(rows["metric"].iloc[0]), rows.iloc[0]
     floors = dict(zip(rows["method"], rows["monte_carlo_floor"], strict=True))
     lower = rows["value"] - needed * rows["standard_error"]
@@ -154,12 +161,8 @@ def _closeness(
     if differences is None or not others:
         return texts
     apart = _differences(differences, best["method"], rows["metric"].iloc[0])
-    as_close = [
-        method
-        for method, (difference, error) in apart.items()
-        if difference <= max(needed * error, np.nan_to_num(floors[method]), NEGLIGIBLE)
-    ]
-    further = [method for method in others if method in apart and method not in as_close]
+    as_close, beyond = _told_apart(apart, needed, floors)
+    further = [method for method in others if method in beyond]
     if as_close:
         texts.append(f"As close as that, for all one can tell: {_list(as_close)}.")
     if further:
@@ -184,7 +187,7 @@ def _alike(metrics: pd.DataFrame, distances: pd.DataFrame | None) -> list[str]:
 
 def _confidence(metrics: pd.DataFrame, needed: float) -> list[str]:
     """Sign of mean confidence minus accuracy, for classes."""
-    gaps = metrics.loc[metrics["metric"] == "confidence_gap"]
+    gaps = _rows(metrics, "confidence_gap").dropna(subset=["standard_error"])
     over, under, neither = [], [], []
     for method, gap, error in zip(
         gaps["method"], gaps["value"], gaps["standard_error"], strict=True
@@ -207,6 +210,7 @@ def _confidence(metrics: pd.DataFrame, needed: float) -> list[str]:
 def _coverage(metrics: pd.DataFrame, needed: float) -> list[str]:
     """Coverage against its nominal level."""
     rows = metrics.loc[metrics["metric"].str.match(r"coverage_\d+$")]
+    rows = rows.dropna(subset=["value", "standard_error"])
     narrow, wide, both, neither = [], [], [], []
     for method, part in rows.groupby("method", sort=False):
         level = part["metric"].str.removeprefix("coverage_").astype(int).to_numpy() / 100
@@ -233,7 +237,7 @@ def _likelihood(
     metrics: pd.DataFrame, differences: pd.DataFrame | None, needed: float
 ) -> list[str]:
     """Who has the lowest NLL, and from whom that is a significant difference."""
-    rows = metrics.loc[metrics["metric"] == "nll"]
+    rows = _rows(metrics, "nll")
     if len(rows) < 2:
         return []
     best = rows.loc[rows["value"].idxmin()]
@@ -241,16 +245,8 @@ def _likelihood(
     apart = {} if differences is None else _differences(differences, best["method"], "nll")
     if not apart:
         return [text]
-    worse = [
-        f"{method} (by {difference:.3f} ± {error:.3f})"
-        for method, (difference, error) in apart.items()
-        if difference > max(needed * error, NEGLIGIBLE)
-    ]
-    same = [
-        method
-        for method, (difference, error) in apart.items()
-        if difference <= max(needed * error, NEGLIGIBLE)
-    ]
+    same, beyond = _told_apart(apart, needed, {})
+    worse = [f"{method} (by {apart[method][0]:.3f} ± {apart[method][1]:.3f})" for method in beyond]
     if worse:
         text += f" Worse on the same test points: {_list(worse)}."
     if same:
@@ -272,6 +268,18 @@ def _differences(
     }
 
 
+def _told_apart(
+    apart: Mapping[str, tuple[float, float]], needed: float, floors: Mapping[str, float]
+) -> tuple[list[str], list[str]]:
+    """Methods without and with a significant difference; those without an error are in neither."""
+    same, beyond = [], []
+    for method, (difference, error) in apart.items():
+        limit = max(needed * error, np.nan_to_num(floors.get(method, 0.0)), NEGLIGIBLE)
+        if not np.isnan([difference, error]).any():
+            (beyond if difference > limit else same).append(method)
+    return same, beyond
+
+
 def _with_value(rows: pd.DataFrame, methods: Iterable[str]) -> list[str]:
     values = rows.set_index("method")["value"]
     return [f"{method} ({values[method]:.3f})" for method in methods]
@@ -279,6 +287,8 @@ def _with_value(rows: pd.DataFrame, methods: Iterable[str]) -> list[str]:
 
 def _value(row: Any) -> str:
     value, error = row["value"], row["standard_error"]
+    if np.isnan(error):
+        return f"{value:.3f}"
     digits = 3 if error >= 0.001 else 4
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 

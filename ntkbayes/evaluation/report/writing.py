@@ -18,21 +18,6 @@ from ntkbayes.evaluation.report.verdict import DISTANCES
 
 __all__ = ["write_report"]
 
-HEADLINE = (
-    "accuracy",
-    "rmse",
-    "nll",
-    "brier",
-    "crps",
-    "ece_squared",
-    "confidence_gap",
-    "coverage_90",
-    "width_90",
-    "agreement",
-)
-"""The metrics that stand open in the report; with their errors, and a distance and its floor, they
-fit a page side by side."""
-
 _ARROWS = {"higher": ("↑", "higher is better"), "lower": ("↓", "lower is better"), None: ("", "")}
 
 
@@ -63,8 +48,9 @@ def write_report(
     title
         Heading.
     table
-        Texts, method × metric, from `wide_table`. The metrics of `HEADLINE`, and one
-        distance, are shown with methods as rows, all of them folded away with metrics as rows.
+        Texts, method × metric, from `wide_table`. Those headline metrics that methods are ranked
+        by, and one distance, which fit a page side by side, are shown with methods as rows; all of
+        them folded away with metrics as rows.
     verdict
         Sentences, from `verdict`.
     facts
@@ -101,9 +87,7 @@ def write_report(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     names = [str(name) for name in table.columns]
-    distance = next((name for name in DISTANCES if name in names), "")
-    shown = (*HEADLINE, distance, f"{distance}_floor")
-    headline = [name for name in names if name in shown] or names
+    headline = _headline(names) or names
     html = environment.from_string(_resource("report.html")).render(
         title=title,
         style=Markup(_resource("report.css")),  # a file of ours
@@ -127,6 +111,17 @@ def write_report(
     )
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
+
+
+def _headline(names: Sequence[str]) -> list[str]:
+    """Columns that stand open: headline metrics with a best value, a distance and its floor."""
+    distance = next((name for name in DISTANCES if name in names), "")
+    information = {name: metric_info(name) for name in names}
+    return [
+        name
+        for name, info in information.items()
+        if (info.headline and info.ranked) or name in (distance, f"{distance}_floor")
+    ]
 
 
 def _caveat(column: str) -> str:
