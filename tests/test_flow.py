@@ -229,3 +229,29 @@ def test_perturbed_targets_need_a_mode():
         nb.ntk_ensemble(
             NETWORK, nb.Categorical(3), x, y, prior_precision=0, perturb_targets=True, time=1.0
         )
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_long_training_in_single_precision_is_that_of_double_within_the_bound_or_refused(repeated):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(11, 2)).astype(np.float32)
+    x[5] = x[2] if repeated else x[5]
+    y = np.where(generator.random(11) < 0.5, 0.1, 0.9).astype(np.float32)
+
+    def draw(dtype, time):
+        ensemble = nb.ntk_ensemble(
+            NETWORK, nb.Bernoulli(), x.astype(dtype), y.astype(dtype),
+            prior_precision=0.0, initial="zero", time=time,
+        )  # fmt: skip
+        return ensemble.draw(KEY, x.astype(dtype), num_draws=1)
+
+    deviation = np.sqrt(np.diagonal(np.asarray(NETWORK.ntk(x.astype(float)))))
+    for time in (10.0, 1e6):
+        if repeated and time > 10:
+            with pytest.raises(ValueError, match="singular to rounding in float32.*shorter time"):
+                draw(np.float32, time)
+            continue
+        single, double = draw(np.float32, time), draw(float, time)
+        error = np.abs(np.asarray(single.latent - double.latent)[0, :, 0]) / deviation
+        bounds = sum(float(each.stats["error_bound"][0]) for each in (single, double))
+        assert error.max() <= bounds <= 0.01

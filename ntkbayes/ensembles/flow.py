@@ -37,15 +37,15 @@ class FlowEnsemble(DrawnEnsemble):
 
     A member's ``stats`` are ``error_bound``, in standard deviations √(Θ(x, x) / λ) of the prior
     (without prior, in units of √Θ(x, x)), and ``residual``, ``num_steps`` and ``gemm_equivalents``
-    as in `ntkbayes.solvers.FlowSolution`. The bound is that of the integration's errors as they are
-    estimated, step by step.
+    as in `ntkbayes.solvers.FlowSolution`. The bound is that of rounding and of the integration's
+    errors as they are estimated, step by step.
 
     Attributes
     ----------
     flow, time
         The training problem, and when it ends.
     deviation
-        Largest √Θ(x, x) at a training point.
+        Largest √Θ(x, x) at a training point, in units of `Likelihood.latent_scale`.
     """
 
     flow: Flow
@@ -60,7 +60,7 @@ class FlowEnsemble(DrawnEnsemble):
     def _train(
         self, f0: Float[Array, "s n c"], score_noise: Float[Array, "s n c"]
     ) -> tuple[Float[Array, "s n c"], dict[str, Array]]:
-        tolerance = self.tolerance / (EXPECTED_STEPS * self.deviation)
+        tolerance = self.tolerance / max(EXPECTED_STEPS * self.deviation, self.tolerance)
         solution = self._solve(f0, score_noise, tolerance)
         for _ in range(MAX_ATTEMPTS - 1):
             missed = np.asarray(solution.error) * self.deviation / self.tolerance
@@ -69,8 +69,16 @@ class FlowEnsemble(DrawnEnsemble):
                 break
             tolerance = tolerance / (2 * float(missed.max()))
             again = self._solve(f0[late], score_noise[late], tolerance)
+            gained = float(again.error.max()) < 0.5 * float(solution.error.max())
             solution = jax.tree.map(lambda a, b, late=late: a.at[late].set(b), solution, again)
-        require_accurate(solution.error * self.deviation, tolerance=self.tolerance, dtype=f0.dtype)
+            if not gained:  # rounding is left, which shorter steps do not lower
+                break
+        require_accurate(
+            solution.error * self.deviation,
+            tolerance=self.tolerance,
+            dtype=f0.dtype,
+            cause="the sum of what rounding and the steps of the integration may have cost",
+        )
         prior = self.prior_precision or 1.0
         stats = {"error_bound": solution.error * jnp.asarray(prior**0.5, f0.dtype)}
         names = ("residual", "num_steps", "gemm_equivalents")
@@ -115,5 +123,5 @@ def flow_ensemble(
         tolerance=tolerance,
         flow=prepare_flow(kernel.ntk, likelihood, train.targets, prior_precision),
         time=time,
-        deviation=float(largest_deviation(kernel.ntk)),
+        deviation=float(largest_deviation(kernel.ntk) / likelihood.latent_scale),
     )

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 
 from ntkbayes._arrays import more_digits
 from ntkbayes._checks import warn_caller
+from ntkbayes._linalg import HIDDEN
 from ntkbayes._types import Array, Float
 from ntkbayes.likelihoods import Likelihood
 
@@ -36,6 +37,7 @@ __all__ = [
     "default_tolerance",
     "largest_deviation",
     "require_accurate",
+    "require_resolved",
     "rounding_of_coefficients",
     "rounding_of_products",
 ]
@@ -154,8 +156,41 @@ def _product(k: Array, v: Array) -> Array:
     return jnp.swapaxes(rows, 0, 1)
 
 
+def require_resolved(
+    eigenvalues: Float[Array, "n"], dtype: jnp.dtype, *, time: float, ridge: float
+) -> None:
+    """Refuse to train so long that eigenvalues lost in rounding would have decided by how much.
+
+    Parameters
+    ----------
+    eigenvalues
+        Of Θ, in rising order.
+    dtype
+        Of Θ: its eigenvalues are known to n · eps · the largest.
+    time
+        Of training, in units in which a residual shrinks at the rate of an eigenvalue.
+    ridge
+        What regularisation adds to the eigenvalues.
+
+    Raises
+    ------
+    ValueError
+        If the smallest eigenvalue and the ridge are below rounding, and `time` times it is not
+        small.
+    """
+    smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
+    rounding = len(eigenvalues) * float(jnp.finfo(dtype).eps) * largest
+    if max(smallest, ridge) < rounding and time * rounding > HIDDEN:
+        raise ValueError(
+            f"the NTK is singular to rounding in {jnp.dtype(dtype).name} (smallest eigenvalue "
+            f"{smallest:.1e}, largest {largest:.1e}), and time {time:g} is so long that it matters "
+            f"by how much: {more_digits(dtype)}use a shorter time, a larger prior_precision, or "
+            "remove inputs that nearly coincide."
+        )
+
+
 def require_accurate(
-    latent_error: Float[Array, "*s"], *, tolerance: float, dtype: jnp.dtype
+    latent_error: Float[Array, "*s"], *, tolerance: float, dtype: jnp.dtype, cause: str = ""
 ) -> None:
     """Tell of draws whose latent error may exceed `tolerance`, and refuse what is not usable.
 
@@ -167,6 +202,8 @@ def require_accurate(
         What was asked for; more than that up to 0.05 is a `UserWarning`.
     dtype
         Of the inputs: decides the remedy.
+    cause
+        Why it is more; by default rounding.
 
     Raises
     ------
@@ -186,4 +223,5 @@ def require_accurate(
     )
     if not worst <= max(STILL_USABLE, tolerance):
         raise ValueError(f"{found}; {remedy}.")
-    warn_caller(f"{found}, which is what rounding leaves in {jnp.dtype(dtype).name}; {remedy}.")
+    cause = cause or f"which is what rounding leaves in {jnp.dtype(dtype).name}"
+    warn_caller(f"{found}, {cause}; {remedy}.")

@@ -10,7 +10,8 @@ With Θ = V R² Vᵀ and g = R Vᵀ b, this is dg/dt = −∇F(g) of the convex 
 step is never amplified, and that of g is at most the sum over all steps: num_steps · tolerance, as
 far as the errors are as estimated. That of a trained function is at most √Θ(x, x) times as large.
 With λ > 0 less than ‖∇F‖ / λ is left to go; once this is below 100 · tolerance, about the error
-so far, integration ends.
+so far, integration ends. To it is added what rounding of b and of products with Θ in its own dtype
+can add (`ntkbayes.solvers.certificate`); the integration itself is in float64.
 
 *Solver.* Explicit steps are limited by stability to about 3.3 / λ_max(W Θ), but W shrinks while the
 network becomes sure, and then they are the cheapest by far. A draw that has not arrived after 2,000
@@ -43,6 +44,11 @@ import optimistix
 from ntkbayes._linalg import eigenbasis
 from ntkbayes._types import Array, Float, Int
 from ntkbayes.likelihoods import Likelihood
+from ntkbayes.solvers.certificate import (
+    require_resolved,
+    rounding_of_coefficients,
+    rounding_of_products,
+)
 from ntkbayes.solvers.implicit import ImplicitStepSolver, counting_work
 
 __all__ = ["Flow", "FlowSolution", "prepare_flow", "solve_flow"]
@@ -55,11 +61,12 @@ STAGES = 6
 
 
 class Flow(eqx.Module):
-    """The training problem in coordinates g, common to all draws."""
+    """The training problem in coordinates g, common to all draws; float64 but for Θ itself."""
 
     likelihood: Likelihood
     targets: Float[Array, "n c"]
     prior_precision: float | Float[Array, ""]
+    ntk: Float[Array, "n n"]
     vectors: Float[Array, "n n"]
     roots: Float[Array, "n"]
 
@@ -89,8 +96,8 @@ class FlowSolution(eqx.Module):
     b
         Dual coefficients: f(x) = f₀(x) + Θ(x, X) b.
     error
-        What ‖g − g*‖ is at most, as far as the errors of steps are as estimated, and so
-        |f − f*| / √Θ(x, x) at any input x.
+        What |f − f*| / √Θ(x, x) is at most at any input x: ‖g − g*‖, as far as the errors of
+        steps are as estimated, and rounding.
     residual
         max |s + ξ − λ b|, what is left of the stationarity condition; 0 at the end of training.
     num_steps
@@ -112,7 +119,7 @@ def prepare_flow(
     targets: Float[Array, "n c"],
     prior_precision: float | Float[Array, ""],
 ) -> Flow:
-    """Diagonalise Θ; cost n³. Eigenvalues below eps times the largest are raised to that.
+    """Diagonalise Θ in float64; cost n³. Eigenvalues below eps times the largest are raised to it.
 
     Flows that differ in a `prior_precision` given as an array share one compilation.
 
@@ -121,10 +128,14 @@ def prepare_flow(
     ValueError
         As `eigenbasis`.
     """
-    eigenvalues, vectors = eigenbasis(ntk, name="the NTK")
-    floor = jnp.finfo(ntk.dtype).eps * eigenvalues[-1]
-    roots = jnp.sqrt(jnp.maximum(eigenvalues, floor))
-    return Flow(likelihood, targets, prior_precision, vectors, roots)
+    with jax.enable_x64(True):
+        eigenvalues, vectors = eigenbasis(ntk.astype(jnp.float64), name="the NTK")
+        limits = jnp.finfo(eigenvalues.dtype)
+        floor = jnp.maximum(limits.eps * eigenvalues[-1], limits.tiny)
+        roots = jnp.sqrt(jnp.maximum(eigenvalues, floor))
+        if isinstance(prior_precision, jax.Array):
+            prior_precision = prior_precision.astype(roots.dtype)
+        return Flow(likelihood, targets.astype(roots.dtype), prior_precision, ntk, vectors, roots)
 
 
 def solve_flow(
@@ -150,8 +161,35 @@ def solve_flow(
     Raises
     ------
     ValueError
-        If the flow is not finite, or `time` is not reached in 20,000 implicit steps.
+        If the flow is not finite, `time` is not reached in 20,000 implicit steps, or it is so long
+        that rounding of Θ decides what it leads to.
     """
+    require_resolved(
+        flow.roots**2, flow.ntk.dtype, time=float(time), ridge=float(flow.prior_precision)
+    )
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(each, flow.roots.dtype) for each in (f0, score_noise)]
+        if isinstance(time, jax.Array):
+            time = time.astype(flow.roots.dtype)
+        solution = _solve(flow, *wide, time=time, tolerance=tolerance)
+        b = solution.b.astype(f0.dtype)
+        rounding = rounding_of_coefficients(flow.ntk, solution.b, b)
+        rounding += jax.vmap(lambda b: rounding_of_products(flow.ntk, b))(solution.b)
+        error, residual = solution.error + rounding, solution.residual
+        counts = (solution.num_steps, solution.gemm_equivalents)
+        steps, work = (count.astype(jnp.int32) for count in counts)
+        return FlowSolution(b, error.astype(f0.dtype), residual.astype(f0.dtype), steps, work)
+
+
+def _solve(
+    flow: Flow,
+    f0: Float[Array, "s n c"],
+    score_noise: Float[Array, "s n c"],
+    *,
+    time: float | Float[Array, ""],
+    tolerance: float,
+) -> FlowSolution:
+    """Explicit steps, and implicit ones for the draws that these did not bring to the end."""
     solution, arrived = _explicit(flow, f0, score_noise, time, tolerance)
     if not bool(jnp.all(arrived)):
         late = np.flatnonzero(~np.asarray(arrived))
@@ -167,7 +205,10 @@ def solve_flow(
                 f"{IMPLICIT_STEPS} implicit steps: take a larger tolerance, or time=inf."
             )
     if not bool(jnp.all(jnp.isfinite(solution.b))):
-        raise ValueError("gradient flow led to functions that are not finite: use float64.")
+        raise ValueError(
+            f"gradient flow until time {float(time):g} led to functions that are not finite; take "
+            "a shorter time, a larger prior_precision, or inputs of a smaller scale."
+        )
     return solution
 
 
