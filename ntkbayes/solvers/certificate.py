@@ -221,7 +221,7 @@ def require_accurate(
         f"{failed} of {total} solutions may be off by more than the tolerance of {tolerance:.2g}: "
         f"the largest latent error is only known to be below {worst:.2g}"
     )
-    if not worst <= max(STILL_USABLE, tolerance):
-        raise ValueError(f"{found}; {remedy}.")
     cause = cause or f"which is what rounding leaves in {jnp.dtype(dtype).name}"
+    if not worst <= max(STILL_USABLE, tolerance):
+        raise ValueError(f"{found}, {cause}; {remedy}.")
     warn_caller(f"{found}, {cause}; {remedy}.")
