@@ -14,7 +14,6 @@ def check_kernel_range(
     *,
     source: AnyArray,
     remedy: str,
-    smallest: float | None = None,
 ) -> None:
     """Raise if a concrete kernel overflows, or vanishes where what it comes from does not.
 
@@ -28,8 +27,6 @@ def check_kernel_range(
         What it was computed from: where that is zero, so may be the kernel.
     remedy
         What to change, besides the type.
-    smallest
-        Size below which an entry has no digits; None for the type's smallest normal number.
 
     Raises
     ------
@@ -39,7 +36,7 @@ def check_kernel_range(
     if isinstance(kernel, Tracer):
         return
     limits = jnp.finfo(kernel.dtype)
-    smallest = float(limits.tiny) if smallest is None else smallest
+    smallest = float(limits.tiny)
     if not bool(jnp.all(jnp.isfinite(kernel))):
         what = f"overflows {kernel.dtype.name}, whose largest number is {float(limits.max):.2g}"
     elif not bool(jnp.any(jnp.abs(kernel) >= smallest)) and (source != 0).any():

@@ -53,7 +53,8 @@ class FiniteNetwork(Network):
         Raises
         ------
         ValueError
-            If ``apply_fn`` fails on two rows of `num_features`, returns another number of outputs, makes rows depend on one another, or has no derivative by a weight.
+            If ``apply_fn`` fails on two rows of `num_features`, returns another number of outputs,
+            makes rows depend on one another, or has no derivative by a weight.
         """
         params = self._weights(self.init_fn(key))
         inputs = jax.ShapeDtypeStruct((2, num_features), jnp.result_type(float))
