@@ -1,3 +1,5 @@
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ from ntkbayes.solvers import (
     solve_stationarity,
     uniform_hessian,
 )
+from ntkbayes.solvers.hessian import dense_hessian
 
 X, Y, _ = classification_data()
 NOISE_VARIANCE = 0.3
@@ -212,6 +215,32 @@ def test_a_hessian_that_does_not_fit_is_refused_before_allocation(monkeypatch):
     with pytest.raises(ValueError, match=r"the Hessian of 7 matrices of .* would fit"):
         hessian_at(k, likelihood, 0 * targets)
     preconditioner(k, likelihood, 0 * targets)  # in float32, of half the size
+
+
+@pytest.mark.parametrize(
+    "fit", [partial(nb.laplace, kernel="ntk"), partial(nb.ntk_ensemble, initial="zero")]
+)
+@pytest.mark.parametrize("likelihood", [nb.Bernoulli(), nb.Categorical(2)])
+def test_a_kernel_that_rounding_leaves_indefinite_is_refused_with_a_remedy(fit, likelihood):
+    x = np.random.default_rng(0).normal(size=(200, 1)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(int)
+    words = "rounding in float32 .* use float64 .*larger prior_precision or remove .* coincide"
+    with pytest.raises(ValueError, match=words):
+        fit(nb.dense_network(activation="erf"), likelihood, x, y, prior_precision=1e-7)
+
+
+@pytest.mark.parametrize(
+    "factor",
+    [
+        softmax_hessian,
+        lambda k, weights: dense_hessian(k, jnp.eye(2)[None] * weights[:, :, None]),
+        lambda k, weights: uniform_hessian(k, nb.Bernoulli(), weights[:, :1]),
+    ],
+)
+def test_every_factorisation_of_the_hessian_names_its_failure(factor):
+    k, weights = -10 * jnp.eye(4), jnp.full((4, 2), 0.5)
+    with pytest.raises(ValueError, match=r"^rounding in float64 .*: take a larger prior_precision"):
+        factor(k, weights)
 
 
 def test_softmax_hessian_takes_weights_that_are_no_probabilities():

@@ -139,7 +139,8 @@ def find_mode(
     Raises
     ------
     ValueError
-        With Gaussian noise, if rounding of K leaves K + σ² I not positive definite.
+        If rounding of K leaves K⁻¹ + W, or with Gaussian noise K + σ² I, not positive definite, or
+        the matrices do not fit memory.
     """
     if isinstance(likelihood, Gaussian):
         return _linear_mode(k, likelihood, targets, tolerance=tolerance)
