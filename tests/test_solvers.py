@@ -20,6 +20,7 @@ from ntkbayes.solvers import (
     require_converged,
     softmax_hessian,
     solve_stationarity,
+    stationarity,
     uniform_hessian,
 )
 from ntkbayes.solvers.hessian import dense_hessian
@@ -281,6 +282,25 @@ def test_a_solution_that_misses_its_tolerance_is_told_and_one_beyond_use_refused
     with pytest.raises(ValueError, match=r"use float64"):
         require_converged(single, tolerance=1e-3)
     require_converged(worse, tolerance=0.1)
+
+
+@pytest.mark.parametrize(("error", "num_tried"), [(0.001, 8), (1.0, stationarity.MAX_UNUSABLE)])
+def test_newton_gives_up_after_a_few_draws_that_stay_unusable(monkeypatch, error, num_tried):
+    likelihood, targets = problem("categorical")
+    one = jnp.ones(())
+    f0 = jnp.zeros((8, *targets.shape))
+    wanted = stationarity._Problem(kernel(1.0), likelihood, targets, f0, f0, one, 1e-30 * one)
+    found = stationarity._Found(f0, *(jnp.full(8, 10.0),) * 4)
+    tried = []
+
+    def step(_, found):
+        tried.append(found)
+        return found._replace(error_bound=jnp.array([error]))
+
+    monkeypatch.setattr(stationarity, "_newton_one", step)
+    bound = stationarity._newton(wanted, found, tolerance=1e-30).error_bound
+    assert len(tried) == num_tried
+    np.testing.assert_array_equal(bound, [error] * num_tried + [10] * (8 - num_tried))
 
 
 def test_a_draw_of_nan_is_never_certified():

@@ -297,10 +297,10 @@ def _finite_time(
     unknown = bool(eigenvalues[0] < rounding) and time / noise * rounding > HIDDEN
     if unknown and prior_precision * noise < rounding:
         raise ValueError(
-            f"the NTK is singular to rounding (smallest eigenvalue {float(eigenvalues[0]):.1e}, "
+            f"the NTK is singular in {ntk.dtype} (smallest eigenvalue {float(eigenvalues[0]):.1e}, "
             f"largest {float(eigenvalues[-1]):.1e}), and time {time:g} is so long that it matters "
-            "by how much: use a shorter time, a larger prior_precision, or remove inputs that "
-            "nearly coincide."
+            f"by how much: {more_digits(ntk.dtype)}use a shorter time or a larger prior_precision, "
+            "or remove inputs that nearly coincide."
         )
     z = time * (jnp.maximum(eigenvalues, 0) / noise + prior_precision)
     share = jnp.where(z > 0, -jnp.expm1(-z) / jnp.where(z > 0, z, 1), 1)
