@@ -6,9 +6,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 
-from ntkbayes._arrays import computing_dtype
+from ntkbayes._arrays import computing_dtype, is_traced
 from ntkbayes._checks import check_finite, check_kept, check_not_empty
 from ntkbayes._types import AnyArray, Array, Float, Key
 from ntkbayes.kernels.ranges import check_kernel_range
@@ -127,9 +126,9 @@ def prior_kernel(
 
 
 def over_precision(
-    kernel: Float[Array, "n m"], prior_precision: float | Float[Array, ""]
-) -> Float[Array, "n m"]:
-    """Divide a kernel by λ.
+    kernel: Float[Array, "*s"], prior_precision: float | Float[Array, ""]
+) -> Float[Array, "*s"]:
+    """Divide a kernel by λ, or its diagonal, or one between outputs too.
 
     Raises
     ------
@@ -137,7 +136,7 @@ def over_precision(
         If the result overflows or vanishes; while it is traced nothing is checked.
     """
     covariance = kernel / prior_precision
-    if not isinstance(covariance, Tracer):
+    if not is_traced(covariance):
         check_kernel_range(
             f"the prior covariance, a kernel over prior_precision = {float(prior_precision):.3g},",
             covariance,

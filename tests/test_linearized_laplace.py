@@ -550,3 +550,14 @@ def test_progress_of_the_training_rises_to_one_and_an_interrupt_ends_it():
 
     with pytest.raises(KeyboardInterrupt):
         nb.map_estimate(SMOOTH, nb.Categorical(3), X, Y, progress=interrupt, **settings)
+
+
+def test_a_prior_variance_that_overflows_is_named():
+    network = nb.finite_network(lambda key: jax.random.normal(key, (2, 1)), lambda w, x: x @ w)
+    x, y, _ = regression_data()
+    posterior = nb.linearized_laplace(
+        network, nb.Gaussian(1.0), x, y, prior_precision=0.01, params=jnp.zeros((2, 1)),
+        form="dual", max_newton_decrement=np.inf,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"kernel over prior_precision = 0\.01, overflows float64"):
+        posterior.variance(np.full((1, 2), 5e153))

@@ -305,7 +305,7 @@ SCALE_DOWN, SCALE_UP = "scale the inputs down, such as by st", "scale the inputs
 @pytest.mark.parametrize(
     ("settings", "factor", "dtype", "message"),
     [
-        ({}, 1e19, "float32", rf"x1 makes .*overflow in float32.*{SCALE_DOWN}.*or use float64"),
+        ({}, 1e19, "float32", rf"x1 makes .*overflow in float32.*: use float64 .*or {SCALE_DOWN}"),
         ({}, 1e160, "float64", rf"x1 makes .*overflow in float64.*{SCALE_DOWN}andardising them\.$"),
         ({"activation": "erf"}, 1e30, "float32", rf"overflow in float32.*{SCALE_DOWN}"),
         ({"bias_scale": 0.0}, 1e-25, "float32", rf"x1 makes .*underflow in float32.*{SCALE_UP}"),
@@ -371,12 +371,16 @@ def test_nothing_is_checked_while_kernels_are_traced():
 @pytest.mark.parametrize(
     ("factor", "dtype", "message"),
     [
-        (1e25, "float32", r"stax network at x1, with entries up to .*overflows float32.*or use fl"),
+        (
+            1e25,
+            "float32",
+            r"stax network at x1, with entries up to .*overflows float32.*; use float64",
+        ),
         (1e160, "float64", r"overflows float64.*change the layers' W_std or b_std\.$"),
         (
             1e-25,
             "float32",
-            r"x1 makes .* underflow in float32 at row 0, .*scale the in.*or use float64",
+            r"x1 makes .* underflow in float32 at row 0, .*: use float64 .*or scale the in",
         ),
         (
             np.array([[1], [1], [1e-90], [1], [1]]),
@@ -426,7 +430,7 @@ def test_a_cross_kernel_of_stax_is_judged_by_both_arguments(weight_scale, named,
         (
             1e-40,
             "float32",
-            "kernel over prior_precision = 1e-40, overflows float32.*or use float64",
+            "kernel over prior_precision = 1e-40, overflows float32.*use float64 .*or choose",
         ),
         (1e45, "float32", r"kernel over prior_precision = 1e\+45, underflows float32"),
     ],

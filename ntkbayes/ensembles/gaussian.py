@@ -48,6 +48,10 @@ __all__ = ["GaussianEnsemble", "interpolating_ensemble", "regression_ensemble"]
 class GaussianEnsemble(GaussianPredictor):
     """A Gaussian ensemble; see the module's docstring for the notation.
 
+    Its draws carry no error bound, for nothing is solved until a tolerance is met: φ(Θ) is a closed
+    form, evaluated once in float64 by Cholesky's factorisation, or by eigenvalues at a finite time,
+    and refused where rounding of Θ would decide it.
+
     Attributes
     ----------
     fitted
@@ -83,6 +87,12 @@ class GaussianEnsemble(GaussianPredictor):
         """S ⊗ P + Q₀ ⊗ (I − P): covariance of the trained function; noise excluded.
 
         S is a sum of squares, positive semi-definite by construction.
+
+        Raises
+        ------
+        ValueError
+            If x does not fit the training inputs, or initial functions are those of finite
+            networks, whose covariance is not known.
         """
         spread, initial = self._covariances(x)
         unmoved = jnp.eye(len(self.moved), dtype=spread.dtype) - self.moved
@@ -91,7 +101,13 @@ class GaussianEnsemble(GaussianPredictor):
         )
 
     def variance(self, x: AnyArray) -> Float[Array, "m c"]:
-        """Diagonal of `covariance`."""
+        """Diagonal of `covariance`.
+
+        Raises
+        ------
+        ValueError
+            As `covariance`.
+        """
         spread, initial = (jnp.diagonal(each)[:, None] for each in self._covariances(x))
         share = jnp.diagonal(self.moved)[None, :]
         return spread * share + initial * (1 - share)

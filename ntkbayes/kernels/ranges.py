@@ -1,11 +1,11 @@
 """Refuse kernels that leave the range of their floating-point type, instead of returning NaN."""
 
 import jax.numpy as jnp
-from jax.core import Tracer
 
+from ntkbayes._arrays import is_traced, more_digits
 from ntkbayes._types import AnyArray, Array, Float
 
-__all__ = ["check_kernel_range", "or_float64"]
+__all__ = ["check_kernel_range"]
 
 
 def check_kernel_range(
@@ -33,7 +33,7 @@ def check_kernel_range(
     ValueError
         With the type, and whether the kernel is too large or too small for it.
     """
-    if isinstance(kernel, Tracer):
+    if is_traced(kernel):
         return
     limits = jnp.finfo(kernel.dtype)
     smallest = float(limits.tiny)
@@ -43,9 +43,4 @@ def check_kernel_range(
         what = f"underflows {kernel.dtype.name}: no entry reaches {smallest:.2g}"
     else:
         return
-    raise ValueError(f"{name} {what}; {remedy}{or_float64(kernel.dtype)}.")
-
-
-def or_float64(dtype: jnp.dtype) -> str:
-    """Name the wider type as a further remedy, where there is one."""
-    return "" if jnp.dtype(dtype) == jnp.float64 else ", or use float64 (jax_enable_x64)"
+    raise ValueError(f"{name} {what}; {more_digits(kernel.dtype)}{remedy}.")

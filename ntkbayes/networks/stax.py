@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ntkbayes._arrays import computing_dtype, is_traced
+from ntkbayes._arrays import computing_dtype, is_traced, more_digits
 from ntkbayes._types import AnyArray, Array, Float, Key, typed
 from ntkbayes.kernels.memory import check_memory
-from ntkbayes.kernels.ranges import check_kernel_range, or_float64
+from ntkbayes.kernels.ranges import check_kernel_range
 from ntkbayes.networks.base import KernelPair, WideNetwork
 
 __all__ = ["StaxNetwork", "stax_network"]
@@ -133,8 +133,8 @@ def _check_small(name: str, x: Array, entries: Array, own: Callable[[Array], Arr
         row = int(np.argmax(vanishing))
         raise ValueError(
             f"{name} makes a stax network's kernel underflow in {limits.dtype.name} at row {row}, "
-            f"whose entries reach {largest[row]:.3g}: scale the inputs, set tiny ones to zero, or "
-            f"change the layers' W_std or b_std{or_float64(limits.dtype)}."
+            f"whose entries reach {largest[row]:.3g}: {more_digits(limits.dtype)}scale the inputs, "
+            "set tiny ones to zero, or change the layers' W_std or b_std."
         )
 
 
