@@ -463,12 +463,25 @@ def test_probit_is_close_to_the_mean_over_draws(smooth):
         ),
         (SMOOTH, {"kron_bias": "none", "hessian_structure": "kron"}, "unknown kron_bias 'none'"),
         (SMOOTH, {"kron_bias": "separate"}, "kron_bias='separate' goes with"),
-        (SMOOTH, {"center": [jnp.zeros(3)]}, "center must be laid out like params"),
+        (SMOOTH, {"center": [jnp.zeros(3)]}, "center must be laid out like the network's param"),
     ],
 )
 def test_bad_settings_are_refused(network, changes, match, trained):
     with pytest.raises(ValueError, match=match):
         fit(network, trained[network], **changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda leaf: leaf[:1], "center must be laid out like .*, but has shapes"),
+        (lambda leaf: jnp.nan * leaf, "center must be finite"),
+    ],
+)
+def test_centers_that_do_not_fit_are_refused(change, match, trained):
+    center = jax.tree.map(change, trained[EQUINOX])
+    with pytest.raises(ValueError, match=match):
+        fit(EQUINOX, trained[EQUINOX], center=center)
 
 
 def test_params_that_are_not_finite_are_refused(trained):
