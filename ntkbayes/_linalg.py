@@ -17,14 +17,17 @@ from contextlib import contextmanager
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jax.scipy.linalg import solve_triangular
 
-from ntkbayes._arrays import more_digits
+from ntkbayes._arrays import is_traced, more_digits
 from ntkbayes._types import Array, Float
 
 HIDDEN = 1e-2
 """Rounding below this share of what it is added to hides nothing."""
+
+
+class FactorizationError(ValueError):
+    """A matrix is not positive definite to rounding, and cannot be factored."""
 
 
 def cholesky(matrix: Float[Array, "n n"], *, name: str, remedy: str) -> Float[Array, "n n"]:
@@ -32,16 +35,16 @@ def cholesky(matrix: Float[Array, "n n"], *, name: str, remedy: str) -> Float[Ar
 
     Raises
     ------
-    ValueError
+    FactorizationError
         If the matrix is not positive definite (under ``jit``: an Equinox runtime error).
     """
     factor = jnp.linalg.cholesky(matrix)
     message = f"{name} is not positive definite in {matrix.dtype}: {remedy}."
     failed = _failed(factor)
-    if isinstance(failed, Tracer):
+    if is_traced(failed):
         return eqx.error_if(factor, failed, message)
     if failed:
-        raise ValueError(message)
+        raise FactorizationError(message)
     return factor
 
 
@@ -51,7 +54,7 @@ def naming_failure(message: str) -> Iterator[None]:
 
     Raises
     ------
-    ValueError
+    FactorizationError
         With `message`. Other errors of the runtime, such as a lack of memory, go on.
     """
     try:
@@ -59,7 +62,7 @@ def naming_failure(message: str) -> Iterator[None]:
     except (eqx.EquinoxRuntimeError, jax.errors.JaxRuntimeError) as error:
         if "EquinoxRuntimeError" not in f"{type(error).__name__} {error}":
             raise
-        raise ValueError(message) from error
+        raise FactorizationError(message) from error
 
 
 def check_positive_semidefinite(
@@ -160,7 +163,7 @@ def eigenbasis(
         eigenvalues, vectors = jnp.linalg.eigh(covariance.astype(jnp.float64))
         variances = jnp.diagonal(covariance)
         hidden = HIDDEN * jnp.min(variances) < _rounding(eigenvalues) * eigenvalues[-1]
-        if not isinstance(hidden, Tracer) and hidden:
+        if not is_traced(hidden) and hidden:
             raise ValueError(
                 f"{name} of an input with itself goes from {float(jnp.min(variances)):.1e} to "
                 f"{float(jnp.max(variances)):.1e}: rounding of the largest hides the smallest; "
@@ -197,7 +200,7 @@ def _raised_factor(
         f"{name} is not positive semidefinite in {covariance.dtype}: "
         f"{more_digits(covariance.dtype)}remove inputs that nearly coincide."
     )
-    if isinstance(failed, Tracer):
+    if is_traced(failed):
         return eqx.error_if(factor, failed, message)
     if failed:
         check_positive_semidefinite(covariance, name=name, scale=scale)

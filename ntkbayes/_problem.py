@@ -5,15 +5,17 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jax.core import Tracer
+from jax.flatten_util import ravel_pytree
 
-from ntkbayes._arrays import computing_dtype
+from ntkbayes._arrays import computing_dtype, is_traced
 from ntkbayes._checks import check_finite, check_kept, check_not_empty
 from ntkbayes._types import AnyArray, Array, Float, Key
 from ntkbayes.kernels.ranges import check_kernel_range
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import Network, WideNetwork
+from ntkbayes.networks.finite import weights_of
 
 
 class TrainingSet(eqx.Module):
@@ -69,6 +71,39 @@ def initial_params(network: Network, likelihood: Likelihood, train: TrainingSet,
     """Random parameters θ₀ of one finite network, in the inputs' dtype."""
     params = network.init(key, num_features=train.x.shape[1], num_outputs=likelihood.num_outputs)
     return jax.tree.map(lambda leaf: leaf.astype(train.x.dtype), params)
+
+
+def checked_center(network: Network, train: TrainingSet, center: Any, like: Any) -> Any:
+    """Return the prior mean of the weights in the inputs' dtype: zero if `center` is None.
+
+    Parameters
+    ----------
+    center
+        Laid out like the weights, or a whole model.
+    like
+        Weights, or their shapes.
+
+    Raises
+    ------
+    ValueError
+        If `center` has another structure or other shapes, or is not finite.
+    """
+    dtype = train.x.dtype
+    if center is None:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, dtype), like)
+    is_whole = len(jax.tree.leaves(center)) > len(jax.tree.leaves(like))
+    given = weights_of(network, center, train.x.shape[1]) if is_whole else center
+    wanted, found = (
+        (jax.tree.structure(tree), [np.shape(leaf) for leaf in jax.tree.leaves(tree)])
+        for tree in (like, given)
+    )
+    if wanted != found:
+        raise ValueError(
+            f"center must be laid out like the network's parameters, with shapes {wanted[1]}, but "
+            f"has shapes {found[1]}" + (" in another structure." if wanted[1] == found[1] else ".")
+        )
+    check_finite("center", ravel_pytree(given)[0])
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), given)
 
 
 def checked_inputs(train: TrainingSet, x: AnyArray) -> Float[Array, "m d"]:
@@ -127,9 +162,9 @@ def prior_kernel(
 
 
 def over_precision(
-    kernel: Float[Array, "n m"], prior_precision: float | Float[Array, ""]
-) -> Float[Array, "n m"]:
-    """Divide a kernel by λ.
+    kernel: Float[Array, "*s"], prior_precision: float | Float[Array, ""]
+) -> Float[Array, "*s"]:
+    """Divide a kernel by λ, or its diagonal, or one between outputs too.
 
     Raises
     ------
@@ -137,7 +172,7 @@ def over_precision(
         If the result overflows or vanishes; while it is traced nothing is checked.
     """
     covariance = kernel / prior_precision
-    if not isinstance(covariance, Tracer):
+    if not is_traced(covariance):
         check_kernel_range(
             f"the prior covariance, a kernel over prior_precision = {float(prior_precision):.3g},",
             covariance,

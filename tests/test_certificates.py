@@ -223,4 +223,7 @@ def test_linearized_members_bound_their_error_in_their_own_prior():
         ours = np.asarray(ensemble.sample(KEY, x_test, num_draws=2)[member]).ravel()
         deviations = np.sqrt(np.diag(ntk)[n:])
         assert np.all(np.abs(ours - exact) <= float(bounds[member]) * deviations + 1e-12)
-        assert float(bounds[member]) * np.sqrt(np.diag(ntk)[:n].max()) < 1e-3
+        at_training_points = float(bounds[member]) * np.sqrt(np.diag(ntk)[:n].max())
+        assert at_training_points < 1e-3
+        latent_error = ensemble.solution.latent_error[member]
+        np.testing.assert_allclose(latent_error, at_training_points, rtol=1e-10)

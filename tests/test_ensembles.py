@@ -378,6 +378,21 @@ def test_classifiers_in_single_precision_are_stationary_in_double(initial):
 
 
 @pytest.mark.parametrize(
+    ("dtype", "words"),
+    [
+        ("float32", "in float32 .* use float64 .*a shorter time"),
+        ("float64", "in float64 .*how much: use a shorter"),
+    ],
+)
+def test_a_time_too_long_for_a_singular_kernel_is_refused_with_the_type(dtype, words):
+    x = np.zeros((3, 2), dtype)
+    with pytest.raises(ValueError, match=rf"singular {words}.*larger prior_precision"):
+        nb.ntk_ensemble(
+            NETWORK, nb.Gaussian(0.1), x, np.arange(3.0), prior_precision=0.0, time=1e20
+        )
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"prior_precision": 0.0}, "prior_precision > 0, label smoothing .*, or a finite time"),

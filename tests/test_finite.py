@@ -82,7 +82,7 @@ def normal(key):
         (normal, lambda p, x: x @ p, r"apply_fn returns 1 outputs, but the likelihood needs 3"),
         (normal, lambda p, x: (x @ p)[:, 0], r"array of shape \(2, c\) on 2 inputs.*\(2,\)"),
         (normal, lambda p, x: {"f": x @ p}, r"array of shape \(2, c\).*returns dict"),
-        (normal, lambda p, x: x @ p.T, "apply_fn failed on inputs with 2 features"),
+        (normal, lambda p, x: x @ p.T, r"failed on a \(2, 2\) input of float64: \w+"),
         (lambda key: {"w": normal(key), "n": jnp.arange(3)}, None, r"\['n'\] is int64"),
         (lambda key: {"w": normal(key), "key": key}, None, r"\['key'\] is key<"),
         (lambda key: {"rate": 0.5}, None, "no floating-point array"),

@@ -168,7 +168,10 @@ def test_weights_and_draws_come_in_the_inputs_type():
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"center": np.zeros(5)}, r"center must be like .* shapes \[\(6,\)\], but has .*\(5,\)"),
+        (
+            {"center": np.zeros(5)},
+            r"center must be laid out .* shapes \[\(6,\)\], but has .*\(5,\)",
+        ),
         ({"center": [np.zeros(6)]}, r"shapes \[\(6,\)\] in another structure"),
         ({"center": np.full(6, np.nan)}, "center must be finite"),
         ({"likelihood": nb.Categorical(3), "y": np.arange(8) % 3}, "returns 1 outputs, but .* 3"),

@@ -322,6 +322,32 @@ def test_failed_evaluations_are_kept_and_the_search_goes_on(found, monkeypatch):
     assert "evaluations failed" in again.summary
 
 
+def test_a_mode_that_is_known_well_enough_for_laplace_is_told_of_once(monkeypatch):
+    evaluate = search.objective_and_gradient
+
+    def rounded(*arguments):
+        return *evaluate(*arguments)[:2], jnp.array(0.02)
+
+    monkeypatch.setattr(search, "objective_and_gradient", rounded)
+    x, y = prior_draw(num_train=12)
+    with pytest.warns(UserWarning, match="off by 0.02 latent units.*bound prior_precision") as told:
+        found = nb.select_hyperparameters(
+            NETWORK, nb.Gaussian(0.05), x, y, key=KEY, parameters=["noise_variance"],
+            num_restarts=1,
+        )  # fmt: skip
+    assert len([w for w in told if "latent units" in str(w.message)]) == 1
+    assert not found.restarts["num_failures"].any()
+
+
+def test_a_kernel_that_rounding_leaves_indefinite_is_a_failure_and_not_an_error():
+    x = np.random.default_rng(0).normal(size=(200, 1))
+    y = (x[:, 0] > 0).astype(int)
+    likelihood, train = nb.Bernoulli(), training_set(nb.Bernoulli(), x.astype(np.float32), y)
+    model = Model(nb.dense_network(activation="erf"), likelihood, 1e-7, "ntk")
+    point = {"prior_precision": math.log(1e-7)}
+    assert search.evaluate(point, model, train, None)[-1] == "a matrix is not positive definite"
+
+
 def test_a_search_without_any_success_is_refused_with_the_reason(monkeypatch):
     failing_above(1e-9, monkeypatch)
     x, y = prior_draw()
@@ -334,7 +360,7 @@ def test_a_matrix_that_cannot_be_factored_is_a_failure():
     likelihood, train = nb.Bernoulli(), training_set(nb.Bernoulli(), 1e160 * X, LABELS)
     model = Model(NETWORK, likelihood, 0.2, "ntk")
     point = {name: float(value) for name, value in log_values(model).items()}
-    value, gradient, failure = search.evaluate(point, model, train, None)
+    value, gradient, _, failure = search.evaluate(point, model, train, None)
     assert failure
     assert np.isnan([value, *gradient]).all()
 

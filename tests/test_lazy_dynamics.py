@@ -192,6 +192,14 @@ def test_the_end_of_training_is_stationary(name):
         np.testing.assert_allclose(np.mean(end - f0, axis=2), 0.0, atol=1e-8)
 
 
+def test_a_kernel_over_a_decay_that_overflows_is_named():
+    plan = plan_of()
+    large = eqx.tree_at(lambda i: i.ntk_train, plan.infinite, 1e308 * jnp.eye(7))
+    f0 = jnp.zeros((2, 7, 3))
+    with pytest.raises(ValueError, match=r"kernel over prior_precision = 0\.3, overflows float64"):
+        infinite_width_at(large, plan.problems["regularized"], f0, f0[:, :3], [math.inf])
+
+
 @pytest.mark.parametrize("name", ["regularized", "squared_error"])
 def test_late_times_are_the_end_of_training(name):
     _, _, (late, end) = reference(name, [60.0, math.inf])

@@ -449,6 +449,38 @@ def test_arrays_of_which_nobody_says_what_they_are_are_refused(make, message):
         nb.finite_network(make, lambda params, x: x)
 
 
+class Layers(eqx.Module):
+    intermediates: list[eqx.nn.Linear]
+    head: eqx.nn.Linear
+
+    def __init__(self, key):
+        self.intermediates = [eqx.nn.Linear(D, D, key=key)]
+        self.head = eqx.nn.Linear(D, C, key=key)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda key: {"cache": jnp.ones((2, 3)), "head": jnp.ones(3)}, 9),
+        (lambda key: {"cache": {"params": jnp.ones(2)}}, 2),
+        (lambda key: {"params": {"cache": jnp.ones(3)}, "cache": jnp.ones(2)}, 3),
+        (lambda key: {"params": {"mean": jnp.ones(3), "std": jnp.ones(3)}}, 6),
+        (Layers, D * D + D + D * C + C),
+    ],
+)
+def test_names_say_what_is_trained_among_the_collections_of_linen_only(make, expected):
+    assert nb.finite_network(make, lambda params, x: x).num_parameters == expected
+
+
+def test_what_is_no_weight_stays_so_inside_params():
+    def make(key):
+        return {"params": fourier(FEATURES)[0](key)}
+
+    assert nb.finite_network(make, lambda params, x: x).num_parameters == H * C + C
+    with pytest.raises(ValueError, match=r"\['params'\]\['n'\] is int64"):
+        nb.finite_network(lambda key: {"params": {"n": jnp.arange(3)}}, lambda params, x: x)
+
+
 def training_mode(module):
     return (lambda key: module(nnx.Rngs(key))), (lambda model, x: model(x))
 
@@ -465,7 +497,7 @@ def training_mode(module):
         (
             of_linen(LinenBatchNorm())[0],
             lambda variables, x: LinenBatchNorm().apply(variables, x, train=True),
-            "apply_fn failed on inputs with 4 features",
+            r"apply_fn failed on a \(2, 4\) input of float64: ",
         ),
         (*fourier(jnp.asarray(FEATURES)), r"depends on \.features, but has no derivative there"),
         (

@@ -463,12 +463,25 @@ def test_probit_is_close_to_the_mean_over_draws(smooth):
         ),
         (SMOOTH, {"kron_bias": "none", "hessian_structure": "kron"}, "unknown kron_bias 'none'"),
         (SMOOTH, {"kron_bias": "separate"}, "kron_bias='separate' goes with"),
-        (SMOOTH, {"center": [jnp.zeros(3)]}, "center must be laid out like params"),
+        (SMOOTH, {"center": [jnp.zeros(3)]}, "center must be laid out like the network's param"),
     ],
 )
 def test_bad_settings_are_refused(network, changes, match, trained):
     with pytest.raises(ValueError, match=match):
         fit(network, trained[network], **changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda leaf: leaf[:1], "center must be laid out like .*, but has shapes"),
+        (lambda leaf: jnp.nan * leaf, "center must be finite"),
+    ],
+)
+def test_centers_that_do_not_fit_are_refused(change, match, trained):
+    center = jax.tree.map(change, trained[EQUINOX])
+    with pytest.raises(ValueError, match=match):
+        fit(EQUINOX, trained[EQUINOX], center=center)
 
 
 def test_params_that_are_not_finite_are_refused(trained):
@@ -550,3 +563,14 @@ def test_progress_of_the_training_rises_to_one_and_an_interrupt_ends_it():
 
     with pytest.raises(KeyboardInterrupt):
         nb.map_estimate(SMOOTH, nb.Categorical(3), X, Y, progress=interrupt, **settings)
+
+
+def test_a_prior_variance_that_overflows_is_named():
+    network = nb.finite_network(lambda key: jax.random.normal(key, (2, 1)), lambda w, x: x @ w)
+    x, y, _ = regression_data()
+    posterior = nb.linearized_laplace(
+        network, nb.Gaussian(1.0), x, y, prior_precision=0.01, params=jnp.zeros((2, 1)),
+        form="dual", max_newton_decrement=np.inf,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"kernel over prior_precision = 0\.01, overflows float64"):
+        posterior.variance(np.full((1, 2), 5e153))

@@ -305,7 +305,7 @@ SCALE_DOWN, SCALE_UP = "scale the inputs down, such as by st", "scale the inputs
 @pytest.mark.parametrize(
     ("settings", "factor", "dtype", "message"),
     [
-        ({}, 1e19, "float32", rf"x1 makes .*overflow in float32.*{SCALE_DOWN}.*or use float64"),
+        ({}, 1e19, "float32", rf"x1 makes .*overflow in float32.*: use float64 .*or {SCALE_DOWN}"),
         ({}, 1e160, "float64", rf"x1 makes .*overflow in float64.*{SCALE_DOWN}andardising them\.$"),
         ({"activation": "erf"}, 1e30, "float32", rf"overflow in float32.*{SCALE_DOWN}"),
         ({"bias_scale": 0.0}, 1e-25, "float32", rf"x1 makes .*underflow in float32.*{SCALE_UP}"),
@@ -371,10 +371,22 @@ def test_nothing_is_checked_while_kernels_are_traced():
 @pytest.mark.parametrize(
     ("factor", "dtype", "message"),
     [
-        (1e25, "float32", r"stax network at x1, with entries up to .*overflows float32.*or use fl"),
+        (
+            1e25,
+            "float32",
+            r"stax network at x1, with entries up to .*overflows float32.*; use float64",
+        ),
         (1e160, "float64", r"overflows float64.*change the layers' W_std or b_std\.$"),
-        (1e-25, "float32", r"underflows float32: no entry reaches 1.1e-19; scale the inputs"),
-        (np.array([[1], [1], [1e-90], [1], [1]]), "float64", "row 2 of x1 is too small .*float64"),
+        (
+            1e-25,
+            "float32",
+            r"x1 makes .* underflow in float32 at row 0, .*: use float64 .*or scale the in",
+        ),
+        (
+            np.array([[1], [1], [1e-90], [1], [1]]),
+            "float64",
+            "underflow in float64 at row 2.*tiny ones to zero",
+        ),
     ],
 )
 def test_kernels_of_stax_that_leave_the_range_of_their_type_are_refused(factor, dtype, message):
@@ -385,6 +397,32 @@ def test_kernels_of_stax_that_leave_the_range_of_their_type_are_refused(factor, 
     np.testing.assert_array_equal(network.ntk(0 * WIDE_X), np.zeros((5, 5)))
 
 
+@pytest.mark.parametrize("kind", ["ntk", "nngp"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_stax_kernel_may_be_zero(kind, dtype):
+    """Zero inputs without bias, and orthogonal inputs of a linear network."""
+    relu = nb.stax_network(stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1)))
+    x, zeros = np.ones((1, 2), dtype), np.zeros((1, 2), dtype)
+    kernel = getattr(relu, kind)
+    assert kernel(x, zeros) == kernel(zeros, x) == kernel(zeros, zeros) == 0
+    linear = nb.stax_network(stax.serial(stax.Dense(1)))
+    e = np.eye(2, dtype=dtype)
+    assert getattr(linear, kind)(e[:1], e[1:]) == 0
+
+
+@pytest.mark.parametrize(("weight_scale", "named", "row"), [(1.0, "x2", 2), (1e-15, "x1", 0)])
+def test_a_cross_kernel_of_stax_is_judged_by_both_arguments(weight_scale, named, row):
+    """Each row by its own variance, although those of the other argument may have digits."""
+    layers = stax.Dense(1, weight_scale), stax.Relu(), stax.Dense(1)
+    kernel = nb.stax_network(stax.serial(*layers)).ntk
+    x = WIDE_X.astype(np.float32)
+    small = np.array([[1], [1], [1e-12], [1], [1]], np.float32) * x
+    with pytest.raises(ValueError, match=rf"x1 .*underflow in float32 at row {row}"):
+        kernel(small, x)
+    with pytest.raises(ValueError, match=rf"{named} .*underflow in float32 at row {row}"):
+        kernel(x, small)
+
+
 @pytest.mark.parametrize(
     ("precision", "dtype", "message"),
     [
@@ -392,7 +430,7 @@ def test_kernels_of_stax_that_leave_the_range_of_their_type_are_refused(factor, 
         (
             1e-40,
             "float32",
-            "kernel over prior_precision = 1e-40, overflows float32.*or use float64",
+            "kernel over prior_precision = 1e-40, overflows float32.*use float64 .*or choose",
         ),
         (1e45, "float32", r"kernel over prior_precision = 1e\+45, underflows float32"),
     ],

@@ -1,3 +1,5 @@
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,8 +20,10 @@ from ntkbayes.solvers import (
     require_converged,
     softmax_hessian,
     solve_stationarity,
+    stationarity,
     uniform_hessian,
 )
+from ntkbayes.solvers.hessian import dense_hessian
 
 X, Y, _ = classification_data()
 NOISE_VARIANCE = 0.3
@@ -214,6 +218,32 @@ def test_a_hessian_that_does_not_fit_is_refused_before_allocation(monkeypatch):
     preconditioner(k, likelihood, 0 * targets)  # in float32, of half the size
 
 
+@pytest.mark.parametrize(
+    "fit", [partial(nb.laplace, kernel="ntk"), partial(nb.ntk_ensemble, initial="zero")]
+)
+@pytest.mark.parametrize("likelihood", [nb.Bernoulli(), nb.Categorical(2)])
+def test_a_kernel_that_rounding_leaves_indefinite_is_refused_with_a_remedy(fit, likelihood):
+    x = np.random.default_rng(0).normal(size=(200, 1)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(int)
+    words = "rounding in float32 .* use float64 .*larger prior_precision or remove .* coincide"
+    with pytest.raises(ValueError, match=words):
+        fit(nb.dense_network(activation="erf"), likelihood, x, y, prior_precision=1e-7)
+
+
+@pytest.mark.parametrize(
+    "factor",
+    [
+        softmax_hessian,
+        lambda k, weights: dense_hessian(k, jnp.eye(2)[None] * weights[:, :, None]),
+        lambda k, weights: uniform_hessian(k, nb.Bernoulli(), weights[:, :1]),
+    ],
+)
+def test_every_factorisation_of_the_hessian_names_its_failure(factor):
+    k, weights = -10 * jnp.eye(4), jnp.full((4, 2), 0.5)
+    with pytest.raises(ValueError, match=r"^rounding in float64 .*: take a larger prior_precision"):
+        factor(k, weights)
+
+
 def test_softmax_hessian_takes_weights_that_are_no_probabilities():
     k = kernel(0.5)
     weights = jax.random.uniform(jax.random.key(0), (len(X), 3), minval=0.05)
@@ -252,6 +282,25 @@ def test_a_solution_that_misses_its_tolerance_is_told_and_one_beyond_use_refused
     with pytest.raises(ValueError, match=r"use float64"):
         require_converged(single, tolerance=1e-3)
     require_converged(worse, tolerance=0.1)
+
+
+@pytest.mark.parametrize(("error", "num_tried"), [(0.001, 8), (1.0, stationarity.MAX_UNUSABLE)])
+def test_newton_gives_up_after_a_few_draws_that_stay_unusable(monkeypatch, error, num_tried):
+    likelihood, targets = problem("categorical")
+    one = jnp.ones(())
+    f0 = jnp.zeros((8, *targets.shape))
+    wanted = stationarity._Problem(kernel(1.0), likelihood, targets, f0, f0, one, 1e-30 * one)
+    found = stationarity._Found(f0, *(jnp.full(8, 10.0),) * 4)
+    tried = []
+
+    def step(_, found):
+        tried.append(found)
+        return found._replace(error_bound=jnp.array([error]))
+
+    monkeypatch.setattr(stationarity, "_newton_one", step)
+    bound = stationarity._newton(wanted, found, tolerance=1e-30).error_bound
+    assert len(tried) == num_tried
+    np.testing.assert_array_equal(bound, [error] * num_tried + [10] * (8 - num_tried))
 
 
 def test_a_draw_of_nan_is_never_certified():

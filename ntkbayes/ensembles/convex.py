@@ -66,7 +66,8 @@ class ConvexEnsemble(DrawnEnsemble):
         Raises
         ------
         ValueError
-            If x does not fit the training inputs, or the result does not fit memory.
+            If x does not fit the training inputs, K leaves the range of its type there, or the
+            result does not fit memory.
 
         Notes
         -----
@@ -84,7 +85,7 @@ class ConvexEnsemble(DrawnEnsemble):
             remedy="ask for fewer points",
         )  # fmt: skip
         eye = jnp.eye(c, dtype=x_test.dtype)
-        k_cross = self.network.ntk(self.train.x, x_test) / self.prior_precision
+        k_cross = over_precision(self.network.ntk(self.train.x, x_test), self.prior_precision)
         hessian = hessian_at(self.k_train, self.likelihood, self.k_train @ self.mode.a)
         ends = jnp.einsum("nm,cd->mdnc", k_cross, eye).reshape(m * c, n, c)
         gain = hessian.dual(ends).reshape(m, c, n, c)  # K(x, X) D
@@ -143,7 +144,13 @@ def convex_ensemble(
     tolerance: float,
     initial_functions: str,
 ) -> ConvexEnsemble:
-    """Find the mode and factor its Hessian and the initial covariance; cost ≈ 2⅓ c n³."""
+    """Find the mode and factor its Hessian and the initial covariance; cost ≈ 2⅓ c n³.
+
+    Raises
+    ------
+    ValueError
+        As `ntkbayes.ntk_ensemble`.
+    """
     kernel = network.kernel(train.x)
     k_train = over_precision(kernel.ntk, prior_precision)
     mode = find_mode(k_train, likelihood, train.targets, tolerance=tolerance)

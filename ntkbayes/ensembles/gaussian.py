@@ -48,6 +48,10 @@ __all__ = ["GaussianEnsemble", "interpolating_ensemble", "regression_ensemble"]
 class GaussianEnsemble(GaussianPredictor):
     """A Gaussian ensemble; see the module's docstring for the notation.
 
+    Its draws carry no error bound, for nothing is solved until a tolerance is met: φ(Θ) is a closed
+    form, evaluated once in float64 by Cholesky's factorisation, or by eigenvalues at a finite time,
+    and refused where rounding of Θ would decide it.
+
     Attributes
     ----------
     fitted
@@ -83,6 +87,12 @@ class GaussianEnsemble(GaussianPredictor):
         """S ⊗ P + Q₀ ⊗ (I − P): covariance of the trained function; noise excluded.
 
         S is a sum of squares, positive semi-definite by construction.
+
+        Raises
+        ------
+        ValueError
+            If x does not fit the training inputs, or initial functions are those of finite
+            networks, whose covariance is not known.
         """
         spread, initial = self._covariances(x)
         unmoved = jnp.eye(len(self.moved), dtype=spread.dtype) - self.moved
@@ -91,7 +101,13 @@ class GaussianEnsemble(GaussianPredictor):
         )
 
     def variance(self, x: AnyArray) -> Float[Array, "m c"]:
-        """Diagonal of `covariance`."""
+        """Diagonal of `covariance`.
+
+        Raises
+        ------
+        ValueError
+            As `covariance`.
+        """
         spread, initial = (jnp.diagonal(each)[:, None] for each in self._covariances(x))
         share = jnp.diagonal(self.moved)[None, :]
         return spread * share + initial * (1 - share)
@@ -297,10 +313,10 @@ def _finite_time(
     unknown = bool(eigenvalues[0] < rounding) and time / noise * rounding > HIDDEN
     if unknown and prior_precision * noise < rounding:
         raise ValueError(
-            f"the NTK is singular to rounding (smallest eigenvalue {float(eigenvalues[0]):.1e}, "
+            f"the NTK is singular in {ntk.dtype} (smallest eigenvalue {float(eigenvalues[0]):.1e}, "
             f"largest {float(eigenvalues[-1]):.1e}), and time {time:g} is so long that it matters "
-            "by how much: use a shorter time, a larger prior_precision, or remove inputs that "
-            "nearly coincide."
+            f"by how much: {more_digits(ntk.dtype)}use a shorter time or a larger prior_precision, "
+            "or remove inputs that nearly coincide."
         )
     z = time * (jnp.maximum(eigenvalues, 0) / noise + prior_precision)
     share = jnp.where(z > 0, -jnp.expm1(-z) / jnp.where(z > 0, z, 1), 1)

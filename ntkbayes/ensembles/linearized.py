@@ -39,7 +39,7 @@ from ntkbayes.solvers import Solution, default_tolerance, require_converged
 __all__ = ["LinearizedEnsemble", "linearized_ensemble"]
 
 GOAL = 1e-4
-"""Of the tolerance that is aimed at: a member costs little beside its network's products."""
+"""Fraction of the tolerance aimed at: a member costs little beside its network's products."""
 NOISE_STREAM = 2**32 - 1
 """Folded into the ensemble's key for all noise; members' keys are its first children."""
 

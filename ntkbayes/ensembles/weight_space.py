@@ -35,8 +35,8 @@ MAX_NEWTON = 60
 MAX_CG = 5000
 """In all steps together."""
 MAX_HALVINGS = 30
-NUM_PROBES = 16
-"""Random directions by which prior variances of the function are estimated."""
+BLOCK_BYTES = 64 * 2**20
+"""Size of the gradients that are taken at a time for prior variances of the function."""
 
 
 class Displacement(eqx.Module):
@@ -106,7 +106,7 @@ def minimize(
     not halve the error is the last.
     """
     linearization = linearize(problem.network, problem.params, problem.x)
-    to_latent = _largest_deviation(problem, linearization) / problem.likelihood.latent_scale
+    to_latent = _largest_deviation(problem) / problem.likelihood.latent_scale
     enough, good = goal / to_latent, tolerance / to_latent
     quadratic = isinstance(problem.likelihood, Gaussian)
 
@@ -147,26 +147,25 @@ def minimize(
     final = jax.lax.while_loop(condition, body, initial)
     found = final.found
     # One product with J Jᵀ in every step of conjugate gradients, and two displacements a round;
-    # half of one, J z, for each probe.
-    products = final.cg_steps + 2.0 * (final.newton_steps + 1) + 0.5 * NUM_PROBES
+    # half of one for the gradients of each output.
+    products = final.cg_steps + 2.0 * (final.newton_steps + 1) + 0.5 * start.shape[1]
     return found, Solution(
         found.dual, final.error_bound, final.error_bound * to_latent, final.residual,
         final.cg_steps, products,
     )  # fmt: skip
 
 
-def _largest_deviation(
-    problem: WeightSpaceProblem, linearization: Linearization
-) -> Float[Array, ""]:
-    """Estimate the largest √K(x, x) over training points and outputs: of J z, z ~ N(0, I)."""
+def _largest_deviation(problem: WeightSpaceProblem) -> Float[Array, ""]:
+    """Largest √K(x, x) over training points and outputs, by the gradient of each: c passes."""
+    outputs = jnp.eye(problem.targets.shape[1], dtype=problem.targets.dtype)
 
-    def squared(key: Array) -> Array:
-        z = optax.tree.random_like(key, problem.params, jax.random.normal)
-        return linearization.jvp(z) ** 2
+    def variances(row: Array) -> Float[Array, "c"]:
+        _, vjp = jax.vjp(lambda p: problem.network.apply(p, row[None])[0], problem.params)
+        return jax.lax.map(lambda v: optax.tree.norm(vjp(v)[0], squared=True), outputs)
 
-    keys = jax.random.split(jax.random.key(0), NUM_PROBES)
-    variances = jnp.mean(jax.lax.map(squared, keys), axis=0) / problem.prior_precision
-    return jnp.sqrt(jnp.max(variances))
+    one = optax.tree.size(problem.params) * problem.x.dtype.itemsize
+    largest = jnp.max(jax.lax.map(variances, problem.x, batch_size=max(1, BLOCK_BYTES // one)))
+    return jnp.sqrt(largest / problem.prior_precision)
 
 
 def _sound(value: Float[Array, ""]) -> Float[Array, ""]:

@@ -18,6 +18,7 @@ from ntkbayes.evaluation.plots.style import (
 )
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import WideNetwork
+from ntkbayes.solvers import default_tolerance
 
 __all__ = ["OBJECTIVES", "HyperparameterSelection", "plot_optimization_trace"]
 
@@ -58,7 +59,8 @@ class HyperparameterSelection(eqx.Module):
         One row per restart: its best ``value``, the ``slope`` left there (largest change of the
         objective in nats, summed over points, for a factor e in one hyperparameter, unless a
         bound forbids it), whether it ``converged`` to a stationary point, whether it ``agrees``
-        with the best one, ``num_evaluations`` and ``num_failures``.
+        with the best one, ``latent_error`` (how far its mode may be off, in latent units),
+        ``num_evaluations`` and ``num_failures``.
     """
 
     network: WideNetwork
@@ -98,6 +100,13 @@ class HyperparameterSelection(eqx.Module):
             texts.append(
                 f"the best restart did not converge: a slope of {slope:.2g} nats is left; use more "
                 "restarts or narrower bounds."
+            )
+        error, tolerance = self._restarts("latent_error")[best], default_tolerance(np.dtype(float))
+        if not error <= tolerance:
+            texts.append(
+                f"the mode at the optimum may be off by {error:.2g} latent units, more than the "
+                f"tolerance of {tolerance:.2g}, which is what rounding leaves; bound "
+                "prior_precision from below, or take inputs of a smaller scale."
             )
         return texts
 

@@ -8,16 +8,17 @@ Byrd, Lu, Nocedal, Zhu 1995, SIAM Journal on Scientific Computing 16 (L-BFGS-B).
 import math
 from dataclasses import dataclass, field
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
+from ntkbayes._linalg import FactorizationError, naming_failure
 from ntkbayes._problem import TrainingSet
 from ntkbayes._types import Progress
 from ntkbayes.hyperparameters.objectives import Model, objective_and_gradient
 from ntkbayes.solvers import default_tolerance
+from ntkbayes.solvers.certificate import STILL_USABLE
 
 __all__ = ["STATIONARY", "Evaluation", "Search", "evaluate", "minimize", "slope_left"]
 
@@ -26,14 +27,17 @@ MAX_RUNS = 4
 STATIONARY = 0.01
 """Slope in nats at which a point is stationary: where curvatures are 1, 5e-5 nats are left."""
 
+NOT_FACTORED = "a matrix is not positive definite"
+
 
 @dataclass
 class Evaluation:
-    """One evaluation of what is minimised, in nats."""
+    """One evaluation of what is minimised, in nats, with its mode's error in latent units."""
 
     point: np.ndarray
     value: float
     gradient: np.ndarray
+    latent_error: float
     failure: str
     iteration: int
     accepted: bool
@@ -56,13 +60,12 @@ class Search:
 
         SciPy's line search cannot interpolate infinity, but steps back from this.
         """
-        value, gradient, failure = evaluate(
+        value, gradient, latent_error, failure = evaluate(
             dict(zip(self.names, point, strict=True)), self.model, self.train, self.validation
         )
         first = not self.evaluations
-        row = Evaluation(
-            point.copy(), value, gradient, failure, self.iteration + (not first), first
-        )
+        iteration = self.iteration + (not first)
+        row = Evaluation(point.copy(), value, gradient, latent_error, failure, iteration, first)
         self.evaluations.append(row)
         if failure:
             start = self.evaluations[0].value
@@ -115,23 +118,27 @@ def evaluate(
     model: Model,
     train: TrainingSet,
     validation: TrainingSet | None,
-) -> tuple[float, np.ndarray, str]:
-    """Value and gradient in nats, and why they are NaN if they are."""
-    nothing = np.full(len(log_values), np.nan)
+) -> tuple[float, np.ndarray, float, str]:
+    """Value and gradient in nats, the mode's error, and why they are NaN if they are.
+
+    A mode is good enough where `ntkbayes.laplace` would not refuse it.
+    """
+    nothing = math.nan, np.full(len(log_values), np.nan), math.nan
     try:
-        value, gradient, latent_error = jax.device_get(
-            objective_and_gradient(
-                {name: jnp.asarray(value) for name, value in log_values.items()},
-                model,
-                train,
-                validation,
+        with naming_failure(NOT_FACTORED):
+            value, gradient, latent_error = jax.device_get(
+                objective_and_gradient(
+                    {name: jnp.asarray(value) for name, value in log_values.items()},
+                    model,
+                    train,
+                    validation,
+                )
             )
-        )
-    except eqx.EquinoxRuntimeError:
-        return math.nan, nothing, "a matrix is not positive definite"
+    except FactorizationError:
+        return *nothing, NOT_FACTORED
     slopes = np.array([gradient[name] for name in log_values])
-    if not latent_error <= default_tolerance(train.x.dtype):
-        return math.nan, nothing, "the mode was not found"
+    if not latent_error <= max(STILL_USABLE, default_tolerance(train.x.dtype)):
+        return *nothing, "the mode was not found"
     if not (np.isfinite(value) and np.isfinite(slopes).all()):
-        return math.nan, nothing, "not finite"
-    return float(value), slopes, ""
+        return *nothing, "not finite"
+    return float(value), slopes, float(latent_error), ""

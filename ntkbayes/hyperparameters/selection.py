@@ -95,7 +95,9 @@ def select_hyperparameters(
     Warns
     -----
     UserWarning
-        If the optimum sits on a bound, or the best restart did not converge.
+        If the optimum sits on a bound, the best restart did not converge, or the mode there may be
+        off by more than 1e-3 latent units; evaluations whose mode may be off by more than 0.05
+        count as failed.
 
     Raises
     ------
@@ -312,12 +314,14 @@ def _restarts(
     for end, search in found:
         slope = math.nan if end is None else slope_left(end, limits)
         value = math.nan if end is None else end.value
+        latent_error = math.nan if end is None else end.latent_error
         rows.append(
             {
                 "value": scale * value,
                 "slope": slope,
                 "converged": slope <= STATIONARY,
                 "agrees": value - best.value <= AGREEMENT,
+                "latent_error": latent_error,
                 "num_evaluations": len(search.evaluations),
                 "num_failures": sum(bool(row.failure) for row in search.evaluations),
             }

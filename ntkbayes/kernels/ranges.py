@@ -1,11 +1,11 @@
 """Refuse kernels that leave the range of their floating-point type, instead of returning NaN."""
 
 import jax.numpy as jnp
-from jax.core import Tracer
 
+from ntkbayes._arrays import is_traced, more_digits
 from ntkbayes._types import AnyArray, Array, Float
 
-__all__ = ["check_kernel_range", "or_float64"]
+__all__ = ["check_kernel_range"]
 
 
 def check_kernel_range(
@@ -14,7 +14,6 @@ def check_kernel_range(
     *,
     source: AnyArray,
     remedy: str,
-    smallest: float | None = None,
 ) -> None:
     """Raise if a concrete kernel overflows, or vanishes where what it comes from does not.
 
@@ -28,27 +27,20 @@ def check_kernel_range(
         What it was computed from: where that is zero, so may be the kernel.
     remedy
         What to change, besides the type.
-    smallest
-        Size below which an entry has no digits; None for the type's smallest normal number.
 
     Raises
     ------
     ValueError
         With the type, and whether the kernel is too large or too small for it.
     """
-    if isinstance(kernel, Tracer):
+    if is_traced(kernel):
         return
     limits = jnp.finfo(kernel.dtype)
-    smallest = float(limits.tiny) if smallest is None else smallest
+    smallest = float(limits.tiny)
     if not bool(jnp.all(jnp.isfinite(kernel))):
         what = f"overflows {kernel.dtype.name}, whose largest number is {float(limits.max):.2g}"
     elif not bool(jnp.any(jnp.abs(kernel) >= smallest)) and (source != 0).any():
         what = f"underflows {kernel.dtype.name}: no entry reaches {smallest:.2g}"
     else:
         return
-    raise ValueError(f"{name} {what}; {remedy}{or_float64(kernel.dtype)}.")
-
-
-def or_float64(dtype: jnp.dtype) -> str:
-    """Name the wider type as a further remedy, where there is one."""
-    return "" if jnp.dtype(dtype) == jnp.float64 else ", or use float64 (jax_enable_x64)"
+    raise ValueError(f"{name} {what}; {more_digits(kernel.dtype)}{remedy}.")

@@ -32,6 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from ntkbayes._linalg import cholesky
+from ntkbayes._problem import over_precision
 from ntkbayes._types import Array, Float, Int
 from ntkbayes.lazy.steps import TrainingProblem
 from ntkbayes.likelihoods import Gaussian
@@ -186,7 +187,7 @@ def _end(ntk: Array, problem: TrainingProblem, targets: Array, f0: Array) -> Arr
         factor = cholesky(ntk, name="the NTK", remedy="remove inputs that nearly coincide")
         move = (fitted[None] - f0) @ likelihood.identified(f0.dtype)
         return jax.vmap(lambda v: jax.scipy.linalg.cho_solve((factor, True), v))(move)
-    k, tolerance = ntk / decay, default_tolerance(ntk.dtype)
+    k, tolerance = over_precision(ntk, decay), default_tolerance(ntk.dtype)
     mode = find_mode(k, likelihood, targets, tolerance=tolerance)
     require_converged(mode, tolerance=tolerance)
     hessian = preconditioner(k, likelihood, k @ mode.a)

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ntkbayes._checks import check_at_least, check_choice
+from ntkbayes._problem import over_precision
 from ntkbayes._types import Array, Float, Key, Progress, silent, typed
 from ntkbayes.datasets import Dataset, away_inputs, shift
 from ntkbayes.ensembles import ntk_ensemble
@@ -127,7 +128,7 @@ def variance_profile(
     posterior = laplace(*model, prior_precision=prior_precision)
     measured = {"HMC": _draws(chains, key_draws, x, chains.num_available)}
     predicted = {"Laplace": _class_variance(posterior.covariance(x))}
-    prior = jax.vmap(lambda x: network.ntk(x[None])[0, 0])(x) / prior_precision
+    prior = over_precision(jax.vmap(lambda x: network.ntk(x[None])[0, 0])(x), prior_precision)
     for position, (name, (initial, perturb)) in enumerate(ENSEMBLES.items()):
         ensemble = ntk_ensemble(
             *model, prior_precision=prior_precision, initial=initial, perturb_targets=perturb

@@ -57,7 +57,8 @@ class Categorical(Likelihood):
         Raises
         ------
         ValueError
-            If a class index is out of range, a row is not a distribution, or only one class occurs.
+            If y is empty, not finite or of another shape, a class index is out of range, a row is
+            not a distribution, or only one class occurs.
 
         Notes
         -----
@@ -176,7 +177,8 @@ class Bernoulli(Likelihood):
         Raises
         ------
         ValueError
-            If a value lies outside [0, 1] by more than 1e-6, or all are 0 or all are 1.
+            If y is empty, not finite or of another shape than (n,) or (n, 1), a value lies outside
+            [0, 1] by more than 1e-6 or the rounding of its type, or all are 0 or all are 1.
         """
         values = single_output("y", y)
         targets = np.clip(values, 0, 1)

@@ -56,8 +56,9 @@ class Poisson(Likelihood):
         Raises
         ------
         ValueError
-            If a count is negative or no whole number, or so large that JAX's floating type does not
-            keep it: above 2²⁴ in float32.
+            If y is empty, not finite or of another shape than (n,) or (n, 1), or a count is
+            negative, no whole number, or so large that JAX's floating type does not keep it: above
+            2²⁴ in float32.
         """
         targets = single_output("y", y)
         if targets.min() < 0 or np.any(targets != np.round(targets)):
@@ -71,6 +72,9 @@ class Poisson(Likelihood):
 
         For a large count t the three cancel; with d = f − log t their sum is
         −t (eᵈ − 1 − d) − ½ log 2πt − (1/12t − 1/360t³ + …).
+
+        It is −∞ where exp f or the result leaves the range of its type. Targets are not checked
+        here but in `targets`: numbers that are no counts have a value without meaning.
         """
         t, dtype = jnp.asarray(target), jnp.result_type(target, f)
         few = jnp.minimum(t, LARGE_COUNT)

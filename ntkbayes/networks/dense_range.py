@@ -10,10 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
+from ntkbayes._arrays import is_traced, more_digits
 from ntkbayes._types import AnyArray
-from ntkbayes.kernels.ranges import or_float64
 from ntkbayes.networks.dense_kernel import Scales, Variances
 
 __all__ = ["check_variances"]
@@ -49,7 +48,7 @@ def check_variances(
     ValueError
         With the row, what made it so large or so small, and the remedy.
     """
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((x, variances, scales))):
+    if any(is_traced(leaf) for leaf in jax.tree.leaves((x, variances, scales))):
         return
     limits = jnp.finfo(variances.inputs[0].dtype)
     given = np.asarray(x)
@@ -64,6 +63,7 @@ def check_variances(
         if not bad.any():
             continue
         row = int(np.argmax(bad))
+        more = more_digits(limits.dtype)
         remedy = f"scale the inputs {wanted}, such as by standardising them"
         if not by_inputs[row]:
             described = {k: v for k, v in settings().items() if k.endswith(("scale", "depth"))}
@@ -72,7 +72,7 @@ def check_variances(
             )
         raise ValueError(
             f"{name} makes the network's kernel {verb} in {limits.dtype.name} at row {row}, whose "
-            f"entries reach {np.max(np.abs(given[row])):.3g}: {remedy}{or_float64(limits.dtype)}."
+            f"entries reach {np.max(np.abs(given[row])):.3g}: {more}{remedy}."
         )
 
 

@@ -19,9 +19,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
-from ntkbayes._arrays import computing_dtype
+from ntkbayes._arrays import computing_dtype, is_traced
 from ntkbayes._checks import check_choice, check_finite, check_not_empty
 from ntkbayes._types import AnyArray, Array, Float, typed
 from ntkbayes.kernels.memory import check_memory
@@ -181,7 +180,7 @@ def _tile(tiles: LayerRoute | ProductRoute, prepared: Any, x: Array, trace: bool
 
 def _write(matrix: Array, tile: Array, row: int, column: int) -> Array:
     """Put a tile in its place: in place, where values are known."""
-    if isinstance(tile, Tracer):
+    if is_traced(tile):
         return _placed(matrix, tile, row, column)
     return _place(matrix, tile, row, column)
 
@@ -258,7 +257,7 @@ def _checked(layers: LayerRoute, network: Network, params: Any, x: Array) -> Lay
         "dense_stack contradicts apply_fn, their tangent kernels differ: each weight and bias must "
         "be one whole parameter, its constant factor the scale, and nothing else may be trained."
     )
-    if isinstance(wrong, Tracer):
+    if is_traced(wrong):
         return eqx.error_if(layers, wrong, message)
     if wrong:
         raise ValueError(message)

@@ -6,8 +6,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
+from ntkbayes._arrays import is_traced
 from ntkbayes._types import Array, Float, Key, typed
 from ntkbayes.networks.base import Network
 from ntkbayes.networks.conduct import Tried, check_derivatives, check_rows
@@ -16,6 +16,7 @@ from ntkbayes.networks.leaves import (
     describe_leaves,
     is_array,
     is_floating,
+    is_none,
     with_gaps,
 )
 from ntkbayes.networks.stack import DenseStack
@@ -52,8 +53,8 @@ class FiniteNetwork(Network):
         Raises
         ------
         ValueError
-            If ``apply_fn`` fails on inputs (n, `num_features`), returns another number of
-            outputs, makes rows depend on one another, or has no derivative by a weight.
+            If ``apply_fn`` fails on two rows of `num_features`, returns another number of outputs,
+            makes rows depend on one another, or has no derivative by a weight.
         """
         params = self._weights(self.init_fn(key))
         inputs = jax.ShapeDtypeStruct((2, num_features), jnp.result_type(float))
@@ -62,7 +63,7 @@ class FiniteNetwork(Network):
             output = jax.eval_shape(lambda params, x: self.apply(params, x), params, inputs)
         except Exception as error:  # whatever the user's own code raises
             raise ValueError(
-                f"apply_fn failed on inputs with {num_features} features: {error}"
+                f"apply_fn failed on a {inputs.shape} input of {inputs.dtype}: {error}"
             ) from error
         if output.shape[1] != num_outputs:
             raise ValueError(
@@ -78,7 +79,8 @@ class FiniteNetwork(Network):
         Raises
         ------
         ValueError
-            If ``apply_fn`` does not return an array (n, c).
+            If `params` do not fit, as in `complete`, or ``apply_fn`` does not return an array
+            (n, c).
         """
         inputs = x if self.input_shape is None else x.reshape(len(x), *self.input_shape)
         output = self.apply_fn(self.complete(params), inputs)
@@ -91,7 +93,13 @@ class FiniteNetwork(Network):
         return output
 
     def complete(self, params: Any) -> Any:
-        """Put parameters back into what ``init_fn`` returned, in their floating-point type."""
+        """Put parameters back into what ``init_fn`` returned, in their floating-point type.
+
+        Raises
+        ------
+        ValueError
+            If `params` are laid out otherwise than what ``init_fn`` returns, or lack a weight.
+        """
         given = self._laid_out(params)
         kept, structure = with_gaps(self.rest)
         weights = [leaf for what, leaf in zip(self.leaves, given, strict=True) if what.is_weight]
@@ -111,8 +119,8 @@ class FiniteNetwork(Network):
         Raises
         ------
         ValueError
-            If `params` are laid out otherwise than what ``init_fn`` returns, or hold other values
-            of what is not trained than this network does.
+            If `params` do not fit, as in `complete`, or hold other values of what is not trained
+            than this network does.
         """
         for index, (what, given) in enumerate(
             zip(self.leaves, self._laid_out(params), strict=True)
@@ -134,7 +142,7 @@ class FiniteNetwork(Network):
         with jax.ensure_compile_time_eval():
             made = self.init_fn(jax.random.key(0))
             # Inside jit what this network carries along is traced, so it is taken from `made`.
-            network = eqx.tree_at(lambda n: n.rest, self, self._carried(made), is_leaf=_is_none)
+            network = eqx.tree_at(lambda n: n.rest, self, self._carried(made), is_leaf=is_none)
             params = self._weights(made)
             inputs = jax.random.uniform(jax.random.key(1), (8, num_features))
             check_derivatives(network.apply, params, inputs)
@@ -316,15 +324,11 @@ def weights_of(network: Network, params: Any, num_features: int) -> Any:
     return jax.tree.map(jnp.asarray, kept)
 
 
-def _is_none(node: Any) -> bool:
-    return node is None
-
-
 def _check_same(path: str, given: Any, own: Any) -> None:
     """Raise if an array that is not trained has other values in a whole model than here."""
     if not (is_array(given) and is_array(own) and is_floating(given)):
         return
-    if isinstance(given, Tracer) or isinstance(own, Tracer):
+    if is_traced(given) or is_traced(own):
         return
     if given.shape != own.shape or not bool(jnp.all(given == own.astype(given.dtype))):
         raise ValueError(

@@ -5,7 +5,8 @@ say so in their own ways, which are followed here:
 
 - Flax NNX: `nnx.Param` is a weight, every other variable (`nnx.BatchStat`, `nnx.RngState`, …) is
   not; a variable that stands in two places is one weight;
-- Flax Linen: of the collections, ``params`` holds the weights, ``batch_stats`` and the like do not;
+- Flax Linen: of a mapping's collections, ``params`` holds the weights, ``batch_stats``, ``cache``,
+  ``intermediates`` and ``perturbations`` beside it do not;
 - Equinox: `equinox.nn.State` and `StateIndex` are no weights, nor are NumPy arrays in a module.
 
 What nobody speaks for is a weight if it is a floating-point array, and refused if it cannot be one
@@ -24,10 +25,10 @@ import numpy as np
 
 from ntkbayes._checks import warn_caller
 
-__all__ = ["Leaf", "describe_leaves", "is_array", "is_floating", "with_gaps"]
+__all__ = ["Leaf", "describe_leaves", "is_array", "is_floating", "is_none", "with_gaps"]
 
 COLLECTIONS = ("batch_stats", "cache", "intermediates", "perturbations")
-"""Names under which Flax keeps what is no weight."""
+"""Names under which Flax keeps, beside ``params``, what is no weight."""
 
 STATISTIC = re.compile(r"(.*?)(mean|variance|var|std)$")
 
@@ -55,7 +56,7 @@ class Leaf(NamedTuple):
 
 def with_gaps(tree: Any) -> tuple[list[Any], Any]:
     """Flatten a tree, with a None wherever something is missing."""
-    return jax.tree.flatten(tree, is_leaf=_is_none)
+    return jax.tree.flatten(tree, is_leaf=is_none)
 
 
 def describe_leaves(made: Any, weights: Callable[[Any], Any] | None) -> tuple[Leaf, ...]:
@@ -74,16 +75,13 @@ def describe_leaves(made: Any, weights: Callable[[Any], Any] | None) -> tuple[Le
         If a leaf that nobody speaks for cannot be a weight, or looks like a statistic; if `weights`
         picks something else than floating-point arrays; or if there is no weight.
     """
-    places = jax.tree.leaves_with_path(made, is_leaf=_is_none)
+    places = jax.tree.leaves_with_path(made, is_leaf=is_none)
     paths = [jax.tree_util.keystr(path) for path, _ in places]
     leaves = [leaf for _, leaf in places]
     said, sources = _by_variables(made)
     if weights is None:
-        for index, (path, _) in enumerate(places):
-            if said[index] is None and any(_name(key) in COLLECTIONS for key in path):
-                said[index] = False
-        _check_collections(made)
-        said = [_or(word, constant) for word, constant in zip(said, _constants(made), strict=True)]
+        for more in (_by_modules(made), _by_collections(made)):
+            said = [new if word is None else word for word, new in zip(said, more, strict=True)]
         _check_unclaimed(paths, leaves, said)
         chosen = [
             is_array(leaf) and is_floating(leaf) and word is not False
@@ -127,12 +125,9 @@ def is_floating(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
-def _is_none(node: Any) -> bool:
+def is_none(node: Any) -> bool:
+    """Whether something is missing: JAX's trees have no leaf there."""
     return node is None
-
-
-def _or(word: bool | None, constant: bool) -> bool | None:
-    return False if word is None and constant else word
 
 
 def _by_variables(made: Any) -> tuple[list[bool | None], list[int]]:
@@ -156,28 +151,35 @@ def _by_variables(made: Any) -> tuple[list[bool | None], list[int]]:
     return said, sources
 
 
-def _constants(made: Any) -> list[bool]:
-    """Whether a leaf is a NumPy array of an Equinox module, which `equinox.is_array` leaves out."""
-    found = []
+def _by_modules(made: Any) -> list[bool | None]:
+    """Return False for NumPy arrays of Equinox modules, which `equinox.is_array` leaves out."""
+    said: list[bool | None] = []
     for node in jax.tree.leaves(made, is_leaf=lambda n: n is None or isinstance(n, eqx.Module)):
-        leaves = with_gaps(node)[0]
         inside = isinstance(node, eqx.Module)
-        found += [inside and isinstance(leaf, np.ndarray) for leaf in leaves]
-    return found
+        leaves = with_gaps(node)[0]
+        said += [False if inside and isinstance(leaf, np.ndarray) else None for leaf in leaves]
+    return said
 
 
-def _check_collections(made: Any) -> None:
-    """Refuse a Linen collection that may or may not be trained."""
+def _by_collections(made: Any) -> list[bool | None]:
+    """Return what Linen's collections say; refuse one that may or may not be trained."""
     if not (isinstance(made, Mapping) and "params" in made):
-        return
-    for name, content in made.items():
-        if name not in ("params", *COLLECTIONS) and any(
-            is_array(leaf) for leaf in jax.tree.leaves(content)
-        ):
+        return [None] * len(with_gaps(made)[0])
+    said: list[bool | None] = []
+    for path, leaf in jax.tree.leaves_with_path(made, is_leaf=is_none):
+        name = getattr(path[0], "key", None)
+        if name in COLLECTIONS:
+            said.append(False)
+        elif name == "params":
+            said.append(True if is_array(leaf) and is_floating(leaf) else None)
+        elif is_array(leaf):
             raise ValueError(
                 f"init_fn's result has a collection {name!r} beside 'params', of which it does not "
                 f"say whether it is trained: {REMEDY}."
             )
+        else:
+            said.append(None)
+    return said
 
 
 def _check_unclaimed(paths: list[str], leaves: list[Any], said: list[bool | None]) -> None:
@@ -240,7 +242,3 @@ class _Number:
 
     def __init__(self, index: int):
         self.index = index
-
-
-def _name(key: Any) -> Any:
-    return getattr(key, "key", getattr(key, "name", None))

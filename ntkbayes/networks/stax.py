@@ -6,12 +6,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
+import numpy as np
 
-from ntkbayes._arrays import computing_dtype
+from ntkbayes._arrays import computing_dtype, is_traced, more_digits
 from ntkbayes._types import AnyArray, Array, Float, Key, typed
 from ntkbayes.kernels.memory import check_memory
-from ntkbayes.kernels.ranges import check_kernel_range, or_float64
+from ntkbayes.kernels.ranges import check_kernel_range
 from ntkbayes.networks.base import KernelPair, WideNetwork
 
 __all__ = ["StaxNetwork", "stax_network"]
@@ -80,37 +80,62 @@ class StaxNetwork(WideNetwork):
             "a stax network's kernel", len(first), num_columns, first.dtype,
             num_matrices=num_kernels,
         )  # fmt: skip
-        other = None if other is None else self._shaped(other)
-        kernels = self.kernel_fn(self._shaped(first), other, kinds)
+        shaped = None if other is None else self._shaped(other)
+        kernels = self.kernel_fn(self._shaped(first), shaped, kinds)
         # neural-tangents promotes float32 where float64 is enabled.
         kernels = jax.tree.map(lambda kernel: kernel.astype(first.dtype), kernels)
-        for kernel in jax.tree.leaves(kernels):
-            _check_range(kernel, first, symmetric=other is None)
+        each = (kinds,) if isinstance(kinds, str) else kinds
+        for kind, kernel in zip(each, jax.tree.leaves(kernels), strict=True):
+            self._check_range(kernel, first, other, kind)
         return kernels
+
+    def _check_range(self, kernel: Array, x1: Array, x2: Array | None, kind: str) -> None:
+        """Refuse what overflows or underflows; nothing is checked while it is traced."""
+        if any(is_traced(array) for array in (kernel, x1, x2)):
+            return
+
+        def own(x: Array) -> Array:
+            one = jax.vmap(lambda row: self.kernel_fn(self._shaped(row[None]), None, kind)[0, 0])
+            return one(x).astype(kernel.dtype)
+
+        reach = float(jnp.max(jnp.abs(x1)))
+        check_kernel_range(
+            f"the kernel of a stax network at x1, with entries up to {reach:.3g},", kernel,
+            source=np.zeros(()), remedy="scale the inputs, such as by standardising them, or "
+            "change the layers' W_std or b_std",
+        )  # fmt: skip
+        _check_small("x1", x1, jnp.max(jnp.abs(kernel), axis=1), own)
+        if x2 is not None:
+            _check_small("x2", x2, jnp.max(jnp.abs(kernel), axis=0), own)
 
     def _shaped(self, x: Array) -> Array:
         return x if self.input_shape is None else x.reshape(x.shape[0], *self.input_shape)
 
 
-def _check_range(kernel: Array, x1: Array, *, symmetric: bool) -> None:
-    """Refuse what overflows, and what neural-tangents computes from underflowing squares."""
-    if isinstance(kernel, Tracer) or isinstance(x1, Tracer):
+def _check_small(name: str, x: Array, entries: Array, own: Callable[[Array], Array]) -> None:
+    """Refuse rows of x whose kernel neural-tangents computes from underflowing squares.
+
+    `entries` is their largest with any other input, and `own` their variance, asked for where there
+    is a doubt: an entry may be zero, as between orthogonal inputs.
+    """
+    limits = jnp.finfo(entries.dtype)
+    tiny = float(limits.tiny)
+    largest = np.asarray(jnp.max(jnp.abs(x), axis=tuple(range(1, x.ndim))))
+    small = largest < tiny**0.25
+    doubtful = (largest > 0) & (small | np.asarray(entries < tiny**0.5))
+    if not doubtful.any():
         return
-    tiny = float(jnp.finfo(kernel.dtype).tiny)
-    largest = jnp.max(jnp.abs(x1), axis=tuple(range(1, x1.ndim)))
-    name = f"the kernel of a stax network at x1, with entries up to {float(largest.max()):.3g},"
-    remedy = "scale the inputs, such as by standardising them, or change the layers' W_std or b_std"
-    check_kernel_range(name, kernel, source=x1, remedy=remedy, smallest=tiny**0.5)
-    if symmetric:
-        small = (largest > 0) & (largest < tiny**0.25)
-        vanishing = small & (jnp.abs(jnp.diagonal(kernel)) < tiny**0.5)
-        if bool(vanishing.any()):
-            row = int(jnp.argmax(vanishing))
-            raise ValueError(
-                f"row {row} of x1 is too small for a stax network's kernel in {kernel.dtype.name} "
-                f"(entries up to {float(largest[row]):.3g}): scale the inputs, or set it to zero"
-                f"{or_float64(kernel.dtype)}."
-            )
+    vanishing = doubtful.copy()
+    vanishing[doubtful] = np.asarray(own(x[doubtful])) < tiny**0.5
+    # One large input without variance among others is not seen by the network, which may be.
+    vanishing &= small | vanishing[largest > 0].all()
+    if vanishing.any():
+        row = int(np.argmax(vanishing))
+        raise ValueError(
+            f"{name} makes a stax network's kernel underflow in {limits.dtype.name} at row {row}, "
+            f"whose entries reach {largest[row]:.3g}: {more_digits(limits.dtype)}scale the inputs, "
+            "set tiny ones to zero, or change the layers' W_std or b_std."
+        )
 
 
 @typed

@@ -27,7 +27,13 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from ntkbayes._checks import check_at_least, check_choice, check_finite, check_positive
-from ntkbayes._problem import Objective, TrainingSet, checked_inputs, training_set
+from ntkbayes._problem import (
+    Objective,
+    TrainingSet,
+    checked_center,
+    checked_inputs,
+    training_set,
+)
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent, typed
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import Network, linearize
@@ -142,7 +148,7 @@ def linearized_laplace(
     params
         θ̂, such as ``map_estimate(...).params``.
     center
-        Mean c of the prior, laid out like `params`; None for zero.
+        Mean c of the prior, laid out like `params` or a whole model; None for zero.
     hessian_structure
         ``"full"``, ``"kron"`` (a Kronecker product for each dense layer) or ``"diag"``.
     subset_of_weights
@@ -192,14 +198,10 @@ def linearized_laplace(
     if form != "auto" and hessian_structure != "full":
         raise ValueError(f"form={form!r} goes with hessian_structure='full' only.")
     train = training_set(likelihood, x, y)
-    num_features = train.x.shape[1]
-    theta = _as_inputs(train, weights_of(network, params, num_features))
-    middle = optax.tree.zeros_like(theta)
-    if center is not None:
-        middle = _as_inputs(train, weights_of(network, center, num_features))
-    if jax.tree.structure(middle) != jax.tree.structure(theta):
-        raise ValueError("center must be laid out like params, but its structure differs.")
+    given = weights_of(network, params, train.x.shape[1])
+    theta = jax.tree.map(lambda leaf: leaf.astype(train.x.dtype), given)
     check_finite("params", ravel_pytree(theta)[0])
+    middle = checked_center(network, train, center, theta)
     weights = select_weights(network, theta, subset_of_weights, train.x)
     precision = float(prior_precision)
     num_targets = len(train.targets) * likelihood.num_outputs
@@ -219,10 +221,6 @@ def linearized_laplace(
         likelihood, train, precision, posterior, hessian_structure, log_marginal_likelihood,
         decrement,
     )  # fmt: skip
-
-
-def _as_inputs(train: TrainingSet, params: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, train.x.dtype), params)
 
 
 def _structure(

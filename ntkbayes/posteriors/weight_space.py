@@ -24,12 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ntkbayes._checks import check_finite
-from ntkbayes._problem import TrainingSet
+from ntkbayes._problem import TrainingSet, checked_center
 from ntkbayes._types import Array, Float, Int, Key
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import Network
-from ntkbayes.networks.finite import weights_of
 from ntkbayes.posteriors.chains import Chains, Target
 from ntkbayes.posteriors.hmc_predictor import HMCPredictor
 
@@ -96,9 +94,11 @@ def sample_weights(
     Raises
     ------
     ValueError
-        If `center` is not like the network's parameters, or the network does not fit the data.
+        As `checked_center`, or if the network does not fit the data.
     """
-    theta = _checked_center(network, likelihood, train, center)
+    init = partial(network.init, num_features=train.x.shape[1], num_outputs=likelihood.num_outputs)
+    like = eqx.filter_eval_shape(init, jax.random.key(0))
+    theta = checked_center(network, train, center, like)
     # NumPyro draws momenta in the default type, and its loops refuse to mix types.
     default = jnp.result_type(float)
     x, targets, mean = jax.tree.map(
@@ -154,26 +154,3 @@ class _WeightTarget(Target):
 def _weights(center: Any, z: Float[Array, "p"], prior_precision: float) -> Any:
     flat, unravel = ravel_pytree(center)
     return unravel(flat + z / prior_precision**0.5)
-
-
-def _checked_center(
-    network: Network, likelihood: Likelihood, train: TrainingSet, center: Any
-) -> Any:
-    """θ̄ in the inputs' dtype; zero if it is None."""
-    init = partial(network.init, num_features=train.x.shape[1], num_outputs=likelihood.num_outputs)
-    like = eqx.filter_eval_shape(init, jax.random.key(0))
-    if center is None:
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, train.x.dtype), like)
-    alike = len(jax.tree.leaves(center)) == len(jax.tree.leaves(like))  # else a whole model
-    given = center if alike else weights_of(network, center, train.x.shape[1])
-    wanted, found = (
-        (jax.tree.structure(tree), [leaf.shape for leaf in jax.tree.leaves(tree)])
-        for tree in (like, given)
-    )
-    if wanted != found:
-        raise ValueError(
-            f"center must be like what network.init returns, with shapes {wanted[1]}, but has "
-            f"shapes {found[1]}" + (" in another structure." if wanted[1] == found[1] else ".")
-        )
-    check_finite("center", ravel_pytree(given)[0])
-    return jax.tree.map(lambda leaf: leaf.astype(train.x.dtype), given)

@@ -24,6 +24,7 @@ Rasmussen & Williams 2006, §3.5, algorithms 3.3 and 3.4.
 """
 
 import abc
+from contextlib import AbstractContextManager
 
 import equinox as eqx
 import jax
@@ -322,21 +323,17 @@ def hessian_at(
     ValueError
         If K is not positive semi-definite beyond rounding, or the matrices do not fit memory.
     """
-    with naming_failure(
-        f"rounding in {k.dtype} leaves the Hessian K⁻¹ + W of the training problem not positive "
-        f"definite: {more_digits(k.dtype)}take a larger prior_precision."
-    ):
-        match _structure(likelihood):
-            case "constant":
-                return uniform_hessian(k, likelihood, f)
-            case "dense":
-                return dense_hessian(k, jax.vmap(likelihood.curvature)(f))
-            case structure:
-                weights = jax.vmap(likelihood.curvature_weights)(f)
-                weights = jnp.maximum(weights, smallest_weight)
-                if structure == "softmax":
-                    return softmax_hessian(k, weights)
-                return DiagonalHessian(weights, *_factor(k, weights), f.shape[1])
+    match _structure(likelihood):
+        case "constant":
+            return uniform_hessian(k, likelihood, f)
+        case "dense":
+            return dense_hessian(k, jax.vmap(likelihood.curvature)(f))
+        case structure:
+            weights = jax.vmap(likelihood.curvature_weights)(f)
+            weights = jnp.maximum(weights, smallest_weight)
+            if structure == "softmax":
+                return softmax_hessian(k, weights)
+            return DiagonalHessian(weights, *_factor(k, weights), f.shape[1])
 
 
 def preconditioner(
@@ -347,6 +344,11 @@ def preconditioner(
     It will where the rounding n · eps · max B of a factorisation leaves B ⪰ I positive definite.
     Weights are raised to eps^⅔ at least: `solve` then errs by eps^⅓, no harm to a preconditioner.
     With a curvature of unknown structure `solve` errs by eps · max B, and takes the digits of K.
+
+    Raises
+    ------
+    ValueError
+        As `hessian_at`.
     """
     single = jnp.finfo(jnp.float32)
     dtype = k.dtype
@@ -365,6 +367,11 @@ def uniform_hessian(
     """Factor K⁻¹ ⊗ I + w I with w the mean curvature over points and outputs.
 
     The cheap approximation: one column of weights whatever the number of outputs.
+
+    Raises
+    ------
+    ValueError
+        As `hessian_at`.
     """
     mean = jnp.mean(_curvatures(likelihood, f))
     weights = jnp.full((len(f), 1), mean, dtype=k.dtype)
@@ -372,9 +379,16 @@ def uniform_hessian(
 
 
 def softmax_hessian(k: Float[Array, "n n"], weights: Float[Array, "n c"]) -> SoftmaxHessian:
-    """Factor the softmax Hessian with D = diag(weights): probabilities, or their likes."""
+    """Factor the softmax Hessian with D = diag(weights): probabilities, or their likes.
+
+    Raises
+    ------
+    ValueError
+        As `hessian_at`.
+    """
     inverse, log_dets = _factor(k, weights)
-    return SoftmaxHessian(weights, inverse, log_dets, *_coupling(weights, inverse))
+    with _naming_failure(k):
+        return SoftmaxHessian(weights, inverse, log_dets, *_coupling(weights, inverse))
 
 
 def dense_hessian(k: Float[Array, "n n"], blocks: Float[Array, "n c c"]) -> DenseHessian:
@@ -383,14 +397,16 @@ def dense_hessian(k: Float[Array, "n n"], blocks: Float[Array, "n c c"]) -> Dens
     Raises
     ------
     ValueError
-        If (n c) × (n c) matrices do not fit memory, or K is not positive semi-definite.
+        If (n c) × (n c) matrices do not fit memory, or K is not positive semi-definite beyond
+        rounding.
     """
     size = blocks.shape[0] * blocks.shape[1]
     check_memory(
         "the Hessian of a likelihood that couples outputs", size, size, k.dtype, num_matrices=4,
         remedy="take fewer points, or say what is known (Likelihood.curvature_structure)",
     )  # fmt: skip
-    inverse, log_det = _factor_dense(k, blocks)
+    with _naming_failure(k):
+        inverse, log_det = _factor_dense(k, blocks)
     return DenseHessian(k, blocks, inverse[None], log_det[None])
 
 
@@ -422,7 +438,21 @@ def _factor(k: Array, weights: Array) -> tuple[Array, Array]:
     """B⁻¹ and log det B of each column of weights; n² numbers for each, and four times as many."""
     num_columns = weights.shape[1]
     check_memory("the Hessian", len(k), len(k), k.dtype, num_matrices=num_columns + 4)
-    return _factor_columns(k, jnp.sqrt(weights))
+    with _naming_failure(k):
+        return _factor_columns(k, jnp.sqrt(weights))
+
+
+def _naming_failure(k: Array) -> AbstractContextManager[None]:
+    return naming_failure(
+        f"rounding in {k.dtype} leaves the Hessian K⁻¹ + W of the training problem not positive "
+        f"definite: {_remedy(k.dtype)}."
+    )
+
+
+def _remedy(dtype: jnp.dtype) -> str:
+    return (
+        f"{more_digits(dtype)}take a larger prior_precision or remove inputs that nearly coincide"
+    )
 
 
 @eqx.filter_jit
@@ -434,7 +464,7 @@ def _factor_columns(k: Array, roots: Array) -> tuple[Array, Array]:
         return _invert(
             eye + root[:, None] * k * root[None, :],
             name="I + √D K √D",
-            remedy="the kernel must be positive semi-definite",
+            remedy=_remedy(k.dtype),
         )
 
     return jax.lax.map(one_column, roots.T)
@@ -452,7 +482,7 @@ def _coupling(weights: Array, inverse: Array) -> tuple[Array, Array]:
     return _invert(
         total,
         name="the coupling Σ_c (K + D_c⁻¹)⁻¹ of the softmax Hessian",
-        remedy=f"{more_digits(total.dtype)}take a larger prior_precision",
+        remedy=_remedy(total.dtype),
     )
 
 
@@ -465,7 +495,7 @@ def _factor_dense(k: Array, blocks: Array) -> tuple[Array, Array]:
     factor = cholesky(
         jnp.eye(n * c, dtype=k.dtype) + inner.reshape(n * c, n * c),
         name="I + Sᵀ K S with S Sᵀ = W",
-        remedy="the kernel must be positive semi-definite",
+        remedy=_remedy(k.dtype),
     )
     return _dual_and_log_det(k, blocks, roots, factor)
 

@@ -39,6 +39,7 @@ from ntkbayes._linalg import cholesky
 from ntkbayes._types import Array, Float, Int
 from ntkbayes.likelihoods import Gaussian, Likelihood
 from ntkbayes.solvers.certificate import (
+    STILL_USABLE,
     Certificate,
     certify,
     largest_deviation,
@@ -55,11 +56,13 @@ MAX_HALVINGS = 30
 MAX_NEWTON, MAX_STALLED = 200, 5
 MAX_REFINEMENTS = 5
 MODE_SHARE = 1e-3
-"""Of its tolerance a mode, which is found once, is solved to: it has no Monte-Carlo error."""
+"""Fraction of its tolerance that a mode is solved to: found once, it has no Monte-Carlo error."""
 MAX_ROUNDS = 6
-"""How often draws may start afresh from u = K a: rounding in the preconditioner parts the two."""
+"""How often draws may start afresh from u = K a: by rounding, u and K a drift apart."""
+MAX_UNUSABLE = 3
+"""After so many draws that Newton's method does not make usable no other is tried."""
 NEAR = 10.0
-"""The length of the residual is measured once its part that H sees is this near to the end."""
+"""√(rᵀ K r) is measured once √(r·z) is within this factor of the goal."""
 
 
 class Solution(eqx.Module):
@@ -139,7 +142,8 @@ def find_mode(
     Raises
     ------
     ValueError
-        With Gaussian noise, if rounding of K leaves K + σ² I not positive definite.
+        If rounding of K leaves K⁻¹ + W, or with Gaussian noise K + σ² I, not positive definite, or
+        the matrices do not fit memory.
     """
     if isinstance(likelihood, Gaussian):
         return _linear_mode(k, likelihood, targets, tolerance=tolerance)
@@ -155,7 +159,7 @@ def find_mode(
 def _linear_mode(
     k: Float[Array, "n n"], likelihood: Gaussian, targets: Float[Array, "n c"], *, tolerance: float
 ) -> Solution:
-    """Solve (K + σ² I) a = y in float64, refined until the error is below `tolerance` at half.
+    """Solve (K + σ² I) a = y in float64, refined until the error is below a tenth of `tolerance`.
 
     What is wrong with a is the solution of the same system with the residual on the right, so that
     the certificate is the error itself, however small σ² is beside K.
@@ -444,10 +448,12 @@ def _newton(problem: _Problem, found: _Found, *, tolerance: float) -> _Found:
     """Newton's method, for the draws that conjugate gradients left outside `tolerance`.
 
     In dual form a step is r − (K + W⁻¹)⁻¹ K r: no division by weights, and the function K a is a
-    fresh product every time.
+    fresh product every time. Every step costs a factorisation. Where the first draws stay unusable,
+    and all will be refused (`require_converged`), the others keep the error that they have.
     """
     posed = jnp.all(jnp.isfinite(problem.f0 + problem.noise), axis=(1, 2))
     failed = jnp.flatnonzero(posed & ~(found.error_bound * problem.to_latent <= tolerance))
+    usable, num_unusable = max(STILL_USABLE, tolerance) / problem.to_latent, 0
     for draw in failed:
         one = eqx.tree_at(
             lambda p: (p.f0, p.noise), problem, (problem.f0[draw][None], problem.noise[draw][None])
@@ -455,6 +461,9 @@ def _newton(problem: _Problem, found: _Found, *, tolerance: float) -> _Found:
         before = jax.tree.map(lambda leaf, draw=draw: leaf[draw][None], found)
         solved = _newton_one(one, before)
         found = _Found(*(v.at[draw].set(w[0]) for v, w in zip(found, solved, strict=True)))
+        num_unusable += not bool(solved.error_bound[0] <= usable)
+        if num_unusable == MAX_UNUSABLE:
+            break
     return found
 
 

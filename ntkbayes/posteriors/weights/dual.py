@@ -17,6 +17,7 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 
 from ntkbayes._arrays import more_digits
 from ntkbayes._linalg import cholesky
+from ntkbayes._problem import over_precision
 from ntkbayes._types import Array, Float, Key
 from ntkbayes.kernels.memory import check_memory
 from ntkbayes.likelihoods import Likelihood
@@ -79,8 +80,10 @@ class DualWeights(WeightPosterior):
     def covariance(self, x: Float[Array, "m d"]) -> Float[Array, "m c m c"]:
         """Θ**/λ − Θ*ᵀ R B⁻¹ Rᵀ Θ*/λ²."""
         network, params = _with_params(self.weights)
-        cross = empirical_ntk(network, params, self.x_train, x) / self.prior_precision
-        own = empirical_ntk(network, params, x) / self.prior_precision
+        cross = over_precision(
+            empirical_ntk(network, params, self.x_train, x), self.prior_precision
+        )
+        own = over_precision(empirical_ntk(network, params, x), self.prior_precision)
         return _conditioned(self.roots, self.factor, cross, own)
 
     def variance(self, x: Float[Array, "m d"]) -> Float[Array, "m c"]:
