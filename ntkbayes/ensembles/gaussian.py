@@ -33,7 +33,7 @@ from jax.scipy.linalg import cho_solve
 
 from ntkbayes._arrays import more_digits
 from ntkbayes._checks import check_at_least
-from ntkbayes._linalg import HIDDEN, cholesky, conditional_covariance, eigenbasis
+from ntkbayes._linalg import cholesky, conditional_covariance, eigenbasis
 from ntkbayes._problem import TrainingSet, checked_inputs
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent
 from ntkbayes.ensembles.initial import InitialLaw, initial_law
@@ -41,6 +41,7 @@ from ntkbayes.ensembles.members import Members
 from ntkbayes.likelihoods import Gaussian, Likelihood
 from ntkbayes.networks import WideNetwork
 from ntkbayes.predictors import Draws, GaussianPredictor
+from ntkbayes.solvers import require_resolved
 
 __all__ = ["GaussianEnsemble", "interpolating_ensemble", "regression_ensemble"]
 
@@ -308,16 +309,9 @@ def _finite_time(
 ) -> Float[Array, "n n"]:
     """φ(Θ) by eigenvalues: t/σ² · (1 − exp(−z)) / z at z = t (e/σ² + λ), which is t/σ² at z = 0."""
     eigenvalues, vectors = eigenbasis(ntk, name="the NTK")
-    eps = float(jnp.finfo(ntk.dtype).eps)
-    rounding = len(ntk) * eps * float(eigenvalues[-1])
-    unknown = bool(eigenvalues[0] < rounding) and time / noise * rounding > HIDDEN
-    if unknown and prior_precision * noise < rounding:
-        raise ValueError(
-            f"the NTK is singular in {ntk.dtype} (smallest eigenvalue {float(eigenvalues[0]):.1e}, "
-            f"largest {float(eigenvalues[-1]):.1e}), and time {time:g} is so long that it matters "
-            f"by how much: {more_digits(ntk.dtype)}use a shorter time or a larger prior_precision, "
-            "or remove inputs that nearly coincide."
-        )
+    require_resolved(
+        eigenvalues, ntk.dtype, time=time, rate=1 / noise, prior_precision=prior_precision
+    )
     z = time * (jnp.maximum(eigenvalues, 0) / noise + prior_precision)
     share = jnp.where(z > 0, -jnp.expm1(-z) / jnp.where(z > 0, z, 1), 1)
     return (vectors * (time / noise * share)[None, :]) @ vectors.T

@@ -256,7 +256,8 @@ def gp_posterior(
     ------
     ValueError
         If the network has no infinite-width kernels, data or settings are out of range, the
-        matrices would not fit in memory, or the variational iteration ends too far from its optimum.
+        matrices would not fit in memory, or the variational iteration ends too far from its
+        optimum.
 
     Examples
     --------

@@ -18,9 +18,10 @@ is concave, with curvature at least 1) and replaces Λ: the natural-gradient ste
 Expectations are sums over a fixed set of points, so the iteration is deterministic, and in float64
 whatever the dtype of K.
 
-*Certificate.* With S_k = C_k C_kᵀ the ELBO of a log-concave likelihood is strongly concave in (μ, C)
-with constant 1, so that the optimum is no farther than the gradient is long. Where S_k belongs to
-weights Λ that are not yet E_q W, off by Δ, the gradient is (Φᵀ α − μ, Φᵀ Δ_k Φ C_k), and
+*Certificate.* With S_k = C_k C_kᵀ the ELBO of a log-concave likelihood is strongly concave in
+(μ, C) with constant 1, so that the optimum is no farther than the gradient is long. Where S_k
+belongs to weights Λ that are not yet E_q W, off by Δ, the gradient is
+(Φᵀ α − μ, Φᵀ Δ_k Φ C_k), and
 
     B² = ‖Φᵀ α − μ‖² + Σ_k (Σ_i |Δ_ik| √(φᵢᵀ φᵢ · φᵢᵀ S_k φᵢ))²
 

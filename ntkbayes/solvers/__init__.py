@@ -4,6 +4,7 @@ from ntkbayes.solvers.certificate import (
     default_tolerance,
     largest_deviation,
     require_accurate,
+    require_resolved,
 )
 from ntkbayes.solvers.flow import Flow, FlowSolution, prepare_flow, solve_flow
 from ntkbayes.solvers.hessian import (
@@ -35,6 +36,7 @@ __all__ = [
     "prepare_flow",
     "require_accurate",
     "require_converged",
+    "require_resolved",
     "softmax_hessian",
     "solve_flow",
     "solve_stationarity",

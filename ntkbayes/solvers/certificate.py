@@ -157,7 +157,12 @@ def _product(k: Array, v: Array) -> Array:
 
 
 def require_resolved(
-    eigenvalues: Float[Array, "n"], dtype: jnp.dtype, *, time: float, ridge: float
+    eigenvalues: Float[Array, "n"],
+    dtype: jnp.dtype,
+    *,
+    time: float,
+    prior_precision: float,
+    rate: float = 1.0,
 ) -> None:
     """Refuse to train so long that eigenvalues lost in rounding would have decided by how much.
 
@@ -168,24 +173,27 @@ def require_resolved(
     dtype
         Of Θ: its eigenvalues are known to n · eps · the largest.
     time
-        Of training, in units in which a residual shrinks at the rate of an eigenvalue.
-    ridge
-        What regularisation adds to the eigenvalues.
+        Of training.
+    prior_precision
+        λ, the rate at which regularisation alone forgets.
+    rate
+        At which a residual shrinks, times an eigenvalue.
 
     Raises
     ------
     ValueError
-        If the smallest eigenvalue and the ridge are below rounding, and `time` times it is not
-        small.
+        If the smallest eigenvalue and the regularisation are below rounding, and `time` times it
+        is not small.
     """
     smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
     rounding = len(eigenvalues) * float(jnp.finfo(dtype).eps) * largest
-    if max(smallest, ridge) < rounding and time * rounding > HIDDEN:
+    lost = max(smallest, prior_precision / rate) < rounding
+    if lost and time * rate * rounding > HIDDEN:
         raise ValueError(
-            f"the NTK is singular to rounding in {jnp.dtype(dtype).name} (smallest eigenvalue "
-            f"{smallest:.1e}, largest {largest:.1e}), and time {time:g} is so long that it matters "
-            f"by how much: {more_digits(dtype)}use a shorter time, a larger prior_precision, or "
-            "remove inputs that nearly coincide."
+            f"the NTK is singular in {jnp.dtype(dtype).name} (smallest eigenvalue {smallest:.1e}, "
+            f"largest {largest:.1e}), and time {time:g} is so long that it matters by how much: "
+            f"{more_digits(dtype)}use a shorter time or a larger prior_precision, or remove inputs "
+            "that nearly coincide."
         )
 
 

@@ -165,7 +165,10 @@ def solve_flow(
         that rounding of Θ decides what it leads to.
     """
     require_resolved(
-        flow.roots**2, flow.ntk.dtype, time=float(time), ridge=float(flow.prior_precision)
+        flow.roots**2,
+        flow.ntk.dtype,
+        time=float(time),
+        prior_precision=float(flow.prior_precision),
     )
     with jax.enable_x64(True):
         wide = [jnp.asarray(each, flow.roots.dtype) for each in (f0, score_noise)]
