@@ -60,7 +60,6 @@ class Comparison(eqx.Module):
                 for title, tree in self.predictions.items()
                 if "converged" in tree["sample_stats"]
             ),
-            *_accuracy_remark(self.predictions),
             *_floor_remark(self.metrics.loc[self.metrics["metric"].isin(self.headlines), :]),
             _unit_remark(self.data),
         ]
@@ -77,21 +76,6 @@ def _training_remark(title: str, stats: xr.Dataset) -> str:
     found = f"{converged} of {stats['converged'].size} networks trained to the end"
     warning = "" if converged == stats["converged"].size else "WARNING: "
     return f"{warning}{title}: {found}, largest residual gradient {residual:.2g}."
-
-
-def _accuracy_remark(predictions: dict[str, xr.DataTree]) -> list[str]:
-    bounds = {
-        title: float(tree["sample_stats"].ds["error_bound"].max())
-        for title, tree in predictions.items()
-        if "error_bound" in tree["sample_stats"]
-    }
-    if not bounds:
-        return []
-    found = ", ".join(f"{title} {bound:.1g}" for title, bound in bounds.items())
-    return [
-        "Accuracy of the solvers: no draw is off, at any input, by more than so many standard "
-        f"deviations of the prior: {found}."
-    ]
 
 
 def _floor_remark(metrics: pd.DataFrame) -> list[str]:

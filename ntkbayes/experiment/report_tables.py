@@ -30,12 +30,20 @@ _PIT_NOTE = (
     "distribution functions at the observations, are uniform, as those of a calibrated predictor "
     "are: statistic (p-value, not corrected for how many are looked at)."
 )
+_ERRORS_NOTE = (
+    "No draw is off from the exact solution of its training problem by more than so much at any "
+    "input, in standard deviations of the prior there; of an approximation, neither mean nor "
+    "deviation from those of its optimum. Where training ends after a finite time, errors of "
+    "the steps are estimated, and without a prior the unit is the root of the tangent kernel."
+)
 _TEST_TITLES = {
     "kolmogorov_smirnov": "Kolmogorov-Smirnov",
     "kuiper": "Kuiper",
     "spiegelhalter": "Spiegelhalter z",
     "pit": "PIT, Kolmogorov-Smirnov",
 }
+
+_ERROR_TITLES = {"largest": "largest bound", "median": "median bound"}
 
 
 class ReportTable(eqx.Module):
@@ -85,7 +93,26 @@ def report_tables(
     long = calibration_table(comparison.predictions)
     note = _TESTS_NOTE if comparison.data.task == "classification" else _PIT_NOTE
     tables["calibration_tests"] = ReportTable("Tests of calibration", long, _test_texts(long), note)
+    long = _solver_errors(comparison.predictions)
+    if len(long):
+        texts = long.set_index("method").map("{:.1e}".format).rename(columns=_ERROR_TITLES)
+        heading = "Accuracy of the solvers"
+        tables["solver_errors"] = ReportTable(heading, long, texts, _ERRORS_NOTE)
     return tables
+
+
+def _solver_errors(predictions: dict[str, xr.DataTree]) -> pd.DataFrame:
+    """Largest and median error bound of the draws of each method that has one."""
+    found = {
+        method: tree["sample_stats"].ds["error_bound"]
+        for method, tree in predictions.items()
+        if "error_bound" in tree["sample_stats"]
+    }
+    rows = [
+        {"method": method, "largest": float(bound.max()), "median": float(bound.median())}
+        for method, bound in found.items()
+    ]
+    return pd.DataFrame(rows)
 
 
 def _test_texts(long: pd.DataFrame) -> pd.DataFrame:

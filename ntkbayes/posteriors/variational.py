@@ -198,7 +198,7 @@ def _iterate(problem: _Problem, *, goal: float, progress: Progress) -> Variation
     mean = jnp.zeros((problem.features.shape[1], targets.shape[1]), dtype)
     curvature = jnp.diagonal(likelihood.curvature(jnp.zeros(likelihood.num_outputs, dtype)))
     weights = jnp.broadcast_to(curvature, targets.shape)
-    rate, best, bound_before = 1.0, None, np.inf
+    rate, best, bound_before, iteration = 1.0, None, np.inf, 0
     for iteration in range(1, MAX_ITERATIONS + 1):
         # Weights that are not exact yet deserve no exact mean.
         mean_goal = max(0.3 * goal, min(1.0, 0.02 * bound_before))
