@@ -99,8 +99,9 @@ def covariance_factor(
 ) -> Float[Array, "n n"]:
     """Factor a covariance that may be singular (repeated inputs), for drawing from it.
 
-    The diagonal is raised by n · eps · scale, the largest amount by which rounding in the entries
-    can lower an eigenvalue.
+    The diagonal is raised by as little as makes it positive definite, 4, √n or n times eps · scale:
+    the last is the largest amount by which rounding in the entries can lower an eigenvalue, and
+    much beside a posterior variance.
 
     Parameters
     ----------
@@ -117,7 +118,8 @@ def covariance_factor(
         Equinox runtime error without it).
     """
     variances = jnp.diagonal(covariance) if scale is None else scale
-    return _raised_factor(covariance, variances, (_rounding(covariance),), name=name)
+    roundings = _roundings(len(covariance), covariance.dtype)
+    return _raised_factor(covariance, variances, roundings, name=name)
 
 
 def extend_factor(
@@ -133,9 +135,9 @@ def extend_factor(
     ``B z + C z'`` the *same* function at the test points.
 
     A test point that repeats a training point has conditional variance 0. The diagonal is raised
-    by (n + m) · eps · K** if that makes the conditional covariance positive definite, as it does
-    for kernels that know coincidence to rounding (`dense_network`), else by √eps · K**: the angle
-    in a ReLU kernel of neural-tangents is no better.
+    as in `covariance_factor` where that makes the conditional covariance positive definite, as it
+    does for kernels that know coincidence to rounding (`dense_network`), else by √eps · K**: the
+    angle in a ReLU kernel of neural-tangents is no better.
 
     Raises
     ------
@@ -143,8 +145,8 @@ def extend_factor(
         As `covariance_factor`.
     """
     cross, conditional = conditional_covariance(factor, k_cross, k_test)
-    eps = float(jnp.finfo(k_test.dtype).eps)
-    roundings = sorted(((len(factor) + len(k_test)) * eps, eps**0.5))
+    worst = float(jnp.finfo(k_test.dtype).eps) ** 0.5
+    roundings = sorted([*_roundings(len(factor) + len(k_test), k_test.dtype), worst])
     return cross, _raised_factor(conditional, jnp.diagonal(k_test), roundings, name=name)
 
 
@@ -193,9 +195,13 @@ def _raised_factor(
         return jnp.linalg.cholesky(covariance + jnp.diag(rounding * _positive(scale)))
 
     factor = factor_with(roundings[0])
-    for rounding in roundings[1:]:
-        factor = jax.lax.cond(_failed(factor), factor_with, lambda _, kept=factor: kept, rounding)
     failed = _failed(factor)
+    for rounding in roundings[1:]:
+        if is_traced(failed):
+            factor = jax.lax.cond(failed, factor_with, lambda _, kept=factor: kept, rounding)
+        elif failed:
+            factor = factor_with(rounding)
+        failed = _failed(factor)
     message = (
         f"{name} is not positive semidefinite in {covariance.dtype}: "
         f"{more_digits(covariance.dtype)}remove inputs that nearly coincide."
@@ -206,6 +212,12 @@ def _raised_factor(
         check_positive_semidefinite(covariance, name=name, scale=scale)
         raise ValueError(message)
     return factor
+
+
+def _roundings(size: int, dtype: jnp.dtype) -> list[float]:
+    """Shares of a variance that rounding takes: of one entry, of many by chance, at worst."""
+    eps = float(jnp.finfo(dtype).eps)
+    return sorted([4 * eps, size**0.5 * eps, size * eps])
 
 
 def _rounding(matrix: Float[Array, "n ..."]) -> float:

@@ -13,12 +13,14 @@ References
 Rasmussen & Williams 2006, §2.2 and §3.5, algorithms 3.3, 3.4.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ntkbayes._arrays import is_traced
 from ntkbayes._checks import check_at_least, check_choice, check_positive
 from ntkbayes._linalg import covariance_factor, extend_factor
 from ntkbayes._problem import (
@@ -70,10 +72,22 @@ class LaplacePosterior(GaussianPredictor):
         return self._prior(checked_inputs(self.train, x), self.train.x) @ self.a
 
     def covariance(self, x: AnyArray) -> Float[Array, "m c m c"]:
-        """Posterior covariance between points and classes; memory (m c)² numbers."""
+        """Posterior covariance between points and classes; memory (m c)² numbers.
+
+        From kernels in the dtype of x, by float64; while x is traced in JAX's default precision
+        by that, which loses what is small beside eps times the prior variance over the noise.
+        """
         x_test = checked_inputs(self.train, x)
         k_cross, k_test = self._prior(self.train.x, x_test), self._prior(x_test)
-        return self.hessian.covariance(k_cross, k_test, self.likelihood.num_outputs)
+        # Derivatives are transposed where float64 is no longer enabled.
+        traced = is_traced(k_test)
+        dtype = k_test.dtype if traced else jnp.float64
+        with nullcontext() if traced else jax.enable_x64(True):
+            hessian, *kernels = jax.tree.map(
+                lambda leaf: leaf.astype(dtype), (self.hessian, k_cross, k_test)
+            )
+            found = hessian.covariance(*kernels, self.likelihood.num_outputs)
+            return found.astype(k_test.dtype)
 
     def variance(self, x: AnyArray) -> Float[Array, "m c"]:
         """Diagonal of `covariance`."""
@@ -100,7 +114,8 @@ class LaplacePosterior(GaussianPredictor):
         prior_test = prior_test + jnp.einsum("ij,sjc->sic", conditional, z[:, n:])
         noise = jax.random.normal(key_noise, (num_draws, n, c), factor.dtype)
         progress(0.5)
-        weights = _matheron_weights(k_train, self.hessian, prior, noise)
+        with jax.enable_x64(True):
+            weights = _matheron_weights(self.hessian, prior, noise)
         moved = prior_test - jnp.einsum("nm,snc->smc", k_cross, weights)
         progress(1.0)
         stats = {"error_bound": jnp.broadcast_to(self.error_bound, num_draws)}
@@ -176,10 +191,13 @@ def laplace(
     tolerance = default_tolerance(k.dtype)
     mode = find_mode(k, likelihood, train.targets, tolerance=tolerance)
     require_converged(mode, tolerance=tolerance)
-    f = k @ mode.a
-    hessian = hessian_at(k, likelihood, f)
-    fit = jnp.sum(jax.vmap(likelihood.log_prob)(train.targets, f))
-    log_marginal_likelihood = fit - 0.5 * jnp.vdot(mode.a, f) - 0.5 * hessian.log_det
+    with jax.enable_x64(True):
+        wide, a = k.astype(jnp.float64), mode.a.astype(jnp.float64)
+        targets, f = train.targets.astype(jnp.float64), wide @ a
+        hessian = hessian_at(wide, likelihood, f)
+        fit = jnp.sum(jax.vmap(likelihood.log_prob)(targets, f))
+        log_marginal_likelihood = fit - 0.5 * jnp.vdot(a, f) - 0.5 * hessian.log_det
+        log_marginal_likelihood = log_marginal_likelihood.astype(k.dtype)
     return LaplacePosterior(
         likelihood, network, train, float(prior_precision), kernel, mode.a, hessian,
         log_marginal_likelihood, mode.error_bound,
@@ -188,12 +206,8 @@ def laplace(
 
 @eqx.filter_jit
 def _matheron_weights(
-    k: Float[Array, "n n"],
-    hessian: Hessian,
-    f0: Float[Array, "s n c"],
-    noise: Float[Array, "s n c"],
+    hessian: Hessian, f0: Float[Array, "s n c"], noise: Float[Array, "s n c"]
 ) -> Float[Array, "s n c"]:
-    """(I + W K)⁻¹ (W f₀ − S ε) = (K + W⁻¹)⁻¹ (f₀ + K S ε) − S ε of each draw; S Sᵀ = W."""
-    score_noise = hessian.curvature_root(noise)
-    smooth = jnp.einsum("ij,sjc->sic", k, score_noise)
-    return hessian.dual(f0 + smooth) - score_noise
+    """(I + W K)⁻¹ (W f₀ − S ε) = (K + W⁻¹)⁻¹ f₀ − (I + W K)⁻¹ S ε of each draw; S Sᵀ = W."""
+    wide = [each.astype(hessian.inverse.dtype) for each in (f0, noise)]
+    return (hessian.dual(wide[0]) - hessian.dual_root(wide[1])).astype(f0.dtype)

@@ -89,6 +89,10 @@ class Hessian(eqx.Module):
         """S v with S Sᵀ = W, so that standard normal v give N(0, W)."""
 
     @abc.abstractmethod
+    def dual_root(self, v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
+        """(I + W K)⁻¹ S v, with the S of `curvature_root`."""
+
+    @abc.abstractmethod
     def covariance(
         self, k_cross: Float[Array, "n m"], k_test: Float[Array, "m m"], num_outputs: int
     ) -> Float[Array, "m c m c"]:
@@ -169,6 +173,10 @@ class DiagonalHessian(_ColumnHessian):
         """D^½ v."""
         return self._root() * v
 
+    def dual_root(self, v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
+        """D^½ B⁻¹ v: S v − dual(K S v) would cancel where weights are large."""
+        return self._root() * _per_output(self.inverse, v)
+
     def covariance(
         self, k_cross: Float[Array, "n m"], k_test: Float[Array, "m m"], num_outputs: int
     ) -> Float[Array, "m c m c"]:
@@ -225,6 +233,14 @@ class SoftmaxHessian(_ColumnHessian):
     def curvature_root(self, v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
         """D^½ v − D R (Rᵀ D R)⁻¹ Rᵀ D^½ v."""
         return self._subtract_shared(self._root() * v)
+
+    def dual_root(self, v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
+        """With u = D^½ B⁻¹ D^-½ S v it is u − E R (Σ_k E_k)⁻¹ Rᵀ u, as Rᵀ S v = 0."""
+        root, weights = self._root(), self.weights[None]
+        shared = jnp.sum(root * v, axis=2, keepdims=True) / jnp.sum(weights, axis=2, keepdims=True)
+        first = root * _per_output(self.inverse, v - root * shared)
+        coupled = self._couple(jnp.sum(first, axis=2))
+        return first - self._middle(jnp.broadcast_to(coupled[:, :, None], v.shape))
 
     def covariance(
         self, k_cross: Float[Array, "n m"], k_test: Float[Array, "m m"], num_outputs: int
@@ -291,6 +307,11 @@ class DenseHessian(Hessian):
     def curvature_root(self, v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
         """S v."""
         return jnp.einsum("ncd,snd->snc", _block_roots(self.blocks).astype(v.dtype), v)
+
+    def dual_root(self, v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
+        """S v − (K + W⁻¹)⁻¹ K S v."""
+        spread = self.curvature_root(v)
+        return spread - self.dual(self._smooth(spread))
 
     def covariance(
         self, k_cross: Float[Array, "n m"], k_test: Float[Array, "m m"], num_outputs: int
