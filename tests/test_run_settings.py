@@ -11,9 +11,9 @@ from ntkbayes.experiment import load_comparison, preset, run_comparison, running
 
 
 def test_methods_that_are_finished_stay_when_others_are_asked_for(tmp_path):
-    small = {"num_draws": 20, "num_train": 20}
-    run_comparison(preset("moons", methods=("laplace", "mode"), **small), tmp_path)
-    both = run_comparison(preset("moons", methods=("ntk-ensemble",), **small), tmp_path)
+    small = {"num_draws": 20, "num_train": 12}
+    run_comparison(preset("sine", methods=("laplace", "mode"), **small), tmp_path)
+    both = run_comparison(preset("sine", methods=("ntk-ensemble",), **small), tmp_path)
     assert set(both.predictions) == {"Laplace", "Mode", "NTK ensemble"}
     assert set(both.metrics["method"]) == set(both.predictions)
     again = load_comparison(tmp_path)
@@ -38,11 +38,11 @@ def test_a_file_sets_what_has_no_option_and_options_go_first(tmp_path):
     file.write_text('activation = "erf"\nnum_draws = 30\nmethods = ["mode", "laplace"]\n')
     out = tmp_path / "out"
     result = invoke(
-        *("compare", "moons", "--config", file, "--num-draws", 20, "--num-train", 20, "--out", out)
+        *("compare", "sine", "--config", file, "--num-draws", 20, "--num-train", 12, "--out", out)
     )
     assert result.exit_code == 0, result.output
     config = load_comparison(out).config
-    assert (config.activation, config.num_draws, config.num_train) == ("erf", 20, 20)
+    assert (config.activation, config.num_draws, config.num_train) == ("erf", 20, 12)
     assert config.methods == ("mode", "laplace")
     # The file that every run writes is one of these.
     assert_refused(invoke("compare", "iris", "--config", out / "config.toml"), "another dataset")
@@ -70,15 +70,15 @@ def test_a_file_of_settings_that_does_not_fit_is_refused(tmp_path, text, words):
 
 
 def test_a_further_method_that_fails_leaves_the_finished_run_as_it_was(tmp_path, monkeypatch):
-    small = {"num_draws": 20, "num_train": 20}
-    before = run_comparison(preset("moons", methods=("mode", "laplace"), **small), tmp_path)
+    small = {"num_draws": 20, "num_train": 12}
+    before = run_comparison(preset("sine", methods=("mode", "laplace"), **small), tmp_path)
 
     def fail(*arguments):
         raise ValueError("it does not fit")
 
     monkeypatch.setattr(running, "_compute", fail)
     with pytest.raises(ValueError, match="it does not fit"):
-        run_comparison(preset("moons", methods=("ntk-ensemble",), **small), tmp_path)
+        run_comparison(preset("sine", methods=("ntk-ensemble",), **small), tmp_path)
     assert load_comparison(tmp_path).config == before.config
 
 
