@@ -398,6 +398,28 @@ def test_means_and_deviations_are_within_the_bound_of_the_optimum(
     np.testing.assert_array_equal(stats["error_bound"], gp.fit.error_bound)
 
 
+@pytest.mark.filterwarnings("ignore:.*what rounding leaves in float32")
+@pytest.mark.parametrize("inducing", [None, 12])
+def test_the_bound_in_single_precision_knows_the_rounding_of_large_kernels(inducing):
+    x = np.linspace(-2, 2, 80, dtype=np.float32)[:, None]
+    x_test = np.linspace(-2.1, 2.1, 37, dtype=np.float32)[:, None]
+    y = (np.sin(3 * x[:, 0]) > 0).astype(int)
+    z = None if inducing is None else x[::7]
+
+    def posterior(dtype):
+        given = None if z is None else z.astype(dtype)
+        return nb.gp_posterior(
+            NETWORK, BERNOULLI, x.astype(dtype), y,
+            prior_precision=1e-4, kernel="nngp", inducing=given,
+        )  # fmt: skip
+
+    single, double = posterior(np.float32), posterior(float)
+    exact = np.asarray(double.mean(x_test.astype(float)))
+    scale = np.sqrt(np.diagonal(NETWORK.nngp(x_test.astype(float))) / 1e-4)[:, None]
+    error = np.abs(np.asarray(single.mean(x_test), float) - exact) / scale
+    assert error.max() <= float(single.fit.error_bound)
+
+
 def test_progress_ends_at_one():
     x, y, _ = classification_data()
     fractions = []

@@ -107,7 +107,8 @@ def minimize(
     """
     linearization = linearize(problem.network, problem.params, problem.x)
     to_latent = _largest_deviation(problem) / problem.likelihood.latent_scale
-    enough, good = goal / to_latent, tolerance / to_latent
+    # Where inputs are zero and there are no biases, so is the prior's deviation.
+    enough, good = (each / jnp.maximum(to_latent, each) for each in (goal, tolerance))
     quadratic = isinstance(problem.likelihood, Gaussian)
 
     def displacement(dual: Array) -> Displacement:

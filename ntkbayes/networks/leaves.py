@@ -167,7 +167,7 @@ def _by_collections(made: Any) -> list[bool | None]:
         return [None] * len(with_gaps(made)[0])
     said: list[bool | None] = []
     for path, leaf in jax.tree.leaves_with_path(made, is_leaf=is_none):
-        name = getattr(path[0], "key", None)
+        name = getattr(path[0], "key", None) if path else None
         if name in COLLECTIONS:
             said.append(False)
         elif name == "params":

@@ -240,9 +240,9 @@ def gp_posterior(
         ``"ntk"`` or ``"nngp"``.
     inducing
         Beyond a few thousand training points: a number M of inducing points, chosen greedily among
-        the training inputs (`inducing_inputs`), or their inputs (M d). Memory falls from (c + 7) n²
-        to 4 n M + (c + 3) M² numbers, time from c n³ to c n M² per iteration. The ELBO says what
-        they cost: it never exceeds that of all training points, which is None.
+        the training inputs (`inducing_inputs`), or their inputs (M d). Memory falls from
+        (3 c + 7) n² to 4 n M + 3 (c + 1) M² numbers, time from c n³ to c n M² per iteration. The
+        ELBO says what they cost: it never exceeds that of all training points, which is None.
     tolerance
         Not for `Gaussian`: how far means and standard deviations may be from the variational
         optimum at the training points, in logits or `Likelihood.latent_scale`; None for 1e-3 in

@@ -19,6 +19,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from ntkbayes._checks import check_at_least, check_finite, check_not_empty
@@ -47,12 +48,15 @@ class Projection(eqx.Module):
         φ(x) of every training point, one per row.
     residual
         var e(x) of every training point.
+    raised
+        By how much of itself the diagonal of L Lᵀ is above that of K(Z, Z), at most.
     """
 
     z: Float[Array, "k d"]
     factor: Float[Array, "k k"]
     features: Float[Array, "n k"]
     residual: Float[Array, "n"]
+    raised: float
 
 
 def inducing_inputs(
@@ -107,12 +111,15 @@ def project(
 
     The diagonal of K(Z, Z) is raised as in `covariance_factor`, which names it `name`.
     """
-    factor = covariance_factor(kernel(x if z is None else z), name=name)
+    own = kernel(x if z is None else z)
+    factor = covariance_factor(own, name=name)
+    now, before = np.sum(np.square(factor, dtype=float), axis=1), np.diagonal(own)
+    raised = max(0.0, float(np.max(now / np.where(before > 0, before, now) - 1)))
     if z is None:
-        return Projection(x, factor, factor, jnp.zeros(len(x), dtype=x.dtype))
+        return Projection(x, factor, factor, jnp.zeros(len(x), dtype=x.dtype), raised)
     features = solve_triangular(factor, kernel(z, x), lower=True).T
     residual = prior_variance(kernel, x) - jnp.sum(features**2, axis=1)
-    return Projection(z, factor, features, jnp.maximum(residual, 0))
+    return Projection(z, factor, features, jnp.maximum(residual, 0), raised)
 
 
 @eqx.filter_jit

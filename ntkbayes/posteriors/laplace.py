@@ -51,7 +51,8 @@ class LaplacePosterior(GaussianPredictor):
     Attributes
     ----------
     a, hessian
-        The mode's coefficients, and the factorised Hessian there.
+        The mode's coefficients, and the factorised Hessian there, which is float64 whatever JAX's
+        default: save and load it inside ``jax.enable_x64(True)``.
     error_bound
         How far the mode may be from the exact one, in standard deviations √K(x, x) of the prior at
         any input; in the ``stats`` of every draw (`ntkbayes.solvers.certificate`).

@@ -26,7 +26,9 @@ belongs to weights Λ that are not yet E_q W, off by Δ, the gradient is
     B² = ‖Φᵀ α − μ‖² + Σ_k (Σ_i |Δ_ik| √(φᵢᵀ φᵢ · φᵢᵀ S_k φᵢ))²
 
 is at least its square. A mean is off by at most √K(x, x) B at every x, and so is the standard
-deviation √(φᵀ S_k φ); what the quadrature leaves is not in it.
+deviation √(φᵀ S_k φ). To it is added what rounding of the results and of K(x, Z) can add
+(`ntkbayes.solvers.certificate`), and what raises the diagonal of K(Z, Z). What the quadrature
+leaves is not in it.
 
 References
 ----------
@@ -56,10 +58,13 @@ from ntkbayes.posteriors.expectations import (
 )
 from ntkbayes.posteriors.inducing import Projection
 from ntkbayes.solvers import require_accurate
+from ntkbayes.solvers.certificate import rounding_of_products
 
 __all__ = ["VariationalFit", "check_variational_memory", "fit_variational"]
 
 MAX_ITERATIONS = 100
+AIM = 0.9
+"""Fraction of the tolerance aimed at; rounding has the rest."""
 MAX_MEAN_STEPS = 10
 MAX_CG_STEPS = 50
 
@@ -135,14 +140,14 @@ class _Mean(eqx.Module):
 def check_variational_memory(
     num_train: int, num_inducing: int, num_outputs: int, *, remedy: str
 ) -> None:
-    """Refuse what `fit_variational` could not hold: 4 n M + (c + 3) M² numbers, in float64.
+    """Refuse what `fit_variational` could not hold: 4 n M + 3 (c + 1) M² numbers, in float64.
 
     Raises
     ------
     ValueError
         With the estimate and the `remedy`.
     """
-    num_matrices = 4 + math.ceil((num_outputs + 3) * num_inducing / num_train)
+    num_matrices = 4 + math.ceil(3 * (num_outputs + 1) * num_inducing / num_train)
     check_memory(
         "the variational GP", num_train, num_inducing, jnp.dtype("float64"),
         num_matrices=num_matrices, remedy=remedy,
@@ -181,13 +186,15 @@ def fit_variational(
         problem = _Problem(likelihood, targets.astype(wide), features, residual, rule)
         deviation = jnp.sqrt(jnp.max(jnp.sum(features**2, axis=1) + residual))
         to_latent = float(deviation) / likelihood.latent_scale
-        fit = _iterate(problem, goal=tolerance / max(to_latent, tolerance), progress=progress)
-        fit = _rounded(fit, dtype)
+        goal = AIM * tolerance / max(to_latent, tolerance)
+        fit = _iterate(problem, goal=goal, progress=progress)
+        arrived = float(fit.error_bound) <= goal
+        fit = _rounded(fit, projection)
     require_accurate(
         fit.error_bound * jnp.asarray(to_latent, dtype),
         tolerance=tolerance,
         dtype=dtype,
-        cause=f"after {fit.num_iterations} variational iterations",
+        cause="" if arrived else f"after {fit.num_iterations} variational iterations",
     )
     return fit
 
@@ -217,11 +224,16 @@ def _iterate(problem: _Problem, *, goal: float, progress: Progress) -> Variation
     return eqx.tree_at(lambda fit: fit.num_iterations, best, iteration)
 
 
-def _rounded(fit: VariationalFit, dtype: jnp.dtype) -> VariationalFit:
-    """Give the fit back in the dtype of K, with what that costs; C_k is no longer than 1."""
+def _rounded(fit: VariationalFit, projection: Projection) -> VariationalFit:
+    """Give the fit back in the dtype of K, with what that and φ(x)ᵀ μ cost; ‖C_k‖ is at most 1."""
+    factor, dtype = projection.factor, projection.factor.dtype
     rounded = jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_array(leaf) else leaf, fit)
     lost = [jnp.sum((fit.mean - rounded.mean) ** 2), jnp.sum((fit.roots - rounded.roots) ** 2)]
-    bound = fit.error_bound + jnp.sqrt(sum(lost))
+    a = solve_triangular(factor.astype(fit.mean.dtype), fit.mean, lower=True, trans=1)
+    # φ(x)ᵀ μ = K(x, Z) a, where L Lᵀ a was meant.
+    products = rounding_of_products(factor @ factor.T, a)
+    products += projection.raised * jnp.sqrt(jnp.sum(jnp.sum(factor**2, axis=1) @ a**2))
+    bound = fit.error_bound + jnp.sqrt(sum(lost)) + products
     return eqx.tree_at(lambda fit: fit.error_bound, rounded, bound.astype(dtype))
 
 

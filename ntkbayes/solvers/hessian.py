@@ -309,7 +309,7 @@ class DenseHessian(Hessian):
         return jnp.einsum("ncd,snd->snc", _block_roots(self.blocks).astype(v.dtype), v)
 
     def dual_root(self, v: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
-        """S v − (K + W⁻¹)⁻¹ K S v."""
+        """S v − (K + W⁻¹)⁻¹ K S v, which loses eps · W K."""
         spread = self.curvature_root(v)
         return spread - self.dual(self._smooth(spread))
 
