@@ -231,8 +231,9 @@ def _rounded(fit: VariationalFit, projection: Projection) -> VariationalFit:
     lost = [jnp.sum((fit.mean - rounded.mean) ** 2), jnp.sum((fit.roots - rounded.roots) ** 2)]
     a = solve_triangular(factor.astype(fit.mean.dtype), fit.mean, lower=True, trans=1)
     # φ(x)ᵀ μ = K(x, Z) a, where L Lᵀ a was meant.
-    products = rounding_of_products(factor @ factor.T, a)
-    products += projection.raised * jnp.sqrt(jnp.sum(jnp.sum(factor**2, axis=1) @ a**2))
+    variances = jnp.sum(factor**2, axis=1)
+    products = rounding_of_products(variances, a)
+    products += projection.raised * jnp.sqrt(jnp.sum(variances @ a**2))
     bound = fit.error_bound + jnp.sqrt(sum(lost)) + products
     return eqx.tree_at(lambda fit: fit.error_bound, rounded, bound.astype(dtype))
 

@@ -108,7 +108,7 @@ def _certify(
     gradient = jax.vmap(jax.vmap(likelihood.score), (None, 0))(targets, f) + noise - a
     squared = jnp.sum(gradient * _product(k, gradient), axis=(1, 2))
     deviations = jnp.sqrt(jnp.diagonal(k)).astype(a.dtype)[None, :, None]
-    outer = jax.vmap(lambda a: rounding_of_products(k, a))(a)
+    outer = rounding_of_products(jnp.diagonal(k), a)
     spread = jnp.sqrt(jnp.sum((deviations * a) ** 2, axis=(1, 2)))
     # |W v| is at most √w (√w·|v|) with w the diagonal of W, and v = eps √K(xᵢ, xᵢ) · spread.
     roots = jnp.sqrt(jax.vmap(jax.vmap(lambda f: jnp.diagonal(likelihood.curvature(f))))(f))
@@ -123,13 +123,16 @@ def _certify(
     )
 
 
-def rounding_of_products(k: Float[Array, "n n"], a: Float[Array, "n c"]) -> Float[Array, ""]:
+def rounding_of_products(
+    variances: Float[Array, "n"], a: Float[Array, "*s n c"]
+) -> Float[Array, "*s"]:
     """4 eps √(Σᵢ K(xᵢ, xᵢ) |aᵢ|²): what rounding of K(x, X) and of its product with a adds.
 
-    In standard deviations √K(x, x) of the prior, with eps that of K's dtype.
+    In standard deviations √K(x, x) of the prior; `variances` are the diagonal of K, in its dtype,
+    whose eps it is.
     """
-    weighted = jnp.diagonal(k).astype(a.dtype) * jnp.sum(a**2, axis=1)
-    return ROUNDINGS * float(jnp.finfo(k.dtype).eps) * jnp.sqrt(jnp.sum(weighted))
+    weighted = jnp.sum(a**2, axis=-1) @ variances.astype(a.dtype)
+    return ROUNDINGS * float(jnp.finfo(variances.dtype).eps) * jnp.sqrt(weighted)
 
 
 def rounding_of_coefficients(

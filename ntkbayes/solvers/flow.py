@@ -171,48 +171,46 @@ def solve_flow(
         prior_precision=float(flow.prior_precision),
     )
     with jax.enable_x64(True):
-        wide = [jnp.asarray(each, flow.roots.dtype) for each in (f0, score_noise)]
+        wide = flow.roots.dtype
+        starts, noise = jnp.asarray(f0, wide), jnp.asarray(score_noise, wide)
         if isinstance(time, jax.Array):
-            time = time.astype(flow.roots.dtype)
-        solution = _solve(flow, *wide, time=time, tolerance=tolerance)
-        b = solution.b.astype(f0.dtype)
-        rounding = rounding_of_coefficients(flow.ntk, solution.b, b)
-        rounding += jax.vmap(lambda b: rounding_of_products(flow.ntk, b))(solution.b)
-        error, residual = solution.error + rounding, solution.residual
-        counts = (solution.num_steps, solution.gemm_equivalents)
-        steps, work = (count.astype(jnp.int32) for count in counts)
-        return FlowSolution(b, error.astype(f0.dtype), residual.astype(f0.dtype), steps, work)
-
-
-def _solve(
-    flow: Flow,
-    f0: Float[Array, "s n c"],
-    score_noise: Float[Array, "s n c"],
-    *,
-    time: float | Float[Array, ""],
-    tolerance: float,
-) -> FlowSolution:
-    """Explicit steps, and implicit ones for the draws that these did not bring to the end."""
-    solution, arrived = _explicit(flow, f0, score_noise, time, tolerance)
-    if not bool(jnp.all(arrived)):
-        late = np.flatnonzero(~np.asarray(arrived))
-        (stiff, arrived), work = counting_work(
-            lambda account: _implicit(flow, f0[late], score_noise[late], time, tolerance, account),
-            len(late),
-        )
-        stiff = eqx.tree_at(lambda s: s.gemm_equivalents, stiff, stiff.gemm_equivalents + work)
-        solution = jax.tree.map(lambda every, part: every.at[late].set(part), solution, stiff)
+            time = time.astype(wide)
+        solution, arrived = _explicit(flow, starts, noise, time, tolerance)
         if not bool(jnp.all(arrived)):
-            raise ValueError(
-                f"{int(jnp.sum(~arrived))} of {len(f0)} draws did not reach time {time:g} in "
-                f"{IMPLICIT_STEPS} implicit steps: take a larger tolerance, or time=inf."
+            late = np.flatnonzero(~np.asarray(arrived))
+            (stiff, arrived), work = counting_work(
+                lambda account: _implicit(
+                    flow, starts[late], noise[late], time, tolerance, account
+                ),
+                len(late),
             )
-    if not bool(jnp.all(jnp.isfinite(solution.b))):
-        raise ValueError(
-            f"gradient flow until time {float(time):g} led to functions that are not finite; take "
-            "a shorter time, a larger prior_precision, or inputs of a smaller scale."
-        )
-    return solution
+            stiff = eqx.tree_at(lambda s: s.gemm_equivalents, stiff, stiff.gemm_equivalents + work)
+            solution = jax.tree.map(lambda every, part: every.at[late].set(part), solution, stiff)
+            if not bool(jnp.all(arrived)):
+                raise ValueError(
+                    f"{int(jnp.sum(~arrived))} of {len(f0)} draws did not reach time {time:g} in "
+                    f"{IMPLICIT_STEPS} implicit steps: take a larger tolerance, or time=inf."
+                )
+        if not bool(jnp.all(jnp.isfinite(solution.b))):
+            raise ValueError(
+                f"gradient flow until time {float(time):g} led to functions that are not finite; "
+                "take a shorter time, a larger prior_precision, or inputs of a smaller scale."
+            )
+        return _rounded(solution, flow.ntk, f0.dtype)
+
+
+def _rounded(solution: FlowSolution, ntk: Float[Array, "n n"], dtype: jnp.dtype) -> FlowSolution:
+    """Give the solution back in `dtype`, with what that and products with Θ add to its error."""
+    b = solution.b.astype(dtype)
+    rounding = rounding_of_coefficients(ntk, solution.b, b)
+    rounding += rounding_of_products(jnp.diagonal(ntk), solution.b)
+    return FlowSolution(
+        b,
+        (solution.error + rounding).astype(dtype),
+        solution.residual.astype(dtype),
+        solution.num_steps.astype(jnp.int32),
+        solution.gemm_equivalents.astype(jnp.int32),
+    )
 
 
 @eqx.filter_jit

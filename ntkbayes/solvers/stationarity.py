@@ -183,7 +183,7 @@ def _linear_mode(
             if steps == MAX_REFINEMENTS or (steps and bound <= 0.1 * tolerance / to_latent):
                 break
             a, steps = a + correction, steps + 1
-        bound = bound + rounding_of_products(k, a)
+        bound = bound + rounding_of_products(jnp.diagonal(k), a)
         # A factorisation, n³/3, and two triangular solves and a product for each refinement.
         work = len(k) / 6 / targets.shape[1] + 2.0 * steps
         residual = jnp.max(jnp.abs(left)) / variance
