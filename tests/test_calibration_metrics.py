@@ -137,34 +137,58 @@ def test_debiased_l2_is_that_of_ferro_and_fricker_where_confidences_are_equal(ge
     assert found == pytest.approx(np.sqrt(squared), rel=1e-12)
 
 
-@pytest.mark.parametrize("n", [1, 3, 40])
-@pytest.mark.parametrize("q", [0.02, 0.5, 0.97])
-def test_debiased_l1_subtracts_the_mean_deviation_of_a_binomial_for_equal_confidences(n, q):
-    outcome = np.arange(n) % 2 == 0
-    settings = {"weights": metrics.uniform_weights(n), "num_bins": 5}
-    plain, debiased = (
-        metrics.calibration_error(np.full(n, q), outcome, debiased=d, **settings)
-        for d in (False, True)
-    )
-    hits = np.arange(n + 1)
-    chance = np.sum(scipy.stats.binom.pmf(hits, n, q) * np.abs(hits - n * q)) / n
-    assert plain - debiased == pytest.approx(chance, rel=1e-10)
+def folded_normal_mean(mean, scale):
+    """E|mean + scale Z| by SciPy; the mean itself without scale."""
+    return scipy.stats.foldnorm.mean(mean / scale, scale=scale) if scale > 0 else mean
 
 
-def test_debiased_l1_subtracts_nothing_from_certain_predictions():
+@pytest.mark.parametrize("num_bins", [1, 4])
+@pytest.mark.parametrize("binning", ["width", "mass"])
+def test_debiased_l1_is_the_equal_gap_of_all_bins_that_shows_the_error_seen(
+    generator, num_bins, binning
+):
+    """Confidences are those of few values, so that chance is the deviation of binomials."""
+    settings = {"num_bins": num_bins, "binning": binning}
+    for n in (5, 40, 200):
+        q = np.repeat(0.6 if num_bins == 1 else [0.1, 0.4, 0.6, 0.9], n)
+        outcome = generator.uniform(size=len(q)) < np.minimum(q + 0.1, 1)
+        share, shown, chance = n / len(q), 0.0, []
+        for value in np.unique(q):
+            hits = np.arange(n + 1)
+            deviation = np.abs(hits - n * value) @ scipy.stats.binom.pmf(hits, n, value) / n
+            chance.append(deviation)
+            shown += share * abs(outcome[q == value].mean() - value)
+        arguments = q, outcome, metrics.uniform_weights(len(q))
+        assert metrics.calibration_error(*arguments, **settings) == pytest.approx(shown)
+        found = metrics.calibration_error(*arguments, debiased=True, **settings)
+        if shown <= share * np.sum(chance):
+            assert found == 0
+            continue
+        expected = sum(share * folded_normal_mean(found, d * np.sqrt(np.pi / 2)) for d in chance)
+        assert expected == pytest.approx(shown, rel=1e-9)
+
+
+def test_debiased_l1_is_zero_where_no_more_is_seen_than_chance_shows():
+    """Two of three at 0.6: a gap of 0.067; a binomial's mean deviation is 0.23."""
+    outcome = np.array([True, True, False])
+    arguments = np.full(3, 0.6), outcome, metrics.uniform_weights(3)
+    assert metrics.calibration_error(*arguments, debiased=True) == 0
+    assert metrics.calibration_error(*arguments) == pytest.approx(2 / 3 - 0.6)
+
+
+def test_debiased_l1_corrects_nothing_of_certain_predictions():
     confidence, outcome = np.array([0.0, 0.0, 1.0, 1.0]), np.array([False, True, True, True])
     weights = metrics.uniform_weights(4)
     assert metrics.calibration_error(confidence, outcome, weights, debiased=True) == 0.25
 
 
-@pytest.mark.parametrize("norm", ["l1", "l2"])
 @pytest.mark.parametrize("binning", ["width", "mass"])
 @pytest.mark.parametrize("shape", [(1, 1), (20, 1)])
-def test_a_calibrated_predictor_has_a_debiased_error_of_zero_on_average(
-    generator, binning, norm, shape
+def test_a_calibrated_predictor_has_a_debiased_squared_error_of_zero_on_average(
+    generator, binning, shape
 ):
     m, repeats = 150, 600
-    weights, settings = metrics.uniform_weights(m), {"binning": binning, "norm": norm}
+    weights, settings = metrics.uniform_weights(m), {"binning": binning, "norm": "l2"}
     plain, debiased = np.empty(repeats), np.empty(repeats)
     for i in range(repeats):
         confidence = generator.beta(*shape, size=m)
@@ -172,11 +196,36 @@ def test_a_calibrated_predictor_has_a_debiased_error_of_zero_on_average(
         arguments = confidence, outcome, weights
         plain[i] = metrics.calibration_error(*arguments, **settings)
         debiased[i] = metrics.calibration_error(*arguments, debiased=True, **settings)
-    if norm == "l2":  # it is the square that is unbiased
-        plain, debiased = plain**2, np.sign(debiased) * debiased**2
+    plain, debiased = plain**2, np.sign(debiased) * debiased**2  # it is the square that is unbiased
     error = debiased.std() / np.sqrt(repeats)
     assert abs(debiased.mean()) < 3 * error
     assert plain.mean() > 20 * error
+
+
+@pytest.mark.parametrize("excess", [0.05, 0.1])
+@pytest.mark.parametrize("num_points", [300, 1000])
+def test_debiased_l1_is_near_the_truth_of_predictors_that_are_off(excess, num_points):
+    """Bias below a tenth of the gap, where the plain error has up to a fifth of it or more."""
+    rng, repeats, weights = np.random.default_rng(4), 400, metrics.uniform_weights(num_points)
+    values = np.empty((repeats, 2))
+    for i in range(repeats):
+        q = rng.uniform(0.55, 0.75, num_points)
+        arguments = q, rng.uniform(size=num_points) < q - excess, weights
+        values[i] = [metrics.calibration_error(*arguments, debiased=d) for d in (False, True)]
+    plain, debiased = values.mean(axis=0) - excess
+    error = values[:, 1].std() / np.sqrt(repeats)
+    assert abs(debiased) < 0.1 * excess + 3 * error
+    if excess * np.sqrt(num_points) < 1:
+        assert plain > 0.15 * excess
+
+
+def test_debiased_l1_of_many_points_is_the_plain_error_whatever_the_gaps(generator):
+    q = np.repeat([0.2, 0.5, 0.8], 400_000)
+    outcome = generator.uniform(size=len(q)) < q + np.repeat([0.1, -0.05, 0.0], 400_000)
+    arguments = q, outcome, metrics.uniform_weights(len(q))
+    plain, debiased = (metrics.calibration_error(*arguments, debiased=d) for d in (False, True))
+    assert debiased == pytest.approx(0.05, abs=0.002)
+    assert debiased == pytest.approx(plain, abs=0.001)
 
 
 def test_debiased_l2_is_right_on_average_for_a_predictor_that_is_not_calibrated(generator):
@@ -268,14 +317,20 @@ def test_the_squared_error_is_unbiased_and_its_intervals_hold_it(num_points, exc
     assert 0.9 - 2 * 0.015 < np.mean(hits) < 0.98 + 2 * 0.007
 
 
-def test_the_squared_error_does_not_prefer_the_less_certain_of_two_bad_predictors():
-    """Both over-confident by 0.05 at every point; debiased L1 prefers the diffuse one in 80 %."""
-    rng, uniform, wins = np.random.default_rng(0), metrics.uniform_weights(300), 0
+@pytest.mark.parametrize("error", ["squared", "debiased"])
+def test_errors_without_bias_do_not_prefer_the_less_certain_of_two_bad_predictors(error):
+    """Both over-confident by 0.05 at every point; the plain error prefers the certain one."""
+    rng, uniform, wins = np.random.default_rng(0), metrics.uniform_weights(300), np.zeros(2)
     for _ in range(400):
         values = []
         for low, high in ((0.93, 0.99), (0.55, 0.75)):
             q = rng.uniform(low, high, 300)
-            outcome = rng.uniform(size=300) < q - 0.05
-            values.append(metrics.squared_calibration_error(q, outcome, uniform))
-        wins += values[1] < values[0]
-    assert 0.4 < wins / 400 < 0.65  # the diffuse one's values are skewed
+            arguments = q, rng.uniform(size=300) < q - 0.05, uniform
+            if error == "squared":
+                found = metrics.squared_calibration_error(*arguments)
+            else:
+                found = metrics.calibration_error(*arguments, debiased=True)
+            values.append((found, metrics.calibration_error(*arguments)))
+        wins += np.less(values[1], values[0])
+    assert 0.4 < wins[0] / 400 < 0.65  # the diffuse one's values are skewed
+    assert wins[1] / 400 < 0.4

@@ -66,9 +66,9 @@ _FLOOR = (
     "chance makes it positive: read it beside its floor; ± leaves out the truth of calibrated "
     "predictors"
 )
-_DIFFUSE = (
-    "too low for uncertain predictors: of two that are equally far off the less certain one wins; "
-    "compare it with 0, not two methods by it"
+_CLIPPED = (
+    "right on average for predictors that are clearly off, positive on average for calibrated "
+    "ones, as it is never below 0; its ± is too small there"
 )
 _OVERFIT = "too large, as recalibration is fitted to the points that it is judged by"
 _FEW = "with some 50 points its ± holds the truth in less than 90 % of test sets"
@@ -141,7 +141,7 @@ _CALIBRATION = {
     ),
     "ece_l2": MetricInfo("ECE, L2", "root mean square of the same, equal mass", caveat=_FLOOR),
     "ece_debiased": MetricInfo(
-        "ECE debiased", "ECE minus what a calibrated predictor would show", caveat=_DIFFUSE
+        "ECE debiased", "ECE, corrected for what chance adds to it", caveat=_CLIPPED
     ),
     "classwise_ece": MetricInfo(
         "class-wise ECE", "mean over classes of the error of each", caveat=_FLOOR

@@ -9,9 +9,9 @@ With the sums over one bin W = Σ w_i, and the mean gap g = Σ w_i (o_i − q_i)
 
 Bins are those of `bins`, of equal width or of equal mass.
 
-Chance gives a calibrated predictor a positive error, of order √(B/m); debiased errors average 0 for
-it, so that single values may be negative. The module `gaps` says what is subtracted, and which
-errors methods can be compared by.
+Chance gives a calibrated predictor a positive error, of order √(B/m). Debiased errors correct for
+it: on average they are near the truth of a predictor that is not calibrated. The module `gaps` says
+how, and which errors methods can be compared by.
 
 References
 ----------
@@ -173,7 +173,7 @@ def calibration_error(
 ) -> Float[np.ndarray, "*b"]:
     """Return the weighted mean gap between confidence and outcome over bins; see `calibration`.
 
-    From 0 to 1, or below 0 if debiased.
+    From 0 to 1; the debiased L2 error may be below 0.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ def calibration_error(
     norm
         ``l1`` or ``l2``.
     debiased
-        Whether to subtract what chance adds, assuming weights that are counts over m.
+        Whether to correct for what chance adds, assuming weights that are counts over m.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """Norms of the gaps between confidence and outcome over bins, and what chance adds to them.
 
-What debiased errors subtract, so that they average 0 for a calibrated predictor:
+How debiased errors correct for it:
 
-- L2, from each g², the unbiased variance of the mean gap, s²/n. What is left is
+- L2: from each g² the unbiased variance of the mean gap, s²/n, is subtracted. What is left is
   Σ_{i≠j} (o_i − q_i)(o_j − q_j) / (n (n − 1)), unbiased for the squared gap of any predictor. In
   Bröcker (2012), Ferro & Fricker (2012) and Kumar, Liang & Ma (2019), whose confidences are equal
   within a bin, s² is the variance of the outcomes; where confidences differ, and are calibrated,
@@ -10,13 +10,18 @@ What debiased errors subtract, so that they average 0 for a calibrated predictor
   is the signed root, sign(v) √|v|, of the squared value v. It is v that is unbiased, and v that
   methods can be compared by (`squared_calibration_error`): its root is steepest at 0, where it
   makes chance differences between good predictors look large.
-- L1, the value expected if o_i ~ Bernoulli(q_i) independently: per bin, the mean
-  absolute deviation of a binomial (De Moivre's formula) of n trials and the mean confidence, times
-  the ratio of Σ q_i (1 − q_i) to its variance, rooted. That is exact for equal confidences and
-  for one point, and in the limit of many. It is the bias of a *calibrated* predictor: where a
-  gap is large compared with its standard error there is none, and up to that expectation too
-  much is subtracted, the more the flatter the confidences: of two predictors that are wrong by as
-  much the less certain one has the lower value. Compare debiased L1 with 0, not two methods by it.
+- L1: no unbiased estimate of an absolute value exists, and chance adds less the larger the gap:
+  subtracting what it adds to a *calibrated* predictor would take too much from all others, the
+  more the flatter their confidences. The value is the gap δ ≥ 0 at which the error, if every bin
+  were off by δ, is on average the one seen,
+
+      Σ_bins W E|δ + s Z| = Σ_bins W |g|,   Z ~ N(0, 1),   s √(2/π) = E|g| by chance,
+
+  and 0 where no more is seen than a calibrated predictor shows on average. What it shows, E|g| if
+  o_i ~ Bernoulli(q_i) independently, is the mean absolute deviation of a binomial (De Moivre's
+  formula) of n trials and the mean confidence, times the ratio of Σ q_i (1 − q_i) to its
+  variance, rooted: exact for equal confidences and for one point, and in the limit of many. With
+  many points s is 0 and δ is the plain error, whatever the gaps of the bins.
 
 Both take n = m W for the number of points in a bin: weights times m are counts, as in a bootstrap
 resample. A resample adds its own variance to that of the test set, so values of bootstrap rows
@@ -37,6 +42,8 @@ from ntkbayes.evaluation.metrics.bins import bin_sums, ratio
 __all__ = ["NORMS", "l1_error", "l2_error", "linear_squared_error"]
 
 NORMS = ("l1", "l2")
+_HALVINGS = 60
+"""Of an interval no longer than 1: to 1e-18."""
 
 
 def l1_error(
@@ -47,7 +54,7 @@ def l1_error(
     num_bins: int,
     debiased: bool,
 ) -> np.ndarray:
-    """Σ_bins W |g| (…), less its expectation for a calibrated predictor if debiased."""
+    """Σ_bins W |g| (…), or the equal gap of all bins that shows it on average if debiased."""
     difference, variance = outcome - confidence, confidence * (1 - confidence)
     if not debiased:
         (gap,) = bin_sums(weights, bins, num_bins, difference)
@@ -55,7 +62,29 @@ def l1_error(
     values = difference, np.ones_like(confidence), confidence, variance
     gap, share, confident, variance = bin_sums(weights, bins, num_bins, *values)
     chance = _absolute_gap_by_chance(share, confident, variance, len(confidence))
-    return (np.abs(gap) - chance).sum(axis=-1)
+    return _equal_gap(np.abs(gap).sum(axis=-1), share, chance)
+
+
+def _equal_gap(error: np.ndarray, share: np.ndarray, chance: np.ndarray) -> np.ndarray:
+    """Return δ with Σ_bins W E|δ + s Z| = error, from W and W E|g| by chance; 0 without one.
+
+    The left side is increasing and at least δ, so that the root lies between 0 and the error.
+    """
+    scale = chance * np.sqrt(np.pi / 2)
+    low, high = np.zeros_like(error), error.copy()
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        above = _folded_normal_mean(middle[..., None] * share, scale).sum(axis=-1) > error
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return np.where(error > chance.sum(axis=-1), high, 0.0)
+
+
+def _folded_normal_mean(mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """E|mean + scale Z| = scale √(2/π) exp(−t²) + mean erf(t), t = mean / (√2 scale)."""
+    t = ratio(mean, np.sqrt(2) * scale)
+    certain = scale == 0
+    spread = scale * np.sqrt(2 / np.pi) * np.exp(-(t**2))
+    return np.where(certain, mean, spread + mean * scipy.special.erf(t))
 
 
 def _absolute_gap_by_chance(
