@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from numbers import Integral
 from pathlib import Path
@@ -18,12 +18,13 @@ _NOT_THE_CALLER = (str(Path(__file__).parent), str(Path(jaxtyping.__file__).pare
 
 
 def check_finite(name: str, array: AnyArray) -> None:
-    """Raise `ValueError` if `array` holds NaN, infinity or no numbers, saying where or what.
+    """Raise `ValueError` if `array` holds NaN, infinity or no numbers, or a mask hides entries.
 
-    Of a traced array the values are not known, and not checked.
+    The message says where or what. Of a traced array the values are not known, and not checked.
     """
     if is_traced(array):
         return
+    check_unmasked(name, array)
     values = np.asarray(array)
     if values.dtype.kind in "OSU":
         raise ValueError(f"{name} must hold numbers, but has dtype {values.dtype}.")
@@ -35,6 +36,45 @@ def check_finite(name: str, array: AnyArray) -> None:
             f"{name} must be finite, but holds {len(bad)} NaN or infinite value(s), "
             f"the first at index {where}; drop or impute them."
         )
+
+
+def check_unmasked(name: str, value: Any) -> None:
+    """Raise `ValueError` if a masked array hides entries, which would become data otherwise."""
+    if isinstance(value, np.ma.MaskedArray) and (hidden := np.ma.getmaskarray(value)).any():
+        where = tuple(int(i) for i in np.argwhere(hidden)[0])
+        raise ValueError(
+            f"{name} must have no missing values, but its mask hides {hidden.sum()}, the first at "
+            f"index {where}; drop or impute them."
+        )
+
+
+def checked_texts(name: str, values: Any, *, wanted: str) -> tuple[str, ...]:
+    """Return names as text, from a list, a tuple, an array or an index; they must differ.
+
+    Raises
+    ------
+    ValueError
+        If they are a single text, no sequence, hold what is neither text nor a whole number, or
+        repeat.
+    """
+    items = values.tolist() if hasattr(values, "tolist") else values
+    if isinstance(items, str | bytes) or not isinstance(items, Collection):
+        raise ValueError(f"{name} must be a sequence of {wanted}, but is {values!r}.")
+    for item in items:
+        if not isinstance(item, str | Integral) or isinstance(item, bool):
+            raise ValueError(f"{name} must hold {wanted}, but holds {item!r}.")
+    texts = tuple(str(item) for item in items)
+    check_distinct(name, texts)
+    return texts
+
+
+def check_distinct(name: str, values: Iterable[Any]) -> None:
+    """Raise `ValueError` if a value occurs more than once, naming the first."""
+    seen = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{name} must differ, but {value!r} occurs more than once.")
+        seen.add(value)
 
 
 def check_kept(name: str, array: AnyArray, dtype: Any, *, whole: bool = False) -> None:

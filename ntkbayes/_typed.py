@@ -12,6 +12,7 @@ from functools import wraps
 from typing import Any
 
 import jax
+import numpy as np
 from beartype import BeartypeConf, beartype
 from jaxtyping import TypeCheckError, jaxtyped
 
@@ -43,12 +44,14 @@ class ArgumentTypeError(TypeCheckError):
 def typed[**P, R](function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function: check the shapes and types its signature promises, at every call.
 
-    An int is a float too.
+    An int is a float too. Masked arrays are refused if their masks hide anything.
     """
     checked, signature = _check(function), inspect.signature(function)
 
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        if any(map(_hides, (*args, *kwargs.values()))):
+            _refuse_masks(function, signature, args, kwargs)
         try:
             return checked(*args, **kwargs)
         except TypeError as error:
@@ -58,6 +61,27 @@ def typed[**P, R](function: Callable[P, R]) -> Callable[P, R]:
         raise short
 
     return wrapped
+
+
+def _hides(value: Any) -> bool:
+    """Whether an array, or one in a list, tuple or dictionary, has entries hidden by a mask."""
+    if isinstance(value, np.ndarray):
+        return isinstance(value, np.ma.MaskedArray) and bool(np.ma.getmaskarray(value).any())
+    if isinstance(value, tuple | list):
+        return any(map(_hides, value))
+    return isinstance(value, dict) and any(map(_hides, value.values()))
+
+
+def _refuse_masks(
+    function: Callable[..., Any], signature: inspect.Signature, args: Any, kwargs: Any
+) -> None:
+    """Raise `ValueError` that names the argument: arrays lose their masks on the way to JAX."""
+    given = signature.bind(*args, **kwargs).arguments
+    names = [name for name, value in given.items() if _hides(value)]
+    raise ValueError(
+        f"{function.__qualname__.removesuffix('.__init__')}: {' and '.join(names)} must have no "
+        "missing values, but a mask hides some; drop or impute them."
+    )
 
 
 def _short(

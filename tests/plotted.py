@@ -20,7 +20,7 @@ def draw(data, center, seed):
         key=key_y,
         method="unnamed",
         dataset=data.name,
-        output_names=data.class_names or [data.target_name],
+        output_names=data.class_names or data.target_names,
     )
 
 

@@ -102,7 +102,7 @@ def test_half_precision_is_kept_exactly_in_single_precision(key):
 @pytest.mark.parametrize("shape", [(4, 3), (6, 4, 3), (2, 3, 4, 3)])
 def test_probabilities_of_draws_and_chains_come_back(key, shape):
     p = np.random.default_rng(0).dirichlet(np.ones(3), size=shape[:-1])
-    tree = from_probabilities(p, LABELS, key=key, method="forest", output_names="abc")
+    tree = from_probabilities(p, LABELS, key=key, method="forest", output_names=list("abc"))
     np.testing.assert_array_equal(probabilities(tree), p.reshape(-1, 4, 3))
     logarithms = scipy.special.softmax(pooled(tree), axis=-1)
     np.testing.assert_allclose(logarithms, p.reshape(-1, 4, 3), rtol=1e-14)

@@ -200,9 +200,7 @@ def test_outputs_that_share_uncertain_weights_are_known_to_be_correlated(key, la
         params=params,
         subset_of_weights="last_layer" if last_layer else "all",
     )
-    data = SimpleNamespace(
-        x_test=x, y_test=y, name="two", task="regression", target_name="y", feature_names=("a", "b")
-    )
+    data = SimpleNamespace(x_test=x, y_test=y, name="two", feature_names=("a", "b"))
     tree = predict(predictor, data, key=key, num_draws=2)
     assert tree["closed_form"].attrs["independent_outputs"] == int(last_layer)
 
@@ -251,12 +249,14 @@ def test_impossible_requests_are_refused(iris, key, settings, message):
 
 def test_an_empty_split_is_refused(iris, key):
     data = eqx.tree_at(lambda d: d.x_test, iris, iris.x_test[:0])
-    with pytest.raises(ValueError, match="x_test is empty"):
+    with pytest.raises(ValueError, match="x_test has no points"):
         predict(Numbered(Categorical(3)), data, key=key, num_draws=2)
 
 
 def test_what_is_no_dataset_or_no_predictor_is_refused(iris, key):
-    with pytest.raises(ValueError, match=r"data must be a Dataset, but is a ArrayImpl\."):
+    with pytest.raises(
+        ValueError, match=r"data must be a Dataset or have .*, but this ArrayImpl lacks x_test"
+    ):
         predict(Numbered(Categorical(3)), iris.x_test, key=key, num_draws=2)
     with pytest.raises(TypeError, match="predictor must be Predictor, but is Dataset"):
         predict(iris, iris, key=key, num_draws=2)

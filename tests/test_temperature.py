@@ -73,7 +73,7 @@ def known_logits(num_outputs, *, size=4000, seed=0):
         task="classification",
         class_names=tuple("abcd"[:c]),
         feature_names=tuple("fghi"[:num_outputs]),
-        target_name="y",
+        target_names=["y"],
     )
 
 

@@ -90,7 +90,7 @@ def _bundled(name: str, seed: int, num_train: int | None) -> Dataset:
         task=task,
         class_names=[str(c) for c in classes],
         feature_names=[str(f) for f in bunch.feature_names],
-        target_name="progression" if name == "diabetes" else "class",
+        target_names=["progression" if name == "diabetes" else "class"],
         image_shape=(8, 8) if name == "digits" else None,
     )
 
@@ -108,7 +108,7 @@ def _moons(seed: int, num_train: int) -> Dataset:
         name="moons",
         task="classification",
         class_names=("upper", "lower"),
-        target_name="moon",
+        target_names=["moon"],
     )
 
 

@@ -207,8 +207,9 @@ def _translated(
     pictures: np.ndarray, level: float, bounds: Bounds, generator: np.random.Generator
 ) -> np.ndarray:
     angles = generator.uniform(0, 2 * np.pi, len(pictures))
-    distance = level * min(pictures.shape[1:])
+    distance = level * min(pictures.shape[1:3])
     offsets = distance * np.stack([np.sin(angles), np.cos(angles)], axis=1)
+    offsets = np.pad(offsets, [(0, 0), (0, pictures.ndim - 3)])  # channels stay
     moved = [
         scipy.ndimage.shift(picture, offset, mode="grid-constant", cval=bounds[0])
         for picture, offset in zip(pictures, offsets, strict=True)
@@ -219,7 +220,7 @@ def _translated(
 def _blurred(
     pictures: np.ndarray, level: float, bounds: Bounds, generator: np.random.Generator
 ) -> np.ndarray:
-    width = level * min(pictures.shape[1:])
+    width = level * min(pictures.shape[1:3])
     return scipy.ndimage.gaussian_filter(pictures, width, axes=(1, 2), mode="nearest")
 
 

@@ -69,7 +69,7 @@ def hold_out_classes(data: Dataset, classes: Sequence[str]) -> tuple[Dataset, Fl
         task=data.task,
         class_names=[data.class_names[i] for i in kept],
         feature_names=data.feature_names,
-        target_name=data.target_name,
+        target_names=data.target_names,
         image_shape=data.image_shape,
     )
     x_unseen = (x_test[unseen] - np.asarray(changed.x_mean)) / np.asarray(changed.x_scale)

@@ -62,7 +62,7 @@ from ntkbayes.evaluation.plots import (
     plot_risk_coverage,
     plot_severity,
 )
-from ntkbayes.evaluation.predictions import predict
+from ntkbayes.evaluation.predictions import DatasetLike, predict
 from ntkbayes.evaluation.report import verdict, verdict_baselines, write_report
 from ntkbayes.evaluation.seeds import seed_table
 from ntkbayes.evaluation.severity import detection_table, severity_curve
@@ -79,6 +79,7 @@ __all__ = [
     "METHOD_COLORS",
     "METRICS",
     "ChainDiagnostics",
+    "DatasetLike",
     "LeaveOneOut",
     "MetricInfo",
     "calibration_table",

@@ -7,14 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from ntkbayes._arrays import one_hot
-from ntkbayes._checks import check_at_least, check_finite, check_not_empty
+from ntkbayes._checks import (
+    check_at_least,
+    check_distinct,
+    check_finite,
+    check_not_empty,
+    checked_texts,
+)
 from ntkbayes._types import AnyArray, Array, Float
 from ntkbayes.evaluation.metrics.inputs import check_labels, checked_distributions
 from ntkbayes.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
 
 __all__ = [
     "check_chains",
-    "check_distinct",
     "checked_ids",
     "checked_inputs",
     "checked_latent",
@@ -157,18 +162,17 @@ def checked_moments(
     return moments
 
 
-def checked_names(names: Sequence[str] | None, length: int) -> list[str]:
+def checked_names(names: Sequence[str] | AnyArray | None, length: int) -> list[str]:
     """Return names of classes or targets as text; none for None."""
     if names is None:
         return []
-    texts = [str(name) for name in names]
+    texts = checked_texts("output_names", names, wanted="names of classes or targets")
     if len(texts) != length:
         raise ValueError(
             f"output_names must hold one name per class or target, {length}, but holds "
             f"{len(texts)}: {', '.join(texts)}."
         )
-    check_distinct("output_names", texts)
-    return texts
+    return list(texts)
 
 
 def checked_ids(ids: Sequence[Any] | AnyArray | None, num_points: int) -> np.ndarray:
@@ -185,15 +189,6 @@ def checked_ids(ids: Sequence[Any] | AnyArray | None, num_points: int) -> np.nda
         )
     check_distinct("obs_ids", values.tolist())
     return values
-
-
-def check_distinct(name: str, values: list[Any]) -> None:
-    """Raise `ValueError` if a value occurs more than once, naming the first."""
-    seen = set()
-    for value in values:
-        if value in seen:
-            raise ValueError(f"{name} must differ, but {value!r} occurs more than once.")
-        seen.add(value)
 
 
 def _real(name: str, array: AnyArray) -> np.ndarray:

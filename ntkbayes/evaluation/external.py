@@ -1,6 +1,6 @@
 """Predictions of other tools, as the same `DataTree` that `predict` makes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,8 @@ def from_draws(
     method: str,
     x: AnyArray | None = None,
     num_chains: int = 1,
-    output_names: Sequence[str] | None = None,
-    obs_ids: Sequence[Any] | AnyArray | None = None,
+    output_names: Any = None,
+    obs_ids: Any = None,
     dataset: str = UNNAMED,
     split: str = "test",
     stats: Mapping[str, AnyArray] | None = None,
@@ -54,9 +54,11 @@ def from_draws(
     num_chains
         Number of Markov chains; 1 for independent draws.
     output_names
-        Names of the classes in the order of their indices, or of the c targets.
+        Names of the classes in the order of their indices, or of the c targets: a list, an array
+        or an index of text.
     obs_ids
-        Identifiers of the points, whole numbers or text. Default: row numbers.
+        Identifiers of the points, whole numbers or text, in a list, an array or an index. Default:
+        row numbers.
     dataset, split
         Name of the dataset; "train", "val" or "test". Unnamed ones are compared with any that have
         the same observations.
@@ -111,8 +113,8 @@ def from_probabilities(
     method: str,
     x: AnyArray | None = None,
     num_chains: int = 1,
-    output_names: Sequence[str] | None = None,
-    obs_ids: Sequence[Any] | AnyArray | None = None,
+    output_names: Any = None,
+    obs_ids: Any = None,
     dataset: str = UNNAMED,
     split: str = "test",
     stats: Mapping[str, AnyArray] | None = None,

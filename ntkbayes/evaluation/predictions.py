@@ -3,31 +3,52 @@
 `schema` says what the tree holds; `external` makes one from what another tool has predicted.
 """
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 import xarray as xr
 
-from ntkbayes._checks import check_at_least, check_choice, check_not_empty
+from ntkbayes._checks import check_at_least, check_choice
 from ntkbayes._types import Array, Key, Progress, silent, typed
-from ntkbayes.datasets import Dataset
 from ntkbayes.evaluation._checked import check_chains, num_classes
 from ntkbayes.evaluation.schema import SPLITS, ClosedForm, Labels, prediction_tree
 from ntkbayes.likelihoods import Gaussian, Likelihood
 from ntkbayes.predictors import GaussianPredictor, Predictor
 
-__all__ = ["predict"]
+__all__ = ["DatasetLike", "predict"]
 
 DEFAULT_NUM_DRAWS = 1000
 NUM_PROBES = 4
 """Points at which outputs are checked for independence."""
 
 
+@runtime_checkable
+class DatasetLike(Protocol):
+    """What `predict` needs of data: a `Dataset`, or anything with these fields.
+
+    Besides, the names that predictions keep are taken if they are there: ``class_names`` of classes
+    or ``target_names`` of targets, and ``feature_names``.
+
+    Attributes
+    ----------
+    name
+        Name of the dataset in tables.
+    x_test
+        Inputs (m …) of the test points; of another split ``x_train`` or ``x_val`` in its place.
+    y_test
+        Their observations, as the likelihood takes them; ``y_train`` or ``y_val``.
+    """
+
+    name: str
+    x_test: Any
+    y_test: Any
+
+
 @typed
 def predict(
     predictor: Predictor,
-    data: Dataset | Any,
+    data: DatasetLike | Any,
     *,
     key: Key,
     num_draws: int | None = None,
@@ -43,7 +64,7 @@ def predict(
         What a method returned.
     data
         Dataset whose inputs are predicted and whose observations are scored, or anything with the
-        same fields, such as one with several targets (n c).
+        fields of `DatasetLike`.
     key
         Random key, for the latent draws and the observation draws.
     num_draws
@@ -64,7 +85,7 @@ def predict(
     Raises
     ------
     ValueError
-        If `data` is no dataset, if `split` is unknown or has no points, if its observations do not
+        If `data` lacks a field, if `split` is unknown or has no points, if its observations do not
         fit the likelihood, if more draws are asked for than there are, fewer than one, or a number
         that is no multiple of the number of chains, or if a draw is not finite.
 
@@ -75,17 +96,15 @@ def predict(
     {'chain': 1, 'draw': 50, 'obs_id': 300, 'output': 2}
     """
     check_choice("split", split, SPLITS)
-    if not hasattr(data, f"x_{split}"):
-        raise ValueError(f"data must be a Dataset, but is a {type(data).__name__}.")
-    x = getattr(data, f"x_{split}")
-    check_not_empty(f"x_{split}", x)
+    x, y = _points(data, split)
     if num_draws is None:
         num_draws = predictor.num_available or DEFAULT_NUM_DRAWS
     _check_num_draws(num_draws, predictor)
     key_latent, key_observation = jax.random.split(key)
     draws = predictor.draw(key_latent, x, num_draws=num_draws, progress=progress)
     settings = predictor.settings
-    names = data.class_names if data.task == "classification" else (data.target_name,)
+    kind = "class_names" if num_classes(predictor.likelihood) else "target_names"
+    names = getattr(data, kind, None) or ()
     labels = Labels(
         method=method or str(settings.get("method", "unnamed")),
         settings=settings,
@@ -94,18 +113,33 @@ def predict(
         num_chains=predictor.num_chains,
         is_posterior=predictor.is_posterior,
         output_names=names if len(names) == _num_names(predictor.likelihood) else None,
-        feature_names=data.feature_names,
+        feature_names=getattr(data, "feature_names", None),
     )
     return prediction_tree(
         draws.latent,
         predictor.likelihood,
-        getattr(data, f"y_{split}"),
+        y,
         labels,
         key=key_observation,
         x=x,
         stats=draws.stats,
         closed_form=_closed_form(predictor, x),
     )
+
+
+def _points(data: Any, split: str) -> tuple[Any, Any]:
+    """Return inputs and observations of a split, if data have what `DatasetLike` lists."""
+    needed = f"x_{split}", f"y_{split}", "name"
+    missing = [field for field in needed if not hasattr(data, field)]
+    if missing:
+        raise ValueError(
+            f"data must be a Dataset or have its fields {', '.join(needed)}, but this "
+            f"{type(data).__name__} lacks {', '.join(missing)}."
+        )
+    x, y = (getattr(data, field) for field in needed[:2])
+    if len(x) == 0:
+        raise ValueError(f"x_{split} has no points: make the dataset with some for this split.")
+    return x, y
 
 
 def _check_num_draws(num_draws: int, predictor: Predictor) -> None:

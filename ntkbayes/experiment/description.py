@@ -20,7 +20,8 @@ _OPTIONS = ("seed", "prior_precision", "num_draws", "num_train")
 def facts(comparison: Comparison) -> dict[str, str]:
     """Name → text: the dataset, its sizes and the model all methods share."""
     data, config = comparison.data, comparison.config
-    target = f"{data.num_classes} classes" if data.task == "classification" else data.target_name
+    classes = data.task == "classification"
+    target = f"{data.num_classes} classes" if classes else ", ".join(data.target_names)
     noise = {} if config.noise_variance is None else {"noise variance": config.noise_variance}
     if config.noise_variance is None and data.noise_scale is not None:
         noise = {"noise variance": f"{data.noise_scale**2:.4g} (known)"}

@@ -203,10 +203,7 @@ def _maps(trees: dict[str, xr.DataTree], data: Dataset) -> Any:
 
 def _bands(trees: dict[str, xr.DataTree], data: Dataset) -> Any:
     """Bands at the test inputs, in original units."""
-
-    def original(y: np.ndarray) -> np.ndarray:
-        return np.asarray(y) * data.target_scale + data.target_mean
-
+    original = data.original_targets
     x = np.asarray(data.original_inputs(data.x_test))[:, 0]
     order = np.argsort(x)
     x_train = np.asarray(data.original_inputs(data.x_train))[:, 0]

@@ -72,6 +72,8 @@ class StaxNetwork(WideNetwork):
         return {"network": "stax", "input_shape": self.input_shape}
 
     def _kernels(self, x1: AnyArray, x2: AnyArray | None, kinds: str | tuple[str, ...]) -> Any:
+        for name, x in (("x1", x1), ("x2", x2)):
+            check_unmasked(name, x)
         num_kernels = 1 if isinstance(kinds, str) else len(kinds)
         dtype = computing_dtype(x1, x1 if x2 is None else x2)
         first, other = jnp.asarray(x1, dtype), None if x2 is None else jnp.asarray(x2, dtype)

@@ -71,7 +71,7 @@ def plot_predictive_distributions(
     classes = [name or f"output_{i}" for i, name in enumerate(output_names(first))]
     figure = new_figure(1.2 + 1.35 * len(trees), 0.5 + 1.0 * len(points))
     panels = figure.subplots(len(points), 1 + len(trees), squeeze=False, sharey=False)
-    pictures = np.asarray(data.images(x))
+    pictures = _shown(np.asarray(data.images(x)), np.asarray(data.images(data.x_train)))
     for i, (row, point) in enumerate(zip(panels, points, strict=True)):
         row[0].imshow(pictures[i], cmap="gray_r")
         row[0].set(xticks=[], yticks=[], ylabel=f"true: {classes[y[point]]}")
@@ -92,6 +92,17 @@ def plot_predictive_distributions(
         color="0.35",
     )
     return figure
+
+
+def _shown(pictures: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Return pictures (m h w) of one channel as they are, in color with intensities from 0 to 1.
+
+    Of two channels, or more than four, the mean over channels is shown.
+    """
+    if pictures.ndim == 3 or pictures.shape[-1] not in (3, 4):
+        return pictures if pictures.ndim == 3 else pictures.mean(axis=-1)
+    low, high = train.min(), train.max()
+    return np.clip((pictures - low) / (high - low), 0, 1)
 
 
 def _ambiguous_and_confident(draws: dict[str, np.ndarray], num_points: int) -> np.ndarray:
