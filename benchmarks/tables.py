@@ -253,11 +253,6 @@ CALIBRATION = {
         "Smooth ECE, and after the bar what chance alone would show of a calibrated predictor with "
         "these confidences. Compare each value with its floor, not two methods."
     ),
-    "ece_debiased": (
-        "Expected calibration error, less what a calibrated predictor would show with as many "
-        "points. Compare each value with 0 and not two methods: of two that are equally far off "
-        "the less certain one has the lower value."
-    ),
 }
 """Which calibration errors to show, if the results have them, and how to read them."""
 

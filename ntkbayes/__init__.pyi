@@ -27,6 +27,7 @@ from .ensembles import deep_ensemble, linearized_ensemble, ntk_ensemble
 from .evaluation import (
     compare,
     from_draws,
+    from_normals,
     from_probabilities,
     leave_one_out,
     load_predictions,
@@ -82,6 +83,7 @@ __all__ = [
     "experiment",
     "finite_network",
     "from_draws",
+    "from_normals",
     "from_probabilities",
     "gp_posterior",
     "hmc",

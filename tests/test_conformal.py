@@ -258,9 +258,9 @@ def test_what_is_no_pair_of_predictions_is_refused(class_trees, regression_trees
     tempered = predictions(np.log(p), y, nb.Categorical(C), "test", settings={"temperature": 2.0})
     with pytest.raises(ValueError, match="of one settings, but are of"):
         conformal_sets(val, tempered, level=0.9)
-    named = predictions(np.log(p), y, nb.Categorical(C), "test", output_names="abcd")
+    named = predictions(np.log(p), y, nb.Categorical(C), "test", output_names=list("abcd"))
     assert len(conformal_sets(val, named, level=0.9).size) == len(y)
-    other = predictions(np.log(p), y, nb.Categorical(C), "val", output_names="abdc")
+    other = predictions(np.log(p), y, nb.Categorical(C), "val", output_names=list("abdc"))
     with pytest.raises(ValueError, match="names of their classes differ, number 2 being 'd' and"):
         conformal_sets(other, named, level=0.9)
     with pytest.raises(ValueError, match="use conformal_sets"):

@@ -10,10 +10,12 @@ import scipy.special
 import scipy.stats
 from simple_predictors import Normal, Numbered
 
+import ntkbayes as nb
 from ntkbayes.datasets import load_dataset
 from ntkbayes.evaluation import (
     compare,
     from_draws,
+    from_normals,
     from_probabilities,
     load_predictions,
     observations,
@@ -256,3 +258,92 @@ def test_a_single_point_keeps_its_dimension(likelihood, key):
     table = compare({"one": tree, "two": tree}, reference="one").set_index("metric")["value"]
     # Of one point there is no pair of a right and a wrong one.
     assert np.isfinite(table.drop("error_auroc", errors="ignore")).all()
+
+
+# Normal predictive distributions
+
+
+def normals(*shape):
+    generator = np.random.default_rng(1)
+    return generator.normal(size=shape), generator.uniform(0.1, 2.0, size=shape)
+
+
+@pytest.mark.parametrize("shape", [(4,), (5, 4), (2, 5, 4)])
+@pytest.mark.parametrize("outputs", [(), (3,)])
+def test_normals_of_members_and_chains_are_mixtures(key, shape, outputs):
+    means, variances = normals(*shape, *outputs)
+    y = draws(4, *outputs)
+    tree = from_normals(means, variances, y, key=key, method="ensemble")
+    flat = [v.reshape(-1, 4, *(outputs or (1,))) for v in (means, variances)]
+    density = scipy.stats.norm.logpdf(y.reshape(4, -1), flat[0], np.sqrt(flat[1])).sum(axis=-1)
+    np.testing.assert_allclose(pooled(tree, "log_likelihood/y"), density, rtol=1e-12)
+    table = compare({"ensemble": tree}, reference=None).set_index("metric")["value"]
+    nll = -np.mean(scipy.special.logsumexp(density, axis=0) - np.log(len(density)))
+    assert table["nll"] == pytest.approx(nll, rel=1e-10)
+    assert table["rmse"] == pytest.approx(
+        np.sqrt(np.mean((flat[0].mean(axis=0) - y.reshape(4, -1)) ** 2))
+    )
+    expected = np.sqrt(np.mean(flat[1].mean(axis=0) + flat[0].var(axis=0)))
+    assert table["sharpness"] == pytest.approx(expected)
+    assert tree.attrs["num_chains"] == (2 if len(shape) == 3 else 1)
+
+
+def test_normals_of_one_common_variance_score_as_draws_of_that_noise(key, tmp_path):
+    means, y = draws(6, 40), draws(40, seed=3)
+    own = from_normals(means, np.full((6, 40), 0.3), y, key=key, method="m")
+    common = from_draws(means[..., None], Gaussian(0.3), y, key=key, method="m")
+    save_predictions(own, tmp_path / "own.nc")
+    for tree in (own, load_predictions(tmp_path / "own.nc")):
+        a, b = (
+            compare({"m": t}, reference=None).set_index("metric")["value"] for t in (tree, common)
+        )
+        assert set(a.index) == set(b.index)
+        for metric in a.index:
+            if metric != "energy_score":  # of draws, in another order
+                assert a[metric] == pytest.approx(b[metric], rel=1e-9), metric
+
+
+def test_new_observations_of_normals_have_their_moments(key):
+    means, variances = normals(50, 4)
+    tree = from_normals(
+        np.repeat(means, 400, axis=0), np.repeat(variances, 400, axis=0), draws(4), key=key,
+        method="m",
+    )  # fmt: skip
+    new = pooled(tree, "posterior_predictive/y")
+    total = variances.mean(axis=0) + means.var(axis=0)
+    np.testing.assert_allclose(new.mean(axis=0), means.mean(axis=0), atol=5 * np.sqrt(2 / 20_000))
+    np.testing.assert_allclose(new.var(axis=0), total, rtol=0.06)
+
+
+def test_normals_are_aligned_compared_and_made_conformal(key):
+    means, variances = normals(5, 60)
+    y, order = draws(60), np.random.default_rng(2).permutation(60)
+    first = from_normals(means, variances, y, key=key, method="a", dataset="d")
+    second = from_normals(
+        means[:, order], variances[:, order], y[order], key=key, method="b", dataset="d",
+        obs_ids=order,
+    )  # fmt: skip
+    table = compare({"a": first, "b": second}, reference="a")
+    wide = table.pivot(index="metric", columns="method", values="value")
+    assert wide.loc["wasserstein_1", "b"] == pytest.approx(0, abs=1e-12)
+    assert wide.loc["crps", "a"] == pytest.approx(wide.loc["crps", "b"], rel=1e-12)
+    val = from_normals(means, variances, y, key=key, method="a", dataset="d", split="val")
+    lower, upper = nb.evaluation.conformal_intervals(val, first, level=0.9)
+    assert np.mean((lower <= y[:, None]) & (y[:, None] <= upper)) >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("means", "variances", "message"),
+    [
+        (np.zeros((5, 4)), np.ones((5, 3)), "means and variances must have the same shape"),
+        (np.zeros((5, 3)), np.ones((5, 3)), r"means must be shaped like y, \(4,\), or"),
+        (np.zeros(4), np.zeros(4), "variances must be positive, but holds 0"),
+        (np.zeros(4), -np.ones(4), "variances must be positive, but holds -1"),
+        (np.full(4, np.nan), np.ones(4), "latent must be finite"),
+        (np.zeros(4), np.full(4, np.inf), "variances must be finite"),
+        (np.full(4, "a"), np.full(4, "b"), "means must hold real numbers"),
+    ],
+)
+def test_normals_that_are_none_are_refused(key, means, variances, message):
+    with pytest.raises(ValueError, match=message):
+        from_normals(means, variances, np.zeros(4), key=key, method="m")

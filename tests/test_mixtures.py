@@ -193,3 +193,65 @@ def test_impossible_requests_are_refused(mixture):
             function(one[None], one, np.nan * one)
     with pytest.raises(ValueError, match="means must be finite"):
         mixtures.quantile(np.full((2, 1, 1), np.nan), np.ones((1, 1)), 0.5)
+
+
+# Components of different widths
+
+
+@pytest.fixture
+def widths(generator):
+    """Four components of widths that differ by 50, some of them far from the others."""
+    return 3 * generator.normal(size=(4, 3, 2)), np.exp(generator.uniform(-4, 4, size=(4, 3, 2)))
+
+
+def each(means, variance):
+    return [(i, means[:, *i], np.sqrt(variance[:, *i])) for i in np.ndindex(means.shape[1:])]
+
+
+@pytest.mark.parametrize("probability", PROBABILITIES)
+def test_quantiles_of_different_widths_invert_the_mean_distribution_function(widths, probability):
+    found = mixtures.quantile(*widths, probability)
+    for i, means, scales in each(*widths):
+        assert scipy.stats.norm.cdf(found[i], means, scales).mean() == pytest.approx(
+            probability, abs=1e-11
+        )
+
+
+def test_scores_of_different_widths_are_their_definitions(widths, generator):
+    y = 3 * generator.normal(size=(3, 2))
+    crps, pit, log_density = (
+        function(*widths, y) for function in (mixtures.crps, mixtures.pit, mixtures.log_density)
+    )
+    mean, variance = mixtures.moments(*widths)
+    for i, means, scales in each(*widths):
+
+        def squared(x, means=means, scales=scales, target=y[i]):
+            return (scipy.stats.norm.cdf(x, means, scales).mean() - (x >= target)) ** 2
+
+        ends = [np.min(means - 10 * scales), np.max(means + 10 * scales)]
+        points = np.sort([*means, y[i]])
+        low, high = min(ends[0], y[i]), max(ends[1], y[i])
+        expected, _ = scipy.integrate.quad(squared, low, high, points=points, limit=800)
+        assert crps[i] == pytest.approx(expected, rel=1e-7)
+        assert pit[i] == pytest.approx(scipy.stats.norm.cdf(y[i], means, scales).mean(), abs=1e-14)
+        np.testing.assert_allclose(
+            log_density[:, *i], scipy.stats.norm.logpdf(y[i], means, scales), rtol=1e-12
+        )
+        samples = generator.choice(len(means), 400_000)
+        samples = means[samples] + scales[samples] * generator.normal(size=400_000)
+        assert mean[i] == pytest.approx(samples.mean(), abs=5 * samples.std() / 632)
+        assert variance[i] == pytest.approx(samples.var(), rel=0.02)
+
+
+@pytest.mark.parametrize("function", ["crps", "pit", "quantile"])
+def test_equal_widths_given_one_by_one_are_one_width(mixture, function, generator):
+    means, variance = mixture
+    last = 0.4 if function == "quantile" else generator.normal(size=(3, 2))
+    found, expected = (
+        getattr(mixtures, function)(means, v, last)
+        for v in (np.broadcast_to(variance, means.shape).copy(), variance)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    nearly = np.broadcast_to(variance, means.shape) * (1 + 1e-12 * np.arange(5)[:, None, None])
+    found = getattr(mixtures, function)(means, nearly, last)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)

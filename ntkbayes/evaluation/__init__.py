@@ -1,8 +1,8 @@
 """Evaluation: from predictors to tables, figures and a report.
 
-- predictions: `predict` makes an ArviZ `DataTree`, `from_draws` and `from_probabilities` make one
-  of another tool's results; `save_predictions` and `load_predictions` keep it on disk;
-  `probabilities`, `observations` and `pooled` give arrays.
+- predictions: `predict` makes an ArviZ `DataTree`; `from_draws`, `from_probabilities` and
+  `from_normals` make one of another tool's results; `save_predictions` and `load_predictions` keep
+  it on disk; `probabilities`, `observations` and `pooled` give arrays.
 - comparison: `compare` (every metric with its standard error), `paired_differences`,
   `distance_matrix`, `compare_joint` (whole latent functions), `calibration_table` (tests);
   `METRICS` says what each metric is; `seed_table` sums up several seeds.
@@ -14,7 +14,8 @@
 - figures: `ntkbayes.evaluation.plots` lists them.
 - report: `write_report`, one HTML file, with the `verdict` in words.
 - `metrics` and `distances`: the formulas, as functions of arrays and weighted test points.
-  `mixtures`: the predictive distribution of a regression, exactly, from draws and noise.
+  `mixtures` and `count_mixtures`: the predictive distribution of a regression or of counts,
+  exactly, from draws.
 
 Examples
 --------
@@ -35,14 +36,14 @@ each of a classification and a regression:
 ... }
 """
 
-from ntkbayes.evaluation import distances, metrics, mixtures
+from ntkbayes.evaluation import count_mixtures, distances, metrics, mixtures
 from ntkbayes.evaluation.calibration_table import calibration_table
 from ntkbayes.evaluation.catalog import METRICS, MetricInfo, headline_metrics
 from ntkbayes.evaluation.comparison import compare, paired_differences
 from ntkbayes.evaluation.conformal import conformal_intervals, conformal_sets
 from ntkbayes.evaluation.conformal_table import conformal_table
 from ntkbayes.evaluation.diagnostics import ChainDiagnostics, chain_diagnostics
-from ntkbayes.evaluation.external import from_draws, from_probabilities
+from ntkbayes.evaluation.external import from_draws, from_normals, from_probabilities
 from ntkbayes.evaluation.leave_one_out import LeaveOneOut, leave_one_out
 from ntkbayes.evaluation.method_distances import compare_joint, distance_matrix
 from ntkbayes.evaluation.plots import (
@@ -89,10 +90,12 @@ __all__ = [
     "conformal_intervals",
     "conformal_sets",
     "conformal_table",
+    "count_mixtures",
     "detection_table",
     "distance_matrix",
     "distances",
     "from_draws",
+    "from_normals",
     "from_probabilities",
     "grid_points",
     "headline_metrics",

@@ -3,9 +3,9 @@
 import pandas as pd
 import xarray as xr
 
-from ntkbayes.evaluation import metrics, mixtures
+from ntkbayes.evaluation import metrics
 from ntkbayes.evaluation.alignment import aligned
-from ntkbayes.evaluation.predictive import predictive_mixture
+from ntkbayes.evaluation.predictive import Predictive
 from ntkbayes.evaluation.storage import observations, probabilities
 
 __all__ = ["calibration_table"]
@@ -61,7 +61,7 @@ def calibration_table(trees: dict[str, xr.DataTree]) -> pd.DataFrame:
 
 
 def _tests(tree: xr.DataTree) -> dict[str, metrics.CalibrationTest]:
-    y = observations(tree)
     if tree.attrs["task"] == "classification":
+        y = observations(tree)
         return metrics.calibration_tests(probabilities(tree).mean(axis=0), y)
-    return {"pit": metrics.pit_test(mixtures.pit(*predictive_mixture(tree), y))}
+    return {"pit": metrics.pit_test(Predictive(tree).pit)}

@@ -242,6 +242,18 @@ _REGRESSION_DISTANCES = {
     ),
     "wasserstein_2": MetricInfo("Wasserstein-2", "to the reference, marginals, target units"),
 }
+_COUNTS = {
+    "rmse": MetricInfo("RMSE", "root mean squared error of the mean, counts", headline=True),
+    "nll": MetricInfo("NLL", "−log mean probability of the count, nats", headline=True),
+    "joint_nll": _REGRESSION["joint_nll"],
+    "crps": MetricInfo("CRPS", "continuous ranked probability score, counts", headline=True),
+}
+_COUNT_DISTANCES = {
+    "wasserstein_1": MetricInfo(
+        "Wasserstein-1", "to the reference, marginals of log rates", headline=True
+    ),
+    "wasserstein_2": MetricInfo("Wasserstein-2", "to the reference, marginals of log rates"),
+}
 
 _JOINT = {
     "energy_distance": MetricInfo("energy distance", "of joint distributions, logits or targets"),
@@ -263,6 +275,7 @@ _DETECTION = {
 METRICS = {
     "classification": _SCORES | _CALIBRATION | _UNCERTAINTY | _CLASS_DISTANCES,
     "regression": _REGRESSION | _REGRESSION_DISTANCES,
+    "counts": _COUNTS | _COUNT_DISTANCES,
     "joint": _JOINT,
     "detection": _DETECTION,
 }
@@ -289,7 +302,7 @@ def headline_metrics(task: str) -> list[str]:
     Parameters
     ----------
     task
-        "classification" or "regression"; the other keys of `METRICS` have none.
+        "classification", "regression" or "counts"; the other keys of `METRICS` have none.
 
     Raises
     ------

@@ -36,6 +36,7 @@ import xarray as xr
 
 from ntkbayes._checks import check_at_least, check_choice, check_fraction
 from ntkbayes._types import AnyArray, Float, typed
+from ntkbayes.evaluation import mixtures
 from ntkbayes.evaluation.alignment import check_same_outputs
 from ntkbayes.evaluation.predictive import predictive_mixture
 from ntkbayes.evaluation.storage import observations, probabilities
@@ -214,8 +215,8 @@ def _threshold(scores: Float[np.ndarray, "n c"], level: float) -> Float[np.ndarr
 
 def _moments(tree: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
     """Predictive mean and deviation (m c), noise included."""
-    means, variance = predictive_mixture(tree)
-    return means.mean(axis=0), np.sqrt(variance + means.var(axis=0))
+    mean, variance = mixtures.moments(*predictive_mixture(tree))
+    return mean, np.sqrt(variance)
 
 
 def _check_pair(tree_val: xr.DataTree, tree_test: xr.DataTree) -> None:

@@ -8,11 +8,12 @@ import xarray as xr
 
 from ntkbayes._checks import warn_caller
 from ntkbayes._types import AnyArray, Key, typed
-from ntkbayes.evaluation._checked import checked_probabilities, pool_chains
+from ntkbayes.evaluation._checked import checked_probabilities, pool_chains, storable
+from ntkbayes.evaluation.metrics.inputs import check_variance
 from ntkbayes.evaluation.schema import UNNAMED, ClosedForm, Labels, prediction_tree
-from ntkbayes.likelihoods import Categorical, Likelihood
+from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
 
-__all__ = ["from_draws", "from_probabilities"]
+__all__ = ["from_draws", "from_normals", "from_probabilities"]
 
 
 @typed
@@ -180,3 +181,112 @@ def from_probabilities(
     return prediction_tree(
         latent, likelihood, y, labels, key=key, x=x, stats=stats or {}, given=p, closed_form=None
     )
+
+
+@typed
+def from_normals(
+    means: Any,
+    variances: Any,
+    y: Any,
+    *,
+    key: Key,
+    method: str,
+    x: AnyArray | None = None,
+    num_chains: int = 1,
+    output_names: Any = None,
+    obs_ids: Any = None,
+    dataset: str = UNNAMED,
+    split: str = "test",
+    stats: Mapping[str, AnyArray] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    is_posterior: bool = False,
+) -> xr.DataTree:
+    """Make a `DataTree` from normal predictive distributions, or from mixtures of them.
+
+    For networks that predict a mean and a variance at every point: one of them, or an ensemble,
+    whose predictive distribution is the mixture (1/s) Σ_s N(μ_s, σ_s²) of its members. Every score
+    is that of this mixture, exactly; nothing is drawn but what `posterior_predictive` holds.
+
+    The latent functions are the means: distances between latent functions, and what is said of
+    epistemic uncertainty, are about them.
+
+    Parameters
+    ----------
+    means, variances
+        Of the observations at m points, noise included, in the units of y: shaped like y for one
+        predictor; with members or draws in front (s …), ordered chain by chain, or (chain draw …).
+    y
+        Targets (m,), or (m c) of several, in the units that results are to have.
+    key, method, x, num_chains, obs_ids, dataset, split, stats, settings, is_posterior
+        As in `from_draws`.
+    output_names
+        Names of the c targets.
+
+    Raises
+    ------
+    ValueError
+        If a variance is not positive, shapes do not fit each other, and as in `from_draws`.
+
+    References
+    ----------
+    Lakshminarayanan, Pritzel & Blundell (2017), arXiv 1612.01474, section 2.4.
+
+    Examples
+    --------
+    >>> means, variances = np.array([[0.0, 1.0], [0.2, 0.8]]), np.full((2, 2), 0.25)
+    >>> tree = nb.from_normals(means, variances, np.zeros(2), key=key, method="two members")
+    >>> dict(tree["noise/variance"].sizes)
+    {'chain': 1, 'draw': 2, 'obs_id': 2, 'output': 1}
+    """
+    y, means, variances = (
+        _real_array(n, v) for n, v in (("y", y), ("means", means), ("variances", variances))
+    )
+    if means.shape != variances.shape:
+        raise ValueError(
+            f"means and variances must have the same shape, but have {means.shape} and "
+            f"{variances.shape}."
+        )
+    pooled = {}
+    for name, values in (("means", means), ("variances", variances)):
+        pooled[name], chains = _like_observations(name, values, y, num_chains)
+    check_variance("variances", pooled["variances"])
+    labels = Labels(
+        method, settings or {}, dataset, split, chains, is_posterior, output_names, obs_ids
+    )
+    likelihood = Gaussian(1.0, pooled["means"].shape[-1])
+    return prediction_tree(
+        pooled["means"],
+        likelihood,
+        y,
+        labels,
+        key=key,
+        x=x,
+        stats=stats or {},
+        variance=pooled["variances"],
+        closed_form=None,
+    )
+
+
+def _real_array(name: str, values: Any) -> np.ndarray:
+    """Return real numbers in single or double precision; whole ones as double."""
+    array = np.asarray(values)
+    if array.dtype.kind in "iub":
+        return array.astype(float)
+    if array.dtype.kind not in "fV":
+        raise ValueError(f"{name} must hold real numbers, but has dtype {array.dtype}.")
+    return storable(array)
+
+
+def _like_observations(
+    name: str, values: np.ndarray, y: np.ndarray, num_chains: int
+) -> tuple[np.ndarray, int]:
+    """Return (s m c) and the number of chains, from numbers shaped like y behind up to two axes."""
+    extra = values.ndim - y.ndim
+    if y.ndim not in (1, 2) or not 0 <= extra <= 2 or values.shape[extra:] != y.shape:
+        raise ValueError(
+            f"{name} must be shaped like y, {y.shape}, or (draws, …) or (chains, draws, …) of "
+            f"that, but has shape {values.shape}."
+        )
+    draws = values[None] if extra == 0 else values
+    outputs = draws[..., None] if y.ndim == 1 else draws
+    return pool_chains(name, outputs, num_chains, axes=("points", "outputs"))

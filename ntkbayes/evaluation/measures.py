@@ -1,7 +1,8 @@
 """Which metrics and distances predictions have: the functions of `metrics` and `distances`, bound.
 
-In classification distances are between predictive class probabilities; in regression between the
-marginals of the latent function, noise excluded, because the common noise would only blur them.
+In classification distances are between predictive class probabilities; in regression and of counts
+between the marginals of the latent function, noise excluded, because the common noise would only
+blur them.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ntkbayes.evaluation import distances, metrics, mixtures
+from ntkbayes.evaluation import count_mixtures, distances, metrics, mixtures
 from ntkbayes.evaluation.catalog import LEVELS, METRICS
 from ntkbayes.evaluation.metrics.likelihood import BATCH_SIZE
 from ntkbayes.evaluation.predictive import Predictive
@@ -26,9 +27,12 @@ NUM_SIMULATIONS = 50
 
 def measures(found: Predictive) -> dict[str, Metric]:
     """Metrics of one method's predictions by name, each a function of the weights alone."""
-    if found.is_classification:
-        return _classification_measures(found)
-    return _regression_measures(found)
+    kinds = {
+        "classification": _classification_measures,
+        "regression": _regression_measures,
+        "counts": _count_measures,
+    }
+    return kinds[found.task](found)
 
 
 def distance_measures(a: Predictive, b: Predictive) -> dict[str, Metric]:
@@ -81,6 +85,8 @@ def calibration_floor(found: Predictive) -> dict[str, float]:
     """
     rng = np.random.default_rng(0)
     weights = metrics.uniform_weights(len(found.observations))
+    if found.task == "counts":  # none of their metrics is an error of calibration
+        return {}
     simulate = _simulated_classes if found.is_classification else _simulated_targets
     simulated = [
         {name: float(metric(weights)) for name, metric in simulate(found, rng).items()}
@@ -98,9 +104,12 @@ def _simulated_classes(found: Predictive, rng: np.random.Generator) -> dict[str,
 
 def _simulated_targets(found: Predictive, rng: np.random.Generator) -> dict[str, Metric]:
     means, variance = found.mixture
-    some = rng.integers(0, len(means), size=(1, *variance.shape))
-    noise = np.sqrt(variance) * rng.normal(size=variance.shape)
-    y = np.take_along_axis(means, some, axis=0)[0] + noise
+    some = rng.integers(0, len(means), size=(1, *means.shape[1:]))
+    mean, own = (
+        np.take_along_axis(np.broadcast_to(v, means.shape), some, axis=0)[0]
+        for v in (means, variance)
+    )
+    y = mean + np.sqrt(own) * rng.normal(size=mean.shape)
     # A calibrated predictor has uniform PIT values, whatever it predicts.
     return _quantile_calibration(rng.uniform(size=y.shape)) | _ence(found.mixture, y)
 
@@ -183,7 +192,7 @@ def _regression_measures(found: Predictive) -> dict[str, Metric]:
         **_joint(found),
         "crps": partial(metrics.crps, *mixture, y),
         "sharpness": partial(metrics.sharpness, *mixture),
-        **_quantile_calibration(mixtures.pit(*mixture, y)),
+        **_quantile_calibration(found.pit),
         **_ence(mixture, y),
     }
     if len(y) >= BATCH_SIZE:
@@ -207,9 +216,17 @@ def _quantile_calibration(pit: np.ndarray) -> dict[str, Metric]:
 
 
 def _ence(mixture: tuple[np.ndarray, np.ndarray], y: np.ndarray) -> dict[str, Metric]:
-    means, variance = mixture
-    total = means.var(axis=0) + variance
-    return {"ence": partial(metrics.ence, means.mean(axis=0), total, y)}
+    return {"ence": partial(metrics.ence, *mixtures.moments(*mixture), y)}
+
+
+def _count_measures(found: Predictive) -> dict[str, Metric]:
+    rates, y = found.rates, found.observations.astype(float)
+    return {
+        "rmse": partial(metrics.rmse, count_mixtures.mean(rates)[:, None], y),
+        "nll": partial(metrics.mixture_nll, found.log_likelihood),
+        **_joint(found),
+        "crps": partial(_mean, count_mixtures.crps(rates, y[:, 0])),
+    }
 
 
 def _joint(found: Predictive) -> dict[str, Metric]:

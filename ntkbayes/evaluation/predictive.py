@@ -16,7 +16,7 @@ import scipy.special
 import xarray as xr
 
 from ntkbayes._types import Float
-from ntkbayes.evaluation import distances, metrics
+from ntkbayes.evaluation import count_mixtures, distances, metrics, mixtures
 from ntkbayes.evaluation.distances.marginals import pointwise_class_distance
 from ntkbayes.evaluation.storage import observations, ordered, pooled, probabilities
 
@@ -67,7 +67,8 @@ class Predictive:
 
     def __init__(self, tree: xr.DataTree):
         self.tree = tree
-        self.is_classification = tree.attrs["task"] == "classification"
+        self.task = tree.attrs["task"]
+        self.is_classification = self.task == "classification"
 
     @cached_property
     def observations(self) -> np.ndarray:
@@ -146,40 +147,75 @@ class Predictive:
         latent = self.latent.astype(float)
         chosen = np.linspace(0, len(latent), NUM_NEW, endpoint=False).astype(int)
         noise = np.random.default_rng(0).normal(size=(NUM_NEW, *latent.shape[1:]))
-        return latent[chosen] + np.sqrt(_noise_variance(self.tree)) * noise
+        variance = np.broadcast_to(observation_variance(self.tree), latent.shape)
+        return latent[chosen] + np.sqrt(variance[chosen]) * noise
 
     @cached_property
     def mixture(self) -> tuple[np.ndarray, np.ndarray]:
         """`predictive_mixture` of a regression."""
         return predictive_mixture(self.tree)
 
+    @cached_property
+    def rates(self) -> np.ndarray:
+        """Poisson rates (s m) of counts.
+
+        Raises
+        ------
+        ValueError
+            If the likelihood of the counts is another.
+        """
+        name = json.loads(self.tree.attrs["likelihood"])["name"]
+        if name != "Poisson":
+            raise ValueError(
+                "metrics of counts need the Poisson likelihood, but that of "
+                f"{self.tree.attrs['method']} is {name}."
+            )
+        return np.exp(self.latent[..., 0].astype(float))
+
+    @cached_property
+    def pit(self) -> np.ndarray:
+        """Probability integral transforms (m c) of a regression, or of counts, randomised."""
+        if self.task == "counts":
+            return count_mixtures.pit(self.rates, self.observations[:, 0].astype(float))[:, None]
+        return mixtures.pit(*self.mixture, self.observations)
+
 
 def predictive_mixture(tree: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
-    """Means (s m c) and variance (m c), noise included, of the components of `mixtures`.
+    """Means (s m c) and variance, noise included, of the components of `mixtures`.
 
-    One component where mean and variance are known in closed form, else one per draw.
+    One component where mean and variance are known in closed form, else one per draw; the variance
+    is (m c), or (s m c) where every draw has its own.
 
     Raises
     ------
     ValueError
         If the observation noise is not Gaussian.
     """
-    noise_variance = _noise_variance(tree)
+    noise = observation_variance(tree)
     if "closed_form" in tree.children:
         mean, variance = (ordered(tree, f"closed_form/{k}").astype(float) for k in _MOMENTS)
-        return mean[None], variance + noise_variance
-    latent = pooled(tree).astype(float)
-    return latent, np.full(latent.shape[1:], noise_variance)
+        return mean[None], variance + noise
+    means = pooled(tree).astype(float)
+    return means, noise if noise.ndim == 3 else np.broadcast_to(noise, means.shape[1:])
 
 
-def _noise_variance(tree: xr.DataTree) -> float:
+def observation_variance(tree: xr.DataTree) -> np.ndarray:
+    """Variance of the noise: of each draw (s m c) where they have their own, else one number.
+
+    Raises
+    ------
+    ValueError
+        If the observation noise is not Gaussian.
+    """
+    if "noise" in tree.children:
+        return pooled(tree, "noise/variance").astype(float)
     likelihood = json.loads(tree.attrs["likelihood"])
     if "noise_variance" not in likelihood:
         raise ValueError(
             "metrics of a regression need Gaussian noise, but the likelihood of "
             f"{tree.attrs['method']} is {likelihood['name']}."
         )
-    return likelihood["noise_variance"]
+    return np.asarray(likelihood["noise_variance"], dtype=float)
 
 
 def _block_size(tree: xr.DataTree) -> int:

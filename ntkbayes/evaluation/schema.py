@@ -18,6 +18,8 @@ Groups and variables (dimensions ``chain, draw, obs_id, output, feature``), as A
 - ``probabilities`` (ours; only where class probabilities were given instead of latent functions):
   ``p`` (chain draw obs_id output), what was given, which metrics read instead of the softmax of
   ``latent``, a logarithm that has been rounded;
+- ``noise`` (ours; only of `from_normals`): ``variance`` (chain draw obs_id output), that of the
+  observations around each draw of the mean, ``latent``;
 - ``closed_form`` (ours; only where the latent function is Gaussian and so is the noise): ``mean``
   and ``variance`` (obs_id output) of the latent function, noise excluded. The group's attribute
   ``independent_outputs`` says whether the outputs of a point are known to be uncorrelated.
@@ -48,6 +50,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import scipy.stats
 import xarray as xr
 
 from ntkbayes._checks import check_choice
@@ -78,7 +81,7 @@ __all__ = [
 SPLITS = ("train", "val", "test")
 POINTWISE_GROUPS = (
     *("posterior", "posterior_predictive", "log_likelihood", "observed_data"),
-    *("constant_data", "probabilities", "closed_form"),
+    *("constant_data", "probabilities", "noise", "closed_form"),
 )
 """Groups whose variables have the dimension ``obs_id``."""
 UNNAMED = "unnamed"
@@ -132,10 +135,12 @@ def prediction_tree(
     stats: Mapping[str, AnyArray],
     closed_form: ClosedForm | None,
     given: np.ndarray | None = None,
+    variance: np.ndarray | None = None,
 ) -> xr.DataTree:
     """Check latent draws (s m c) and what comes with them, draw observations, lay everything out.
 
-    `given` are the class probabilities (s m c) of which latent draws are the logarithm.
+    `given` are the class probabilities (s m c) of which latent draws are the logarithm; `variance`
+    (s m c) that of the observations around each draw, where the Gaussian likelihood has none.
 
     Raises
     ------
@@ -150,13 +155,17 @@ def prediction_tree(
     values = checked_latent(latent, targets.shape)
     check_chains(len(values), labels.num_chains)
     y = _squeeze_single(storable(y), axis=1)
-    new_y = _squeeze_single(_new_observations(likelihood, key, values), axis=2)
-    if given is None:
+    if variance is not None:
+        new_y, log_prob = _around(key, values, variance, np.asarray(targets))
+    else:
+        new_y = _new_observations(likelihood, key, values)
+    new_y = _squeeze_single(new_y, axis=2)
+    if given is not None:
+        log_prob = _log_of_given(given, y)
+    elif variance is None:
         log_prob = _checked_results(
             likelihood, values, "log likelihood", _log_likelihood(likelihood, targets, values)
         )
-    else:
-        log_prob = _log_of_given(given, y)
     per_sample = checked_stats(stats, len(values), labels.num_chains)
     log_prior = per_sample.pop("log_prior", None)
     per_draw = {
@@ -169,6 +178,10 @@ def prediction_tree(
         per_draw["log_prior"] = {"latent": log_prior}
     if given is not None:
         per_draw["probabilities"] = {"p": given}
+    settings = likelihood.settings()
+    if variance is not None:
+        per_draw["noise"] = {"variance": variance}
+        settings = {"name": "Normal", "num_outputs": likelihood.num_outputs}
     groups = {name: _chained(group, labels.num_chains) for name, group in per_draw.items()}
     groups["observed_data"] = {"y": (("obs_id", "output")[: y.ndim], y)}
     num_features = 0
@@ -180,7 +193,7 @@ def prediction_tree(
         moments = checked_moments(likelihood, closed_form.mean, closed_form.variance, targets.shape)
         groups["closed_form"] = {k: (("obs_id", "output"), v) for k, v in moments.items()}
     tree = _tree(groups, _coordinates(labels, likelihood, values.shape, num_features))
-    tree.attrs = _attributes(labels, likelihood)
+    tree.attrs = _attributes(labels, settings, _task(likelihood))
     if closed_form is not None:
         tree["closed_form"].attrs["independent_outputs"] = int(closed_form.independent_outputs)
     return tree
@@ -192,6 +205,16 @@ def _new_observations(likelihood: Likelihood, key: Key, latent: np.ndarray) -> n
         likelihood, latent, "new observation", _sample_observations(likelihood, key, latent)
     )
     return draws.astype(np.int64) if likelihood.counts and draws.max() < 2.0**63 else draws
+
+
+def _around(
+    key: Key, means: np.ndarray, variance: np.ndarray, targets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw observations around means (s m c), and log p(y) (s m) summed over outputs."""
+    scale = np.sqrt(variance)
+    noise = np.asarray(jax.random.normal(key, means.shape, means.dtype))
+    log_prob = scipy.stats.norm.logpdf(targets, means.astype(float), scale.astype(float))
+    return means + scale * noise, log_prob.sum(axis=-1)
 
 
 def _checked_results(
@@ -275,14 +298,20 @@ def _tree(groups: Mapping[str, Any], coords: Mapping[str, Any]) -> xr.DataTree:
     return xr.DataTree.from_dict(datasets)
 
 
-def _attributes(labels: Labels, likelihood: Likelihood) -> dict[str, Any]:
+def _task(likelihood: Likelihood) -> str:
+    if num_classes(likelihood):
+        return "classification"
+    return "counts" if likelihood.counts else "regression"
+
+
+def _attributes(labels: Labels, likelihood: Mapping[str, Any], task: str) -> dict[str, Any]:
     return {
         "method": labels.method,
         "settings": _json(labels.settings),
-        "likelihood": _json(likelihood.settings()),
+        "likelihood": _json(likelihood),
         "dataset": labels.dataset,
         "split": labels.split,
-        "task": "classification" if num_classes(likelihood) else "regression",
+        "task": task,
         "num_chains": labels.num_chains,
         "is_posterior": int(labels.is_posterior),
         **{f"{name}_version": version(name) for name in ("ntkbayes", "jax", "arviz")},

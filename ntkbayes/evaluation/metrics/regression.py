@@ -9,7 +9,7 @@ import numpy as np
 from ntkbayes._checks import check_at_least, check_finite, check_fraction
 from ntkbayes._types import Float, typed
 from ntkbayes.evaluation import mixtures
-from ntkbayes.evaluation.metrics.inputs import check_shares, check_variance
+from ntkbayes.evaluation.metrics.inputs import check_shares
 from ntkbayes.evaluation.metrics.resampling import weighted_mean
 
 __all__ = [
@@ -38,7 +38,7 @@ def rmse(
 @typed
 def crps(
     means: Float[np.ndarray, "s m c"],
-    variance: Float[np.ndarray, "m c"],
+    variance: mixtures.Variance,
     y: Float[np.ndarray, "m c"],
     weights: Float[np.ndarray, "*b m"],
 ) -> Float[np.ndarray, "*b"]:
@@ -85,14 +85,14 @@ def draws_crps(
 @typed
 def sharpness(
     means: Float[np.ndarray, "s m c"],
-    variance: Float[np.ndarray, "m c"],
+    variance: mixtures.Variance,
     weights: Float[np.ndarray, "*b m"],
 ) -> Float[np.ndarray, "*b"]:
     """Root of the mean predictive variance over points and outputs, in target units.
 
-    √Σ_i w_i (var_s f_s(x_i) + σ²), noise included: what a calibrated predictor has as RMSE. It
-    does not look at the observations; smaller is better only at equal calibration. The variance
-    over draws is that of the mixture, divided by s.
+    √Σ_i w_i (var_s f_s(x_i) + σ²), or with the mean of σ_s² over draws, noise included: what a
+    calibrated predictor has as RMSE. It does not look at the observations; smaller is better only
+    at equal calibration. The variance over draws is that of the mixture, divided by s.
 
     Parameters
     ----------
@@ -101,9 +101,7 @@ def sharpness(
     weights
         See the module's docstring.
     """
-    check_finite("means", means)
-    check_variance("variance", variance, or_zero=True)
-    total = means.var(axis=0, dtype=float) + variance
+    _, total = mixtures.moments(means, variance)
     return np.asarray(np.sqrt(weighted_mean(weights, total.mean(axis=1))))
 
 

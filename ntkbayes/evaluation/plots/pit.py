@@ -11,7 +11,6 @@ import scipy.stats
 import xarray as xr
 
 from ntkbayes._checks import check_fraction
-from ntkbayes.evaluation import mixtures
 from ntkbayes.evaluation.alignment import aligned
 from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
@@ -23,7 +22,7 @@ from ntkbayes.evaluation.plots.style import (
     plot_others,
     styled,
 )
-from ntkbayes.evaluation.predictive import predictive_mixture
+from ntkbayes.evaluation.predictive import Predictive
 from ntkbayes.evaluation.storage import observations
 
 __all__ = ["plot_pit_ecdf"]
@@ -47,14 +46,15 @@ def plot_pit_ecdf(trees: dict[str, xr.DataTree], *, level: float = 0.95) -> Note
     Parameters
     ----------
     trees
-        Predictions of each method at the same points, a regression task.
+        Predictions of each method at the same points, of a regression or counts, whose transforms
+        are randomised.
     level
         Simultaneous coverage of the band, between 0 and 1.
 
     Raises
     ------
     ValueError
-        If the predictions are not comparable or not of a regression task, or `level` is not
+        If the predictions are not comparable or of a classification task, or `level` is not
         between 0 and 1.
 
     Examples
@@ -65,12 +65,11 @@ def plot_pit_ecdf(trees: dict[str, xr.DataTree], *, level: float = 0.95) -> Note
     """
     trees = aligned(trees)
     first = next(iter(trees.values()))
-    if first.attrs["task"] != "regression":
-        raise ValueError(f"the PIT needs a regression task, not {first.attrs['task']}.")
+    if first.attrs["task"] == "classification":
+        raise ValueError("the PIT needs a regression task or counts, not classification.")
     check_fraction("level", level)
-    y = observations(first)
-    places, low, high = uniform_ecdf_band(y.size, level)
-    curves = {name: _difference(_transforms(tree, y)) for name, tree in trees.items()}
+    places, low, high = uniform_ecdf_band(observations(first).size, level)
+    curves = {name: _difference(Predictive(tree).pit.ravel()) for name, tree in trees.items()}
     colors, (rows, columns) = method_colors(trees), grid_shape(len(trees))
     figure = new_figure(0.7 + 1.9 * max(columns, 2), 0.8 + 1.75 * rows)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
@@ -108,12 +107,6 @@ def uniform_ecdf_band(
     low, high = (binomial.ppf(q) / num_points - places for q in (tail, 1 - tail))
     places = np.concatenate([[0], places, [1]])
     return places, np.pad(low, 1), np.pad(high, 1)
-
-
-def _transforms(tree: xr.DataTree, y: np.ndarray) -> np.ndarray:
-    """F(y) at every point and output, exactly for the mixture of the draws."""
-    means, variance = predictive_mixture(tree)
-    return mixtures.pit(means, variance, y).ravel()
 
 
 def _difference(transforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
