@@ -20,16 +20,29 @@ References
 .. [2] Rahaman & Thiery (2021), arXiv 2007.08792.
 """
 
-from typing import Any
+import json
+from typing import Any, overload
 
+import jax
 import numpy as np
 import scipy.optimize
 import scipy.special
+import xarray as xr
 
 from ntkbayes._checks import warn_caller
 from ntkbayes._types import AnyArray, Float, Int, Key, Progress, silent, typed
-from ntkbayes.datasets import Dataset
-from ntkbayes.evaluation import metrics, observations, pooled, predict
+from ntkbayes.evaluation import (
+    DatasetLike,
+    from_draws,
+    from_probabilities,
+    metrics,
+    observations,
+    pooled,
+    predict,
+)
+from ntkbayes.evaluation.alignment import check_validation_pair
+from ntkbayes.evaluation.schema import output_names
+from ntkbayes.evaluation.storage import ordered
 from ntkbayes.likelihoods import Bernoulli, Categorical, Likelihood
 from ntkbayes.predictors import Draws, Predictor
 
@@ -80,11 +93,30 @@ class TemperatureScaled(Predictor):
         return self.predictor.num_chains
 
 
+@overload
+def temperature_scaled(
+    predictor: Predictor, data: DatasetLike | Any, *, key: Key, num_draws: int | None = None
+) -> TemperatureScaled: ...
+
+
+@overload
+def temperature_scaled(
+    predictor: xr.DataTree, data: xr.DataTree, *, key: Key | None = None
+) -> xr.DataTree: ...
+
+
 @typed
 def temperature_scaled(
-    predictor: Predictor, data: Dataset, *, key: Key, num_draws: int | None = None
-) -> TemperatureScaled:
+    predictor: Predictor | xr.DataTree,
+    data: DatasetLike | xr.DataTree | Any,
+    *,
+    key: Key | None = None,
+    num_draws: int | None = None,
+) -> TemperatureScaled | xr.DataTree:
     """Fit the temperature T of the module's docstring on the validation split, and apply it.
+
+    Of a predictor, or of predictions that were made elsewhere: ``temperature_scaled(tree_val,
+    tree_test)`` fits T to the first and returns the second with it.
 
     The negative log likelihood of a mixture need not have one minimum, so log T is searched on a
     grid over T from 0.01 to 100, and by Brent's bounded method around the best point. Time is that
@@ -94,18 +126,21 @@ def temperature_scaled(
     ----------
     predictor
         A predictor of classes: of logits with likelihood `Categorical` or `Bernoulli`. A single
-        trained network is `ntkbayes.deep_ensemble` with ``num_members=1``.
+        trained network is `ntkbayes.deep_ensemble` with ``num_members=1``. Or its predictions at
+        the validation points. Class probabilities count as the logits log p.
     data
-        Dataset whose validation split is used; nothing else of it is looked at.
+        Dataset, or what is like it, whose validation split is used; nothing else of it is looked
+        at. Or predictions of the same method at the points that are to be scaled.
     key
-        Random key of the draws at the validation points.
+        Random key of the draws at the validation points; of predictions, that of the new
+        observations in them (default: ``jax.random.key(0)``).
     num_draws
-        Number of draws T is fitted with, as in `ntkbayes.predict`.
+        Number of draws T is fitted with, as in `ntkbayes.predict`; for a predictor only.
 
     Returns
     -------
-    TemperatureScaled
-        Its settings hold ``temperature``.
+    TemperatureScaled or DataTree
+        Settings hold ``temperature``.
 
     Warns
     -----
@@ -116,7 +151,8 @@ def temperature_scaled(
     Raises
     ------
     ValueError
-        If the predictor is no predictor of classes, or as in `ntkbayes.predict`.
+        If the predictor is no predictor of classes; if only one is predictions; as in
+        `ntkbayes.predict`, or of predictions as in `ntkbayes.evaluation.conformal_sets`.
 
     Examples
     --------
@@ -124,22 +160,78 @@ def temperature_scaled(
     >>> scaled = nb.temperature_scaled(posterior, data, key=key, num_draws=50)
     >>> round(scaled.temperature, 1), scaled.settings["method"]
     (0.6, 'laplace_temperature_scaled')
+    >>> tree_val, tree_test = (
+    ...     nb.predict(posterior, data, key=key, num_draws=50, split=split)
+    ...     for split in ("val", "test")
+    ... )
+    >>> nb.temperature_scaled(tree_val, tree_test).attrs["method"]
+    'laplace, temperature-scaled'
     """
-    if not isinstance(predictor.likelihood, Categorical | Bernoulli):
+    if isinstance(predictor, xr.DataTree) != isinstance(data, xr.DataTree):
         raise ValueError(
-            "temperature_scaled needs logits of classes, but the likelihood is "
-            f"{predictor.likelihood.settings()['name']}. For a regression choose noise_variance on "
-            "the validation points (select_hyperparameters), or use conformal_intervals."
+            "temperature_scaled needs a predictor and a dataset, or the predictions at the "
+            "validation points and at the test points, but only one of them is predictions."
         )
+    if isinstance(predictor, xr.DataTree) and isinstance(data, xr.DataTree):
+        if num_draws is not None:
+            raise ValueError("num_draws must be left out for predictions, which have theirs.")
+        return _scaled_tree(predictor, data, jax.random.key(0) if key is None else key)
+    assert isinstance(predictor, Predictor)
+    if key is None:
+        raise ValueError("key is needed to draw from a predictor; jax.random.key(0) makes one.")
+    _check_classes(predictor.likelihood.settings()["name"])
     tree = predict(predictor, data, key=key, num_draws=num_draws, split="val")
+    return TemperatureScaled(predictor.likelihood, predictor, _fitted(tree))
+
+
+def _check_classes(likelihood: Any) -> None:
+    if likelihood not in ("Categorical", "Bernoulli"):
+        raise ValueError(
+            f"temperature_scaled needs logits of classes, but the likelihood is {likelihood}. For "
+            "a regression choose noise_variance on the validation points (select_hyperparameters), "
+            "or use conformal_intervals."
+        )
+
+
+def _fitted(tree: xr.DataTree) -> float:
+    """Fit the temperature to predictions at the validation points; warn if they say nothing."""
     temperature = _best_temperature(pooled(tree).astype(float), observations(tree))
     for bound, near in zip(BOUNDS, np.isclose(temperature, BOUNDS, rtol=1e-3), strict=True):
         if near:
             warn_caller(
-                f"the best temperature lies on the bound {bound:g}: the {len(data.x_val)} "
-                "validation points do not determine it."
+                f"the best temperature lies on the bound {bound:g}: the "
+                f"{len(observations(tree))} validation points do not determine it."
             )
-    return TemperatureScaled(predictor.likelihood, predictor, temperature)
+    return temperature
+
+
+def _scaled_tree(tree_val: xr.DataTree, tree_test: xr.DataTree, key: Key) -> xr.DataTree:
+    """Return predictions at the test points with all logits divided by the fitted temperature."""
+    likelihood = json.loads(tree_test.attrs["likelihood"])
+    _check_classes(likelihood["name"])
+    check_validation_pair(tree_val, tree_test)
+    temperature = _fitted(tree_val)
+    attrs, latent = tree_test.attrs, ordered(tree_test, "posterior/latent")
+    names = [name for name in output_names(tree_test) if name is not None]
+    about = {
+        "key": key,
+        "method": f"{attrs['method']}, temperature-scaled",
+        "x": ordered(tree_test, "constant_data/x") if "constant_data" in tree_test else None,
+        "obs_ids": np.asarray(tree_test["observed_data/obs_id"]),
+        "output_names": names if len(names) == len(output_names(tree_test)) else None,
+        "dataset": attrs["dataset"],
+        "split": attrs["split"],
+        "stats": {k: np.asarray(v) for k, v in tree_test["sample_stats"].data_vars.items()}
+        if "sample_stats" in tree_test
+        else None,
+        "settings": json.loads(attrs["settings"]) | {"temperature": temperature},
+    }
+    y = observations(tree_test)
+    if "probabilities" in tree_test:
+        p = scipy.special.softmax(latent.astype(float) / temperature, axis=-1)
+        return from_probabilities(p, y, **about)
+    kinds = {"Categorical": lambda: Categorical(likelihood["num_outputs"]), "Bernoulli": Bernoulli}
+    return from_draws(latent / temperature, kinds[likelihood["name"]](), y, **about)
 
 
 @typed

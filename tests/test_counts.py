@@ -113,7 +113,8 @@ def test_tables_and_figures_of_counts(trees, tmp_path):
     tests = nb.evaluation.calibration_table(trees)
     assert tests["test"].unique().tolist() == ["pit"]
     assert nb.evaluation.plot_pit_ecdf(trees).axes[0].get_xlabel() in ("PIT", "")
-    nb.evaluation.write_report(trees, table, tmp_path / "report.html")
+    wide = nb.evaluation.wide_table(table)
+    nb.evaluation.write_report(tmp_path / "report.html", title="counts", table=wide)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "NTK ensemble" in text
     with pytest.raises(ValueError, match="coverage needs a regression task, not counts"):
@@ -123,5 +124,5 @@ def test_tables_and_figures_of_counts(trees, tmp_path):
 def test_counts_of_another_likelihood_are_refused_by_name(trees):
     tree = trees["Laplace"].copy()
     tree.attrs["likelihood"] = json.dumps({"name": "NegativeBinomial"})
-    with pytest.raises(ValueError, match="need the Poisson likelihood, .* is NegativeBinomial"):
+    with pytest.raises(ValueError, match=r"need the Poisson likelihood, .* is NegativeBinomial"):
         nb.compare({"Laplace": tree}, reference=None)

@@ -243,7 +243,7 @@ def test_figures_refuse_what_they_cannot_show(trees, regression_trees, digits, d
         plot_distance_heatmap(distance_matrix(trees).iloc[:1])
     with pytest.raises(ValueError, match="need a classification task"):
         plot_risk_coverage(regression_trees)
-    with pytest.raises(ValueError, match="the PIT needs a regression task, not classification"):
+    with pytest.raises(ValueError, match="the PIT needs a regression task or counts, not"):
         plot_pit_ecdf(trees)
     with pytest.raises(ValueError, match=r"level must lie between 0 and 1, but is 1\.5"):
         plot_pit_ecdf(regression_trees, level=1.5)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.special
 import scipy.stats
@@ -239,9 +240,77 @@ def test_draws_that_cannot_be_compared_are_refused(latent):
         detection_table({"a": (inside, outside), "b": (inside, outside[:, 1:])})
     with pytest.raises(ValueError, match="latent of a at the other inputs is empty"):
         detection_table({"a": (inside, outside[:, :0])})
-    with pytest.raises(ValueError, match=r"one number of outputs, .* of b at the other inputs 1"):
+    with pytest.raises(ValueError, match=r"one number of classes, .* of b at the other inputs 2"):
         detection_table({"a": (inside, outside), "b": (inside, outside[:, :, :1])})
     wrong = outside.copy()
     wrong[0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="latent of a at the other inputs must be finite"):
         detection_table({"a": (inside, wrong)})
+
+
+# Predictions made elsewhere
+
+
+def test_detection_needs_no_more_than_probabilities():
+    latent = [np.random.default_rng(i).normal(size=(5, m, 3)) for i, m in enumerate((40, 30))]
+    p = [scipy.special.softmax(f, axis=-1) for f in latent]
+    by_latent = nb.evaluation.detection_table({"a": tuple(latent)})
+    by_probability = nb.evaluation.detection_table(probabilities={"a": tuple(p)})
+    pd.testing.assert_frame_equal(by_latent, by_probability)
+    both = nb.evaluation.detection_table({"a": tuple(latent)}, probabilities={"b": tuple(p)})
+    assert both["method"].unique().tolist() == ["a", "b"]
+
+
+def test_one_predictor_is_scored_by_its_probabilities():
+    p = [np.random.default_rng(i).dirichlet(np.ones(3), size=20) for i in range(2)]
+    table = nb.evaluation.detection_table(probabilities={"forest": tuple(p)})
+    entropy = [scipy.special.entr(q).sum(axis=1) for q in p]
+    auroc = table.query("metric == 'auroc'").set_index("score")["value"]
+    expected = np.mean(entropy[1][:, None] > entropy[0])
+    assert auroc["predictive_entropy"] == pytest.approx(expected)
+    assert auroc["mutual_information"] == pytest.approx(0.5)  # one predictor disagrees with nobody
+
+
+@pytest.mark.parametrize(
+    ("latent", "probabilities", "message"),
+    [
+        (None, None, "at least one method's draws are needed"),
+        ({"a": 3}, {"a": 3}, "latent and probabilities both have 'a'"),
+        (None, {"a": (4, 3), "b": (4, 2)}, "those of b at the test points 2"),
+    ],
+)
+def test_detection_refuses_what_cannot_be_compared(latent, probabilities, message):
+    def made(sizes, *, p):
+        if sizes is None:
+            return None
+        rows = {}
+        for name, size in sizes.items():
+            m, c = size if isinstance(size, tuple) else (4, size)
+            rows[name] = (np.full((1, m, c), 1 / c if p else 0.0),) * 2
+        return rows
+
+    with pytest.raises(ValueError, match=message):
+        nb.evaluation.detection_table(
+            made(latent, p=False), probabilities=made(probabilities, p=True)
+        )
+
+
+def test_a_curve_of_predictions_made_elsewhere_is_that_of_their_predictors(key):
+    data = nb.load_dataset("moons", num_train=20)
+    posterior = nb.laplace(
+        nb.dense_network(depth=1), nb.Categorical(2), data.x_train, data.y_train,
+        prior_precision=1.0,
+    )  # fmt: skip
+    curve = nb.evaluation.severity_curve(
+        {"Laplace": posterior}, data, "feature-noise", (0, 3), key=key, num_draws=10
+    )
+    (own,) = jax.random.split(key, 1)
+    trees = {
+        s: {"Laplace": nb.predict(posterior, nb.shift(data, "feature-noise", s), key=own,
+                                  num_draws=10)}
+        for s in (0, 3)
+    }  # fmt: skip
+    table = nb.evaluation.severity_table(trees, kind="feature-noise")
+    pd.testing.assert_frame_equal(table, curve)
+    with pytest.raises(ValueError, match="trees is empty"):
+        nb.evaluation.severity_table({}, kind="fog")

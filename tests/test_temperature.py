@@ -233,3 +233,85 @@ def test_scikit_learn_finds_the_same_temperature_of_one_network(key):
     ).fit(data.x_val, data.y_val)
     expected = calibrated.calibrated_classifiers_[0].calibrators[0].beta_
     assert 1 / temperature == pytest.approx(expected, rel=1e-4)
+
+
+# Predictions made elsewhere
+
+
+def two_splits(make, num_points=400):
+    """Predictions by `make(logits, y, split)` of two splits, three times too sharp."""
+    generator = np.random.default_rng(5)
+    logits = generator.normal(size=(2 * num_points, 3))
+    y = np.argmax(logits + generator.gumbel(size=logits.shape), axis=1)
+    halves = (slice(num_points), slice(num_points, None))
+    return [
+        make(3 * logits[half], y[half], split)
+        for half, split in zip(halves, ("val", "test"), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("given", ["logits", "probabilities"])
+def test_predictions_are_scaled_as_the_predictor_that_made_them_is(key, given):
+    def make(logits, y, split):
+        about = {"key": key, "method": "net", "dataset": "d", "split": split}
+        if given == "logits":
+            return nb.from_draws(logits, nb.Categorical(3), y, **about)
+        p = scipy.special.softmax(logits, axis=-1)
+        return nb.from_probabilities(p, y, **about, output_names=["a", "b", "c"])
+
+    val, test = two_splits(make)
+    scaled = nb.temperature_scaled(val, test, key=key)
+    temperature = json.loads(scaled.attrs["settings"])["temperature"]
+    assert abs(np.log(temperature / 3)) < 4 / np.sqrt(0.3 * 400)
+    logits = nb.evaluation.pooled(test)
+    expected = scipy.special.softmax(logits / temperature, axis=-1)
+    np.testing.assert_allclose(nb.evaluation.probabilities(scaled), expected, rtol=1e-10)
+    assert scaled.attrs["method"] == "net, temperature-scaled"
+    table = nb.compare({"net": test, "scaled": scaled}, reference=None)
+    nll = table[table["metric"] == "nll"].set_index("method")["value"]
+    assert nll["scaled"] < nll["net"]
+    if given == "probabilities":
+        assert scaled["posterior/output"].values.tolist() == ["a", "b", "c"]
+
+
+def test_one_logit_is_scaled_too_and_draws_keep_their_chains(key):
+    generator = np.random.default_rng(0)
+    noise = 3 * generator.logistic(size=400)
+
+    def make(logits, y, split):
+        latent = logits[None, None, :, :1] + 0.1 * generator.normal(size=(2, 3, len(y), 1))
+        labels = (latent[0, 0, :, 0] + noise[: len(y)] > 0).astype(int)
+        return nb.from_draws(
+            latent, nb.Bernoulli(), labels, key=key, method="m", dataset="d",
+            split=split, obs_ids=np.arange(len(y)) + 7, stats={"energy": np.zeros(6)},
+        )  # fmt: skip
+
+    val, test = two_splits(make)
+    scaled = nb.temperature_scaled(val, test)
+    temperature = json.loads(scaled.attrs["settings"])["temperature"]
+    np.testing.assert_allclose(
+        scaled["posterior/latent"], test["posterior/latent"] / temperature, rtol=1e-12
+    )
+    assert scaled["posterior/obs_id"].values[0] == 7
+    assert "energy" in scaled["sample_stats"]
+
+
+def test_only_predictions_of_one_method_at_two_splits_are_scaled(key):
+    def make(logits, y, split):
+        return nb.from_draws(
+            logits, nb.Categorical(3), y, key=key, method="m", dataset="d", split=split
+        )
+
+    val, test = two_splits(make)
+    data = known_logits(3)
+    with pytest.raises(ValueError, match="only one of them is predictions"):
+        nb.temperature_scaled(val, data)
+    with pytest.raises(ValueError, match="tree_val must be predictions at the validation split"):
+        nb.temperature_scaled(test, val)
+    with pytest.raises(ValueError, match="num_draws must be left out"):
+        nb.temperature_scaled(val, test, num_draws=3)
+    with pytest.raises(ValueError, match="key is needed to draw from a predictor"):
+        nb.temperature_scaled(Linear(nb.Categorical(3), 1.0), data)
+    normal = nb.from_normals(np.zeros(4), np.ones(4), np.zeros(4), key=key, method="m")
+    with pytest.raises(ValueError, match="needs logits of classes, but the likelihood is Normal"):
+        nb.temperature_scaled(normal, normal)

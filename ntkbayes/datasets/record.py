@@ -291,7 +291,7 @@ def check_varies(y: np.ndarray, rounding: np.ndarray | float, names: Sequence[st
     """Raise `ValueError` if training targets (n,) or (n k) do not vary by more than rounding."""
     constant = np.atleast_1d(is_constant(y, rounding))
     if constant.any():
-        which = f" (target {names[np.argmax(constant)]!r})" if y.ndim > 1 else ""
+        which = f" (target {names[int(np.argmax(constant))]!r})" if y.ndim > 1 else ""
         raise ValueError(f"y_train is constant{which}; a target must vary over its rows.")
 
 

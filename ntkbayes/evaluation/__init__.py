@@ -66,7 +66,7 @@ from ntkbayes.evaluation.plots import (
 from ntkbayes.evaluation.predictions import DatasetLike, predict
 from ntkbayes.evaluation.report import verdict, verdict_baselines, write_report
 from ntkbayes.evaluation.seeds import seed_table
-from ntkbayes.evaluation.severity import detection_table, severity_curve
+from ntkbayes.evaluation.severity import detection_table, severity_curve, severity_table
 from ntkbayes.evaluation.storage import (
     load_predictions,
     observations,
@@ -126,6 +126,7 @@ __all__ = [
     "save_predictions",
     "seed_table",
     "severity_curve",
+    "severity_table",
     "verdict",
     "verdict_baselines",
     "wide_table",

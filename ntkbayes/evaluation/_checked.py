@@ -19,6 +19,7 @@ from ntkbayes.evaluation.metrics.inputs import check_labels, checked_distributio
 from ntkbayes.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
 
 __all__ = [
+    "as_array",
     "check_chains",
     "checked_ids",
     "checked_inputs",
@@ -47,11 +48,34 @@ def class_targets(likelihood: Likelihood, y: AnyArray) -> Float[Array, "m c"]:
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"y must hold integer class indices of shape (m,), but has shape {labels.shape} and "
-            f"dtype {labels.dtype}; use y.astype(int) if they are class indices."
+            f"dtype {labels.dtype}; {_label_remedy(labels, c)}."
         )
     check_labels(labels, c)
     targets = labels[:, None] if likelihood.num_outputs == 1 else one_hot(labels, c)
     return jnp.asarray(targets, dtype=jnp.result_type(float))
+
+
+def _label_remedy(labels: np.ndarray, num_classes: int) -> str:
+    """Say how to make class indices of labels in another form."""
+    if labels.ndim == 2 and labels.shape[1] == num_classes > 1:
+        return "pass y.argmax(axis=1) if its rows are one-hot"
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        return "pass y[:, 0]"
+    if labels.dtype.kind in "UTSO":
+        return "pass np.unique(y, return_inverse=True)[1] if the classes are in sorted order"
+    return "use y.astype(int) if they are class indices"
+
+
+def as_array(name: str, values: Any) -> np.ndarray:
+    """Return numbers as an array: of lists, and of tensors that record gradients, too."""
+    detached = values.detach().cpu() if hasattr(values, "detach") else values
+    try:
+        array = np.asarray(detached)
+    except ValueError:
+        raise ValueError(f"{name} must be an array, but its rows differ in length.") from None
+    if array.dtype.kind == "O":
+        raise ValueError(f"{name} must hold numbers, but is a {type(values).__name__} of objects.")
+    return array
 
 
 def pool_chains(

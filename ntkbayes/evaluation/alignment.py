@@ -21,7 +21,7 @@ from ntkbayes.evaluation._checked import check_distinct
 from ntkbayes.evaluation.schema import POINTWISE_GROUPS, UNNAMED, output_names
 from ntkbayes.evaluation.storage import observations
 
-__all__ = ["aligned", "aligned_with", "check_same_outputs", "dataset_of"]
+__all__ = ["aligned", "aligned_with", "check_same_outputs", "check_validation_pair", "dataset_of"]
 
 _NUM_SHOWN = 3
 """How many identifiers or names an error shows."""
@@ -93,6 +93,26 @@ def dataset_of(trees: dict[str, xr.DataTree]) -> str:
     """Return the dataset that comparable predictions are of."""
     names = [tree.attrs["dataset"] for tree in trees.values()]
     return next((name for name in names if name != UNNAMED), UNNAMED)
+
+
+def check_validation_pair(tree_val: xr.DataTree, tree_test: xr.DataTree) -> None:
+    """Raise `ValueError` unless predictions are one method's at validation and at other points."""
+    val, test = tree_val.attrs, tree_test.attrs
+    if val["split"] != "val" or test["split"] == "val":
+        raise ValueError(
+            "tree_val must be predictions at the validation split, and tree_test at another, but "
+            f"they are of {val['split']} and {test['split']}; predict with split='val'."
+        )
+    # A shifted or reduced dataset is named after its source, as in "digits/rotation-3".
+    sources = [attrs["dataset"].split("/")[0] for attrs in (val, test)]
+    check_same_outputs("tree_val", tree_val, "tree_test", tree_test)
+    names = ("method", "task", "likelihood", "settings")
+    what = {name: [attrs[name] for attrs in (val, test)] for name in names}
+    for name, (one, other) in (what | {"dataset": sources}).items():
+        if one != other:
+            raise ValueError(
+                f"tree_val and tree_test must be of one {name}, but are of {one} and {other}."
+            )
 
 
 def check_same_outputs(one_name: str, one: xr.DataTree, name: str, tree: xr.DataTree) -> None:

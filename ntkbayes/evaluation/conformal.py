@@ -37,7 +37,7 @@ import xarray as xr
 from ntkbayes._checks import check_at_least, check_choice, check_fraction
 from ntkbayes._types import AnyArray, Float, typed
 from ntkbayes.evaluation import mixtures
-from ntkbayes.evaluation.alignment import check_same_outputs
+from ntkbayes.evaluation.alignment import check_validation_pair
 from ntkbayes.evaluation.predictive import predictive_mixture
 from ntkbayes.evaluation.storage import observations, probabilities
 
@@ -135,7 +135,7 @@ def conformal_sets(
     """
     check_choice("score", score, SCORES)
     check_at_least("seed", seed, 0)
-    _check_pair(tree_val, tree_test)
+    check_validation_pair(tree_val, tree_test)
     p_val, p_test = (probabilities(tree).mean(axis=0) for tree in (tree_val, tree_test))
     y_val, y_test = observations(tree_val), observations(tree_test)
     if score == "lac":
@@ -175,7 +175,7 @@ def conformal_intervals(
     >>> intervals.lower.shape, bool((intervals.size > 0).all())
     ((200, 1), True)
     """
-    _check_pair(tree_val, tree_test)
+    check_validation_pair(tree_val, tree_test)
     if tree_val.attrs["task"] != "regression":
         raise ValueError(
             f"conformal_intervals needs a regression, but {tree_val.attrs['dataset']} is "
@@ -217,22 +217,3 @@ def _moments(tree: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
     """Predictive mean and deviation (m c), noise included."""
     mean, variance = mixtures.moments(*predictive_mixture(tree))
     return mean, np.sqrt(variance)
-
-
-def _check_pair(tree_val: xr.DataTree, tree_test: xr.DataTree) -> None:
-    val, test = tree_val.attrs, tree_test.attrs
-    if val["split"] != "val" or test["split"] == "val":
-        raise ValueError(
-            "tree_val must be predictions at the validation split, and tree_test at another, but "
-            f"they are of {val['split']} and {test['split']}; predict with split='val'."
-        )
-    # A shifted or reduced dataset is named after its source, as in "digits/rotation-3".
-    sources = [attrs["dataset"].split("/")[0] for attrs in (val, test)]
-    check_same_outputs("tree_val", tree_val, "tree_test", tree_test)
-    names = ("method", "task", "likelihood", "settings")
-    what = {name: [attrs[name] for attrs in (val, test)] for name in names}
-    for name, (one, other) in (what | {"dataset": sources}).items():
-        if one != other:
-            raise ValueError(
-                f"tree_val and tree_test must be of one {name}, but are of {one} and {other}."
-            )

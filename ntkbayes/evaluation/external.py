@@ -8,7 +8,7 @@ import xarray as xr
 
 from ntkbayes._checks import warn_caller
 from ntkbayes._types import AnyArray, Key, typed
-from ntkbayes.evaluation._checked import checked_probabilities, pool_chains, storable
+from ntkbayes.evaluation._checked import as_array, checked_probabilities, pool_chains, storable
 from ntkbayes.evaluation.metrics.inputs import check_variance
 from ntkbayes.evaluation.schema import UNNAMED, ClosedForm, Labels, prediction_tree
 from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
@@ -18,9 +18,9 @@ __all__ = ["from_draws", "from_normals", "from_probabilities"]
 
 @typed
 def from_draws(
-    latent: AnyArray,
+    latent: Any,
     likelihood: Likelihood,
-    y: AnyArray,
+    y: Any,
     *,
     key: Key,
     method: str,
@@ -41,7 +41,8 @@ def from_draws(
     ----------
     latent
         Draws of the latent function (logits, or regression mean without noise) at m points:
-        (s m c) ordered chain by chain, or (chain draw m c).
+        (s m c) ordered chain by chain, or (chain draw m c); (m c) of one network, or of a single
+        output (s m).
     likelihood
         Turns latent functions into observations.
     y
@@ -92,7 +93,10 @@ def from_draws(
     >>> dict(tree["posterior/latent"].sizes)
     {'chain': 1, 'draw': 100, 'obs_id': 4, 'output': 3}
     """
-    pooled, num_chains = pool_chains("latent", latent, num_chains, axes=("points", "outputs"))
+    y, draws = as_array("y", y), as_array("latent", latent)
+    if draws.ndim == 2:
+        draws = _with_draws_and_outputs(draws, len(np.atleast_1d(y)), likelihood.num_outputs)
+    pooled, num_chains = pool_chains("latent", draws, num_chains, axes=("points", "outputs"))
     labels = Labels(
         method, settings or {}, dataset, split, num_chains, is_posterior, output_names, obs_ids
     )
@@ -105,10 +109,23 @@ def from_draws(
     )
 
 
+def _with_draws_and_outputs(latent: np.ndarray, num_points: int, num_outputs: int) -> np.ndarray:
+    """Return (s m c) of one network's latent functions (m c), or of those of one output (s m)."""
+    if latent.shape == (num_points, num_outputs):
+        return latent[None]
+    if num_outputs == 1 and latent.shape[1] == num_points:
+        return latent[..., None]
+    single = f", or (draws, {num_points})" if num_outputs == 1 else ""
+    raise ValueError(
+        f"latent must have shape (draws, {num_points}, {num_outputs}), or ({num_points}, "
+        f"{num_outputs}) of one network{single}, but has {latent.shape}."
+    )
+
+
 @typed
 def from_probabilities(
-    probabilities: AnyArray,
-    y: AnyArray,
+    probabilities: Any,
+    y: Any,
     *,
     key: Key,
     method: str,
@@ -164,7 +181,13 @@ def from_probabilities(
     >>> np.exp(tree["log_likelihood/y"].values)
     array([[[0.7, 0.8]]])
     """
-    draws = probabilities[None] if probabilities.ndim == 2 else probabilities
+    y, draws = as_array("y", y), as_array("probabilities", probabilities)
+    if draws.ndim == 1:
+        raise ValueError(
+            f"probabilities must have a column for each class, but has shape {draws.shape}; with p "
+            "that of class 1, pass np.stack([1 - p, p], axis=-1)."
+        )
+    draws = draws[None] if draws.ndim == 2 else draws
     pooled, num_chains = pool_chains("probabilities", draws, num_chains, axes=("points", "classes"))
     p = checked_probabilities(pooled)
     tiny = np.finfo(p.dtype).tiny
@@ -269,7 +292,7 @@ def from_normals(
 
 def _real_array(name: str, values: Any) -> np.ndarray:
     """Return real numbers in single or double precision; whole ones as double."""
-    array = np.asarray(values)
+    array = as_array(name, values)
     if array.dtype.kind in "iub":
         return array.astype(float)
     if array.dtype.kind not in "fV":

@@ -38,6 +38,13 @@ class DatasetLike(Protocol):
         Inputs (m …) of the test points; of another split ``x_train`` or ``x_val`` in its place.
     y_test
         Their observations, as the likelihood takes them; ``y_train`` or ``y_val``.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> mine = SimpleNamespace(name="mine", x_test=data.x_test[:3], y_test=data.y_test[:3])
+    >>> nb.predict(predictors["Laplace"], mine, key=key, num_draws=5)["posterior"].sizes["obs_id"]
+    3
     """
 
     name: str

@@ -159,13 +159,14 @@ def prediction_tree(
         new_y, log_prob = _around(key, values, variance, np.asarray(targets))
     else:
         new_y = _new_observations(likelihood, key, values)
-    new_y = _squeeze_single(new_y, axis=2)
-    if given is not None:
-        log_prob = _log_of_given(given, y)
-    elif variance is None:
-        log_prob = _checked_results(
-            likelihood, values, "log likelihood", _log_likelihood(likelihood, targets, values)
+        log_prob = (
+            _log_of_given(given, y)
+            if given is not None
+            else _checked_results(
+                likelihood, values, "log likelihood", _log_likelihood(likelihood, targets, values)
+            )
         )
+    new_y = _squeeze_single(new_y, axis=2)
     per_sample = checked_stats(stats, len(values), labels.num_chains)
     log_prior = per_sample.pop("log_prior", None)
     per_draw = {

@@ -6,16 +6,19 @@ uncertain as it becomes wrong, so that its NLL and calibration stay good (Ovadia
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 import pandas as pd
 import scipy.special
+import xarray as xr
 
 from ntkbayes._checks import check_finite, check_not_empty
 from ntkbayes._types import AnyArray, Float, Key, Progress, silent, typed
 from ntkbayes.datasets import Dataset, shift
 from ntkbayes.evaluation import metrics
+from ntkbayes.evaluation._checked import as_array, checked_probabilities
 from ntkbayes.evaluation.comparison import compare
 from ntkbayes.evaluation.metrics.ordering import without_rounding
 from ntkbayes.evaluation.metrics.resampling import share_error, spread
@@ -23,7 +26,7 @@ from ntkbayes.evaluation.predictions import predict
 from ntkbayes.evaluation.storage import class_probabilities
 from ntkbayes.predictors import Predictor
 
-__all__ = ["detection_table", "severity_curve"]
+__all__ = ["detection_table", "severity_curve", "severity_table"]
 
 SEVERITIES = (0, 1, 2, 3, 4, 5)
 
@@ -96,16 +99,60 @@ def severity_curve(
             method: predict(predictor, changed, key=keys[method], num_draws=num_draws)
             for method, predictor in predictors.items()
         }
-        tables.append(compare(trees, reference=None).assign(severity=severity))
+        tables.append(severity_table({severity: trees}, kind=kind, dataset=data.name))
         progress((i + 1) / len(shifted))
-    long = pd.concat(tables, ignore_index=True).assign(dataset=data.name, shift=kind)
+    return pd.concat(tables, ignore_index=True)
+
+
+@typed
+def severity_table(
+    trees: dict[int, dict[str, xr.DataTree]], *, kind: str, dataset: str | None = None
+) -> pd.DataFrame:
+    """Compare predictions that were made elsewhere at the severities of a shift.
+
+    Parameters
+    ----------
+    trees
+        Per severity the predictions of each method, as `compare` takes them.
+    kind
+        Name of the shift in tables.
+    dataset
+        Name of the unshifted dataset; by default that of the predictions at the first severity.
+
+    Returns
+    -------
+    DataFrame
+        That of `severity_curve`, which `plot_severity` draws.
+
+    Raises
+    ------
+    ValueError
+        If there is no severity, or as in `compare`.
+
+    Examples
+    --------
+    >>> levels = {0: {"a": trees["Laplace"]}, 3: {"a": trees["NTK ensemble"]}}
+    >>> table = nb.evaluation.severity_table(levels, kind="fog")
+    >>> table["severity"].unique().tolist(), table["shift"].unique().tolist()
+    ([0, 3], ['fog'])
+    """
+    if not trees:
+        raise ValueError("trees is empty: predictions at one severity at least are needed.")
+    tables = [
+        compare(methods, reference=None).assign(severity=severity)
+        for severity, methods in trees.items()
+    ]
+    long = pd.concat(tables, ignore_index=True)
+    name = long["dataset"].iloc[0] if dataset is None else dataset
     columns = ["dataset", "shift", "severity", "method", "metric", "value", "standard_error"]
-    return long.reindex(columns=columns)
+    return long.assign(dataset=name, shift=kind).reindex(columns=columns)
 
 
 @typed
 def detection_table(
-    latent: dict[str, tuple[Float[AnyArray, "_ m c"], Float[AnyArray, "_ k c"]]],
+    latent: dict[str, tuple[Float[AnyArray, "_ m c"], Float[AnyArray, "_ k c"]]] | None = None,
+    *,
+    probabilities: dict[str, tuple[Any, Any]] | None = None,
 ) -> pd.DataFrame:
     """Measure how well uncertainty tells other inputs from test points.
 
@@ -126,6 +173,9 @@ def detection_table(
     latent
         Per method its draws (s m c) at the m test points and (s k c) at the k other inputs: logits,
         of one number of classes. A single logit counts as (0, f). Methods may differ in s.
+    probabilities
+        The same of methods of which class probabilities are known: of draws or members (s m c), or
+        of one predictor (m c), whose mutual information is 0 everywhere.
 
     Returns
     -------
@@ -141,7 +191,8 @@ def detection_table(
     Raises
     ------
     ValueError
-        If there is no method, draws are empty or not finite, or differ in points or outputs.
+        If there is no method, or one is in both; if draws are empty, not finite, no probabilities,
+        or differ in points or outputs.
 
     References
     ----------
@@ -158,16 +209,16 @@ def detection_table(
     3         mutual_information   0.91
     6  one_minus_max_probability   0.36
     """
-    _check_latent(latent)
-    (first_in, first_out), *_ = latent.values()
+    methods = _class_probabilities(latent or {}, probabilities or {})
+    (first_in, first_out), *_ = methods.values()
     # Two seeds: with one, sets of the same size would be resampled alike.
     weights = [
         np.concatenate([metrics.uniform_weights(m)[None], metrics.bootstrap_weights(m, seed=seed)])
         for seed, m in enumerate((first_in.shape[1], first_out.shape[1]))
     ]
     rows = []
-    for method, draws in latent.items():
-        scores = _scores(*(class_probabilities(values) for values in draws))
+    for method, draws in methods.items():
+        scores = _scores(*draws)
         for score in scores:
             for name, metric in _DETECTION.items():
                 values = metric(*scores[score], *weights)
@@ -183,6 +234,7 @@ def detection_table(
     return pd.DataFrame(rows)
 
 
+_PLACES = ("test points", "other inputs")
 _DETECTION = {"auroc": metrics.auroc, "aupr": metrics.aupr, "fpr95": metrics.fpr95}
 
 
@@ -213,23 +265,43 @@ def _uncertainties(draws: Float[np.ndarray, "s m c"]) -> dict[str, Float[np.ndar
     }
 
 
-def _check_latent(latent: dict[str, tuple[AnyArray, AnyArray]]) -> None:
-    if not latent:
+def _class_probabilities(
+    latent: dict[str, tuple[AnyArray, AnyArray]], probabilities: dict[str, tuple[Any, Any]]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return probabilities (s m c) at the test points and the other inputs of every method."""
+    if not latent and not probabilities:
         raise ValueError("latent is empty: at least one method's draws are needed.")
-    (first, pair), *_ = latent.items()
-    first_in, _ = pair
-    for method, draws in latent.items():
-        for values, like, where in zip(draws, pair, ("test points", "other inputs"), strict=True):
+    twice = sorted(set(latent) & set(probabilities))
+    if twice:
+        raise ValueError(f"latent and probabilities both have {twice[0]!r}: leave one out.")
+    found = {}
+    for method, pair in latent.items():
+        for values, where in zip(pair, _PLACES, strict=True):
             check_not_empty(f"latent of {method} at the {where}", values)
             check_finite(f"latent of {method} at the {where}", values)
-            if values.shape[2] != first_in.shape[2]:
-                raise ValueError(
-                    f"all draws must have one number of outputs, but those of {first} at the test "
-                    f"points have {first_in.shape[2]}, those of {method} at the {where} "
-                    f"{values.shape[2]}."
-                )
-            if values.shape[1] != like.shape[1]:
-                raise ValueError(
-                    f"{first} and {method} cannot be compared: they have draws at "
-                    f"{like.shape[1]} and {values.shape[1]} {where}."
-                )
+        found[method] = tuple(class_probabilities(values) for values in pair)
+    for method, pair in probabilities.items():
+        arrays = [as_array(f"probabilities of {method}", values) for values in pair]
+        found[method] = tuple(
+            checked_probabilities(p[None] if p.ndim == 2 else p).astype(float) for p in arrays
+        )
+    (first, like), *_ = found.items()
+    for method, pair in found.items():
+        _check_comparable(first, like, method, pair)
+    return found
+
+
+def _check_comparable(first: str, like: Any, method: str, pair: Any) -> None:
+    """Raise `ValueError` unless probabilities are of the points and classes of the first method."""
+    for values, points, where in zip(pair, like, _PLACES, strict=True):
+        if values.shape[2] != like[0].shape[2]:
+            raise ValueError(
+                f"all draws must have one number of classes, but those of {first} at the test "
+                f"points have {like[0].shape[2]}, those of {method} at the {where} "
+                f"{values.shape[2]}."
+            )
+        if values.shape[1] != points.shape[1]:
+            raise ValueError(
+                f"{first} and {method} cannot be compared: they have draws at {points.shape[1]} "
+                f"and {values.shape[1]} {where}."
+            )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ntkbayes._arrays import computing_dtype, is_traced, more_digits
+from ntkbayes._checks import check_unmasked
 from ntkbayes._types import AnyArray, Array, Float, Key, typed
 from ntkbayes.kernels.memory import check_memory
 from ntkbayes.kernels.ranges import check_kernel_range
