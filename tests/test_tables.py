@@ -4,7 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ntkbayes.evaluation import latex_table, markdown_table, wide_table, write_table
+from ntkbayes.evaluation import (
+    METRICS,
+    latex_table,
+    markdown_table,
+    seed_table,
+    wide_table,
+    write_table,
+)
 
 COLUMNS = [
     *("dataset", "split", "method", "metric", "value", "standard_error"),
@@ -81,9 +88,79 @@ def test_latex_is_a_booktabs_table_with_special_characters_escaped():
         assert rule in text
     assert r"HMC & \textbf{0.962 $\pm$ 0.008} & -- & -- \\" in text
     assert r"Deep\_E \& Co & 0.950 $\pm$ 0.010 $\approx$ & -- & -- \\" in text
-    assert " & accuracy & total variation & total variation floor" in text
-    body = text[text.index(r"\begin") : text.index(r"\end")]
-    assert not set("±–≈_") & set(body.replace(r"\_", ""))
+    arrows = r"accuracy $\uparrow$ & total variation $\downarrow$ & total variation floor \\"
+    assert f" & {arrows}" in text
+    assert not set("±–≈_−") & set(text.replace(r"\_", ""))
+    key = text.splitlines()[-1]
+    assert key.startswith(r"\par\smallskip{\footnotesize $\pm$: standard error over test points.")
+    assert r"Bold: best. $\approx$: the 95 \% interval" in key
+
+
+def test_every_character_that_latex_reads_as_something_else_is_escaped():
+    name = r"a#b$c{d}e~f^g\h|i<j>k%l&m_n"
+    text = latex_table(LONG.replace("GP", name), metrics=["accuracy"])
+    row = next(line for line in text.splitlines() if line.startswith("a"))
+    assert row.split(" & ")[0] == (
+        r"a\#b\$c\{d\}e\textasciitilde{}f\textasciicircum{}g\textbackslash{}h\textbar{}i"
+        r"\textless{}j\textgreater{}k\%l\&m\_n"
+    )
+
+
+def test_a_negative_number_has_a_minus_sign_in_latex():
+    text = latex_table(LONG.assign(value=-0.5), metrics=["predictive_entropy"])
+    assert r"$-$0.500 $\pm$ 0.020" in text
+
+
+def test_a_bar_in_a_name_does_not_end_a_cell_of_markdown():
+    text = markdown_table(LONG.replace("GP", "p(y|x)"), metrics=["accuracy"])
+    assert r"| p(y\|x) | 0.900 ± 0.010 |" in text
+
+
+def test_a_metric_is_found_by_its_title_too():
+    pd.testing.assert_frame_equal(
+        wide_table(LONG, metrics=["total variation", "entropy"]),
+        wide_table(LONG, metrics=["total_variation", "predictive_entropy"]),
+    )
+    assert METRICS["NLL"] is METRICS["nll"] is METRICS["classification"]["nll"]
+    assert METRICS["AUROC"] is METRICS["detection"]["auroc"]
+    with pytest.raises(ValueError, match="unknown metric 'nil': did you mean nll"):
+        METRICS["nil"]
+    assert "nll" not in METRICS  # tasks are what it lists
+
+
+def test_tables_of_other_kinds_have_a_column_for_each_kind_of_row():
+    rows = [
+        (method, score, "auroc", value, 0.01)
+        for method, values in (("a", (0.7, 0.8)), ("b", (0.6, 0.9)))
+        for score, value in zip(("predictive_entropy", "mutual_information"), values, strict=True)
+    ]
+    long = pd.DataFrame(rows, columns=["method", "score", "metric", "value", "standard_error"])
+    wide = wide_table(long)
+    assert wide.columns.tolist() == ["auroc, predictive_entropy", "auroc, mutual_information"]
+    assert wide.loc["b"].tolist() == ["0.600 ± 0.010", "0.900 ± 0.010"]
+    latex = latex_table(long)
+    assert r" & AUROC, predictive entropy $\uparrow$ & AUROC, mutual information" in latex
+    assert "Bold" not in latex
+    assert "Bold" not in markdown_table(long)
+
+
+def test_a_table_of_seeds_has_a_column_for_each_dataset_and_says_over_what():
+    rows = [
+        (dataset, seed, method, "nll", seed + len(method) / 10)
+        for dataset in ("x", "y")
+        for seed in (0, 1)
+        for method in ("one", "other")
+    ]
+    seeds = seed_table(pd.DataFrame(rows, columns=["dataset", "seed", "method", "metric", "value"]))
+    text = latex_table(seeds)
+    assert r" & NLL, x $\downarrow$ & NLL, y $\downarrow$ \\" in text
+    assert r"one & 0.800 $\pm$ 0.500 & 0.800 $\pm$ 0.500 \\" in text
+    assert "standard error over seeds." in text
+
+
+def test_what_is_no_comparison_is_refused():
+    with pytest.raises(ValueError, match="long lacks the column 'metric'"):
+        wide_table(LONG.drop(columns="metric"))
 
 
 @pytest.mark.parametrize("suffix", ["md", "tex", "csv", "parquet"])

@@ -4,12 +4,22 @@ One table for everything that shows metrics: names in results, words in tables a
 best method in bold. The formulas are in `metrics` and `distances`.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import equinox as eqx
 
 from ntkbayes._checks import check_choice
 from ntkbayes.evaluation.metrics.likelihood import BATCH_SIZE
 
-__all__ = ["METRICS", "MetricInfo", "headline_metrics", "metric_info", "metric_title"]
+__all__ = [
+    "METRICS",
+    "MetricInfo",
+    "headline_metrics",
+    "metric_info",
+    "metric_name",
+    "metric_title",
+]
 
 LEVELS = (50, 90, 95)
 """Central intervals of a regression, in percent."""
@@ -272,14 +282,54 @@ _DETECTION = {
     "fpr95": MetricInfo("FPR at 95 % TPR", "share of test points rejected with 95 % of the unseen"),
 }
 
-METRICS = {
-    "classification": _SCORES | _CALIBRATION | _UNCERTAINTY | _CLASS_DISTANCES,
-    "regression": _REGRESSION | _REGRESSION_DISTANCES,
-    "counts": _COUNTS | _COUNT_DISTANCES,
-    "joint": _JOINT,
-    "detection": _DETECTION,
-}
-"""Task → name → `MetricInfo`, in the order of the tables; distances from the reference last."""
+
+class Catalog(dict[str, Any]):
+    """Task → name → `MetricInfo`; a metric is found by its name or title alone, too."""
+
+    def __missing__(self, name: str) -> MetricInfo:
+        """Find a metric, in the first task that has it."""
+        if name not in self._all():
+            check_choice("metric", name, self._all())
+        return self._all()[name]
+
+    def _all(self) -> dict[str, MetricInfo]:
+        found: dict[str, MetricInfo] = {}
+        for metrics in self.values():
+            for name, info in metrics.items():
+                found.setdefault(name, info)
+                found.setdefault(info.title, info)
+        return found
+
+
+METRICS = Catalog(
+    {
+        "classification": _SCORES | _CALIBRATION | _UNCERTAINTY | _CLASS_DISTANCES,
+        "regression": _REGRESSION | _REGRESSION_DISTANCES,
+        "counts": _COUNTS | _COUNT_DISTANCES,
+        "joint": _JOINT,
+        "detection": _DETECTION,
+    }
+)
+"""Task → name → `MetricInfo`, in the order of the tables; distances from the reference last.
+
+A name or a title of a metric finds it, too: ``METRICS["nll"]``, ``METRICS["NLL"]``.
+"""
+
+
+def metric_name(text: str, known: Iterable[str]) -> str:
+    """Return the name of a metric among `known` that is given by name or by title.
+
+    Raises
+    ------
+    ValueError
+        If none of them is meant.
+    """
+    names = list(known)
+    by_title = {metric_title(name): name for name in names}
+    if text not in names and text in by_title:
+        return by_title[text]
+    check_choice("metric", text, names)
+    return text
 
 
 def metric_info(name: str) -> MetricInfo:

@@ -37,7 +37,7 @@ ORDER_ROUNDING = 1e-12
 
 
 def compare(
-    trees: dict[str, xr.DataTree], *, reference: str | None, require_reliable: bool = True
+    trees: dict[str, xr.DataTree], *, reference: str | None = None, require_reliable: bool = True
 ) -> pd.DataFrame:
     """Compare methods by every metric of the task, in long form.
 
@@ -47,8 +47,8 @@ def compare(
         Predictions of each method at the same points, paired by their ``obs_id`` in whatever order;
         the keys name the methods.
     reference
-        Method to measure distances from, such as "HMC"; None for no distances. The reference has
-        no distance from itself.
+        Method to measure distances from, such as "HMC"; by default there are no distances. The
+        reference has no distance from itself.
     require_reliable
         Refuse Markov chains as a reference whose `chain_diagnostics` are not reliable.
 
@@ -151,7 +151,7 @@ def paired_differences(
     trees: dict[str, xr.DataTree],
     *,
     baseline: str | Sequence[str],
-    reference: str | None,
+    reference: str | None = None,
     require_reliable: bool = True,
 ) -> pd.DataFrame:
     """Compare every method with a baseline: metric of the method minus metric of the baseline.

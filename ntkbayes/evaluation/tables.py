@@ -1,7 +1,9 @@
 """Comparisons as tables to read: method × metric as texts, Markdown, LaTeX and files.
 
 The long form they start from is made by `ntkbayes.evaluation.compare`, whose docstring says what
-its columns are.
+its columns are, or by `compare_joint`, `detection_table`, `conformal_table`, `severity_curve` or
+`seed_table`: where their rows differ in more than method and metric (dataset, split, score, level,
+severity), each of these has a column of its own, such as "auroc, predictive_entropy".
 """
 
 import os
@@ -14,13 +16,29 @@ import pandas as pd
 from ntkbayes._checks import check_choice
 from ntkbayes._files import atomic_path
 from ntkbayes._types import typed
-from ntkbayes.evaluation.catalog import metric_title
+from ntkbayes.evaluation.catalog import metric_info, metric_name, metric_title
 from ntkbayes.evaluation.metrics.resampling import error_quantile
 
 __all__ = ["floors", "latex_table", "markdown_table", "wide_table", "write_table"]
 
 _NOTHING = "–"
 _NOTE = "Bold: best. ≈: the 95 % interval of the paired difference from the best holds 0."
+_FURTHER = ("dataset", "split", "shift", "severity", "score", "level")
+"""In what rows may differ besides method and metric."""
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "|": r"\textbar{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "≈": r"$\approx$",
+    "−": r"$-$",
+    _NOTHING: "--",
+    **{character: f"\\{character}" for character in "#$%&_{}"},
+}
+"""What LaTeX reads as something else, or not at all."""
 
 
 @typed
@@ -35,15 +53,14 @@ def wide_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) -> p
     Parameters
     ----------
     long
-        From `ntkbayes.evaluation.compare`.
+        From `ntkbayes.evaluation.compare`, or another table that the module's docstring names.
     metrics
-        Columns to show, in this order; None for all.
+        Columns to show, in this order, by name or title ("nll" or "NLL"); None for all.
 
     Raises
     ------
     ValueError
-        If a method has a metric twice, as in tables of several datasets put together, or a metric
-        is not in `long`.
+        If `long` lacks a column, a method has a metric twice, or a metric is not in `long`.
 
     Examples
     --------
@@ -62,7 +79,8 @@ def wide_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) -> p
         columns[metric] = pd.Series(texts, index=rows.index)
         if np.isfinite(floor).any():
             texts = [_with_error(v, np.nan, digits) for v in floor]
-            columns[f"{metric}_floor"] = pd.Series(texts, index=rows.index)
+            name, *further = metric.split(", ", 1)
+            columns[", ".join([f"{name}_floor", *further])] = pd.Series(texts, index=rows.index)
     table = pd.DataFrame(columns).reindex(long["method"].unique()).fillna(_NOTHING)
     table.index.name = "method"
     return table
@@ -97,13 +115,16 @@ def markdown_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) 
     header = [table.index.name, *table.columns]
     lines = [header, ["---", *["---:"] * len(table.columns)]]
     lines += [[str(name), *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
-    rows = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{rows}\n\n{_NOTE}\n"
+    escaped = [[text.replace("|", r"\|") for text in line] for line in lines]
+    rows = "\n".join("| " + " | ".join(line) + " |" for line in escaped)
+    return f"{rows}\n\n{_NOTE}\n" if _has_best(long) else f"{rows}\n"
 
 
 @typed
 def latex_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) -> str:
     r"""Write a comparison as a LaTeX table (booktabs); marks as in `markdown_table`.
+
+    Arrows say which way is better. The key is printed below the table, and with it what ± is.
 
     Parameters
     ----------
@@ -117,22 +138,45 @@ def latex_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) -> 
 
     Examples
     --------
-    >>> table = nb.compare(trees, reference=None)
+    >>> table = nb.compare(trees)
     >>> lines = nb.evaluation.latex_table(table, metrics=["accuracy", "nll"]).splitlines()
     >>> print(*lines[:4], sep="\n")
     % requires \usepackage{booktabs}
     \begin{tabular}{lrr}
     \toprule
-     & accuracy & NLL \\
+     & accuracy $\uparrow$ & NLL $\downarrow$ \\
     """
-    table = _marked(long, metrics, best=r"\textbf{{{}}}", as_good=r"{} $\approx$")
-    escaped = table.rename(index=_escaped, columns=_escaped).map(
-        lambda text: text.replace("±", r"$\pm$").replace(_NOTHING, "--")
+    table = _marked(long, metrics, best="BOLD{}", as_good="{} ≈")
+    arrows = {"lower": r" $\downarrow$", "higher": r" $\uparrow$"}
+    better = [metric_info(name.split(", ")[0]).better for name in _marked_names(long, metrics)]
+    cells = table.map(_latex_cell)
+    cells.index = pd.Index([_escaped(name) for name in table.index])
+    cells.columns = pd.Index(
+        [
+            _escaped(title) + arrows.get(way or "", "")
+            for title, way in zip(table.columns, better, strict=True)
+        ]
     )
-    escaped.index.name = None
-    body = escaped.style.to_latex(hrules=True, column_format="l" + "r" * len(table.columns))
-    note = _NOTE.replace("≈", r"$\approx$")
-    return f"% requires \\usepackage{{booktabs}}\n{body}% {note}\n"
+    body = cells.style.to_latex(hrules=True, column_format="l" + "r" * len(table.columns))
+    over = "seeds" if "num_seeds" in long.columns else "test points"
+    marks = f" {_NOTE}" if _has_best(long) else ""
+    key = _escaped(f"±: standard error over {over}.{marks}")
+    return f"% requires \\usepackage{{booktabs}}\n{body}\\par\\smallskip{{\\footnotesize {key}}}\n"
+
+
+def _has_best(long: pd.DataFrame) -> bool:
+    return "from_best" in long and bool(long["from_best"].notna().any())
+
+
+def _marked_names(long: pd.DataFrame, metrics: Sequence[str] | None) -> list[str]:
+    """Return the names of the columns of `wide_table`; of a floor, none that has a direction."""
+    return ["" if "_floor" in name else name for name in wide_table(long, metrics=metrics).columns]
+
+
+def _latex_cell(text: str) -> str:
+    bold = text.startswith("BOLD")
+    escaped = _escaped(text.removeprefix("BOLD").replace("-", "−"))
+    return rf"\textbf{{{escaped}}}" if bold else escaped
 
 
 @typed
@@ -178,7 +222,10 @@ def write_table(
 
 def floors(long: pd.DataFrame) -> pd.Series:
     """Floor of every value: of a distance the Monte-Carlo one, of a calibration error chance's."""
-    by_draws, by_chance = (long[f"{name}_floor"] for name in ("monte_carlo", "calibration"))
+    nothing = pd.Series(np.nan, index=long.index)
+    by_draws, by_chance = (
+        long.get(f"{name}_floor", nothing) for name in ("monte_carlo", "calibration")
+    )
     return pd.Series(np.where(by_draws.isna(), by_chance, by_draws), index=long.index)
 
 
@@ -188,27 +235,44 @@ def _marked(
     """Texts with titles as column names; the best and those as good marked."""
     table = wide_table(long, metrics=metrics)
     for metric, rows in _by_metric(long, metrics):
+        if "from_best" not in rows:
+            continue
         columns = (rows[name] for name in ("from_best", "from_best_error", "num_units"))
         for method, gap, error, num_units in zip(rows.index, *columns, strict=True):
             if gap == 0:
                 table.loc[method, metric] = best.format(table.loc[method, metric])
             elif gap <= error_quantile(num_units) * error:
                 table.loc[method, metric] = as_good.format(table.loc[method, metric])
-    return table.rename(columns=metric_title)
+    return table.rename(columns=_title)
+
+
+def _title(column: str) -> str:
+    """Turn "auroc, predictive_entropy" into "AUROC, predictive entropy"."""
+    name, *further = column.split(", ", 1)
+    return ", ".join([metric_title(name), *(text.replace("_", " ") for text in further)])
 
 
 def _by_metric(long: pd.DataFrame, metrics: Sequence[str] | None) -> list[tuple[str, pd.DataFrame]]:
-    """Return the rows of each metric, by method."""
-    if long.duplicated(["method", "metric"]).any():
+    """Return the rows of each column, by method."""
+    missing = {"method", "metric", "value", "standard_error"} - set(long.columns)
+    if missing:
+        raise ValueError(f"long lacks the column {sorted(missing)[0]!r}; it is no comparison.")
+    further = [name for name in _FURTHER if name in long and long[name].nunique() > 1]
+    if long.duplicated(["method", "metric", *further]).any():
         raise ValueError("long holds a metric of a method twice; select one dataset and split.")
-    return [(name, rows.set_index("method")) for name, rows in _parts(long, metrics)]
+    columns = []
+    for name, rows in _parts(long, metrics):
+        groups = rows.groupby(further, sort=False) if further else [((), rows)]
+        for values, part in groups:
+            column = ", ".join([name, *map(str, values)])
+            columns.append((column, part.set_index("method")))
+    return columns
 
 
 def _parts(long: pd.DataFrame, metrics: Sequence[str] | None) -> list[tuple[str, pd.DataFrame]]:
     known = list(long["metric"].unique())
-    for name in metrics or ():
-        check_choice("metric", name, known)
-    return [(name, long.loc[long["metric"] == name]) for name in (metrics or known)]
+    names = known if metrics is None else [metric_name(text, known) for text in metrics]
+    return [(name, long.loc[long["metric"] == name]) for name in names]
 
 
 def _with_error(value: float, error: float, digits: int) -> str:
@@ -219,7 +283,7 @@ def _with_error(value: float, error: float, digits: int) -> str:
 
 
 def _escaped(text: str) -> str:
-    return str(text).replace("%", r"\%").replace("_", r"\_").replace("&", r"\&")
+    return "".join(_SPECIAL.get(character, character) for character in str(text))
 
 
 def _decimals(standard_errors: np.ndarray) -> int:

@@ -12,7 +12,7 @@ from ntkbayes._types import Float, typed
 from ntkbayes.evaluation.distances.marginals import pointwise_class_distance
 from ntkbayes.evaluation.effective_size import effective_sample_size
 from ntkbayes.evaluation.metrics.inputs import check_errors, checked_distributions
-from ntkbayes.evaluation.metrics.resampling import weighted_mean
+from ntkbayes.evaluation.metrics.resampling import weighted, weighted_mean
 from ntkbayes.evaluation.storage import probabilities
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-@typed
+@weighted
 def agreement(
     p: Float[np.ndarray, "m c"], q: Float[np.ndarray, "m c"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
@@ -34,7 +34,7 @@ def agreement(
     return weighted_mean(weights, p.argmax(axis=1) == q.argmax(axis=1))
 
 
-@typed
+@weighted
 def total_variation(
     p: Float[np.ndarray, "m c"], q: Float[np.ndarray, "m c"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
@@ -61,7 +61,7 @@ def total_variation_floor(
     return float(np.mean(0.5 * np.sqrt(2 / np.pi) * np.hypot(error_p, error_q).sum(axis=1)))
 
 
-@typed
+@weighted
 def jensen_shannon(
     p: Float[np.ndarray, "m c"], q: Float[np.ndarray, "m c"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:

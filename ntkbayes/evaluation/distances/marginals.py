@@ -19,7 +19,7 @@ from ntkbayes.evaluation.metrics.inputs import (
     check_variance,
     checked_distributions,
 )
-from ntkbayes.evaluation.metrics.resampling import weighted_mean
+from ntkbayes.evaluation.metrics.resampling import weighted, weighted_mean
 from ntkbayes.evaluation.storage import pooled, probabilities
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 
-@typed
+@weighted
 def wasserstein_1(
     a: Float[np.ndarray, "s m c"],
     b: Float[np.ndarray, "t m c"],
@@ -53,7 +53,7 @@ def wasserstein_1(
     return weighted_mean(weights, _quantile_distance(a, b, power=1).mean(axis=1))
 
 
-@typed
+@weighted
 def wasserstein_2(
     a: Float[np.ndarray, "s m c"],
     b: Float[np.ndarray, "t m c"],
@@ -71,7 +71,7 @@ def wasserstein_2(
     return np.asarray(np.sqrt(weighted_mean(weights, squared)))
 
 
-@typed
+@weighted
 def normal_wasserstein_1(
     mean_a: Float[np.ndarray, "m c"],
     variance_a: Float[np.ndarray, "m c"],
@@ -95,7 +95,7 @@ def normal_wasserstein_1(
     return weighted_mean(weights, distance.mean(axis=1))
 
 
-@typed
+@weighted
 def normal_wasserstein_2(
     mean_a: Float[np.ndarray, "m c"],
     variance_a: Float[np.ndarray, "m c"],
@@ -116,7 +116,7 @@ def normal_wasserstein_2(
     return np.asarray(np.sqrt(weighted_mean(weights, squared.mean(axis=1))))
 
 
-@typed
+@weighted
 def probability_wasserstein_1(
     p: Float[np.ndarray, "s m c"],
     q: Float[np.ndarray, "t m c"],

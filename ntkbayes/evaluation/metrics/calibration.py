@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from ntkbayes._checks import check_choice
-from ntkbayes._types import Float, Int, typed
+from ntkbayes._types import Float, Int
 from ntkbayes.evaluation.metrics.bins import NUM_BINS, bin_sums, confidence_bins, ratio
 from ntkbayes.evaluation.metrics.gaps import NORMS, l1_error, l2_error, linear_squared_error
 from ntkbayes.evaluation.metrics.inputs import (
@@ -31,6 +31,7 @@ from ntkbayes.evaluation.metrics.inputs import (
     checked_confidence,
     checked_predictions,
 )
+from ntkbayes.evaluation.metrics.resampling import weighted
 
 __all__ = [
     "calibration_error",
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 
-@typed
+@weighted
 def ece(
     p: Float[np.ndarray, "m c"],
     y: Int[np.ndarray, "m"],
@@ -82,7 +83,7 @@ def ece(
     )
 
 
-@typed
+@weighted
 def classwise_ece(
     p: Float[np.ndarray, "m c"],
     y: Int[np.ndarray, "m"],
@@ -126,7 +127,7 @@ def classwise_ece(
     return np.asarray(np.mean(errors, axis=0))
 
 
-@typed
+@weighted
 def mce(
     p: Float[np.ndarray, "m c"],
     y: Int[np.ndarray, "m"],
@@ -160,7 +161,7 @@ def mce(
     return np.asarray(np.abs(ratio(gap, share)).max(axis=-1))
 
 
-@typed
+@weighted
 def calibration_error(
     confidence: Float[np.ndarray, "m"],
     outcome: Bool[np.ndarray, "m"],
@@ -205,7 +206,7 @@ def calibration_error(
     return np.asarray(error(confidence, outcome, weights, bins, num_bins, debiased))
 
 
-@typed
+@weighted
 def squared_ece(
     p: Float[np.ndarray, "m c"],
     y: Int[np.ndarray, "m"],
@@ -241,7 +242,7 @@ def squared_ece(
     )
 
 
-@typed
+@weighted
 def squared_calibration_error(
     confidence: Float[np.ndarray, "m"],
     outcome: Bool[np.ndarray, "m"],

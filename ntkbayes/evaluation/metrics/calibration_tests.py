@@ -41,7 +41,7 @@ from ntkbayes.evaluation.metrics.inputs import (
     checked_predictions,
 )
 from ntkbayes.evaluation.metrics.ordering import group_sums, over_rows, tie_groups
-from ntkbayes.evaluation.metrics.resampling import uniform_weights
+from ntkbayes.evaluation.metrics.resampling import uniform_weights, weighted
 
 __all__ = [
     "CalibrationTest",
@@ -99,7 +99,7 @@ def calibration_tests(
     return results
 
 
-@typed
+@weighted
 def kolmogorov_smirnov_statistic(
     confidence: Float[np.ndarray, "m"],
     outcome: Bool[np.ndarray, "m"],
@@ -125,7 +125,7 @@ def kolmogorov_smirnov_statistic(
     return _standardised(np.maximum(high, -low), scale)
 
 
-@typed
+@weighted
 def kuiper_statistic(
     confidence: Float[np.ndarray, "m"],
     outcome: Bool[np.ndarray, "m"],
@@ -149,7 +149,7 @@ def kuiper_statistic(
     return _standardised(high - low, scale)
 
 
-@typed
+@weighted
 def spiegelhalter_statistic(
     confidence: Float[np.ndarray, "m"],
     outcome: Bool[np.ndarray, "m"],

@@ -16,7 +16,7 @@ import scipy.special
 from ntkbayes._arrays import one_hot
 from ntkbayes._types import Float, Int, typed
 from ntkbayes.evaluation.metrics.inputs import checked_distributions, checked_predictions
-from ntkbayes.evaluation.metrics.resampling import weighted_mean
+from ntkbayes.evaluation.metrics.resampling import weighted, weighted_mean
 
 __all__ = [
     "accuracy",
@@ -35,7 +35,7 @@ BLOCK = 2**21
 """Probabilities that are looked at together: 16 MB of each intermediate array."""
 
 
-@typed
+@weighted
 def accuracy(
     p: Float[np.ndarray, "m c"], y: Int[np.ndarray, "m"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
@@ -44,7 +44,7 @@ def accuracy(
     return weighted_mean(weights, p.argmax(axis=1) == y)
 
 
-@typed
+@weighted
 def brier(
     p: Float[np.ndarray, "m c"], y: Int[np.ndarray, "m"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
@@ -53,7 +53,7 @@ def brier(
     return weighted_mean(weights, np.sum((p - one_hot(y, p.shape[1])) ** 2, axis=1))
 
 
-@typed
+@weighted
 def predictive_entropy(
     p: Float[np.ndarray, "m c"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
@@ -61,7 +61,7 @@ def predictive_entropy(
     return weighted_mean(weights, pointwise_predictive_entropy(p))
 
 
-@typed
+@weighted
 def expected_entropy(
     probabilities: Float[np.ndarray, "s m c"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
@@ -69,7 +69,7 @@ def expected_entropy(
     return weighted_mean(weights, pointwise_expected_entropy(probabilities))
 
 
-@typed
+@weighted
 def mutual_information(
     probabilities: Float[np.ndarray, "s m c"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
@@ -77,7 +77,7 @@ def mutual_information(
     return weighted_mean(weights, pointwise_mutual_information(probabilities))
 
 
-@typed
+@weighted
 def variation_ratio(
     probabilities: Float[np.ndarray, "s m c"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:

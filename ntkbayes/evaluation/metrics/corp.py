@@ -20,10 +20,11 @@ import numpy as np
 from jaxtyping import Bool
 from scipy.special import xlogy
 
-from ntkbayes._types import Float, typed
+from ntkbayes._types import Float
 from ntkbayes.evaluation.metrics.inputs import check_weights, checked_confidence
 from ntkbayes.evaluation.metrics.isotonic import recalibrated
 from ntkbayes.evaluation.metrics.ordering import group_sums, over_rows, tie_groups
+from ntkbayes.evaluation.metrics.resampling import weighted
 
 __all__ = ["CorpDecomposition", "corp_decomposition"]
 
@@ -49,7 +50,7 @@ class CorpDecomposition(eqx.Module):
     log_uncertainty: Float[np.ndarray, "*b"]
 
 
-@typed
+@weighted
 def corp_decomposition(
     confidence: Float[np.ndarray, "m"],
     outcome: Bool[np.ndarray, "m"],

@@ -20,9 +20,10 @@ Murphy (1973), doi:10.1175/1520-0450(1973)012<0595:ANVPOT>2.0.CO;2 · Stephenson
 import equinox as eqx
 import numpy as np
 
-from ntkbayes._types import Float, Int, typed
+from ntkbayes._types import Float, Int
 from ntkbayes.evaluation.metrics.bins import NUM_BINS, bin_sums, confidence_bins, ratio
 from ntkbayes.evaluation.metrics.inputs import check_weights, checked_predictions
+from ntkbayes.evaluation.metrics.resampling import weighted
 
 __all__ = ["BrierDecomposition", "brier_decomposition"]
 
@@ -61,7 +62,7 @@ class BrierDecomposition(eqx.Module):
         return self.reliability - self.generalized_resolution + self.uncertainty
 
 
-@typed
+@weighted
 def brier_decomposition(
     p: Float[np.ndarray, "m c"],
     y: Int[np.ndarray, "m"],

@@ -21,16 +21,17 @@ from collections.abc import Callable
 import numpy as np
 
 from ntkbayes._checks import check_finite, check_not_empty
-from ntkbayes._types import Float, typed
+from ntkbayes._types import Float
 from ntkbayes.evaluation.metrics.inputs import SUM_ROUNDING, check_weights
 from ntkbayes.evaluation.metrics.ordering import group_sums, over_rows, tie_groups
+from ntkbayes.evaluation.metrics.resampling import weighted
 
 __all__ = ["aupr", "auroc", "fpr95"]
 
 TARGET_RATE = 0.95
 
 
-@typed
+@weighted
 def auroc(
     score_in: Float[np.ndarray, "m"],
     score_out: Float[np.ndarray, "k"],
@@ -62,7 +63,7 @@ def auroc(
     return _by_threshold(areas, score_in, score_out, weights_in, weights_out)
 
 
-@typed
+@weighted
 def aupr(
     score_in: Float[np.ndarray, "m"],
     score_out: Float[np.ndarray, "k"],
@@ -95,7 +96,7 @@ def aupr(
     return _by_threshold(areas, score_in, score_out, weights_in, weights_out)
 
 
-@typed
+@weighted
 def fpr95(
     score_in: Float[np.ndarray, "m"],
     score_out: Float[np.ndarray, "k"],

@@ -15,15 +15,16 @@ from jaxtyping import Bool
 from scipy.optimize import isotonic_regression
 
 from ntkbayes._checks import check_choice
-from ntkbayes._types import Float, typed
+from ntkbayes._types import Float
 from ntkbayes.evaluation.metrics.gaps import NORMS
 from ntkbayes.evaluation.metrics.inputs import check_weights, checked_confidence
 from ntkbayes.evaluation.metrics.ordering import group_sums, over_rows, tie_groups
+from ntkbayes.evaluation.metrics.resampling import weighted
 
 __all__ = ["isotonic_fit", "pav_calibration_error", "recalibrated"]
 
 
-@typed
+@weighted
 def pav_calibration_error(
     confidence: Float[np.ndarray, "m"],
     outcome: Bool[np.ndarray, "m"],
@@ -74,7 +75,7 @@ def pav_calibration_error(
     return over_rows(distances, weights)
 
 
-@typed
+@weighted
 def isotonic_fit(
     confidence: Float[np.ndarray, "m"],
     outcome: Bool[np.ndarray, "m"],

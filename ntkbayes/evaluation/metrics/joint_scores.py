@@ -12,14 +12,15 @@ import scipy.spatial.distance
 import scipy.special
 
 from ntkbayes._checks import check_at_least, check_finite
-from ntkbayes._types import Float, typed
+from ntkbayes._types import Float
 from ntkbayes.evaluation.metrics.batches import over_batches
 from ntkbayes.evaluation.metrics.likelihood import BATCH_SIZE
+from ntkbayes.evaluation.metrics.resampling import weighted
 
 __all__ = ["dyadic_nll", "energy_score"]
 
 
-@typed
+@weighted
 def energy_score(
     draws: Float[np.ndarray, "s m c"],
     y: Float[np.ndarray, "m c"],
@@ -81,7 +82,7 @@ def energy_score(
     return over_batches(scores, weights, batch_size=batch_size, seed=seed)
 
 
-@typed
+@weighted
 def dyadic_nll(
     log_likelihood: Float[np.ndarray, "s m"],
     weights: Float[np.ndarray, "*b m"],

@@ -17,7 +17,7 @@ import scipy.special
 from ntkbayes._checks import check_at_least, check_finite
 from ntkbayes._types import Float, typed
 from ntkbayes.evaluation.metrics.batches import over_batches, random_batches
-from ntkbayes.evaluation.metrics.resampling import weighted_mean
+from ntkbayes.evaluation.metrics.resampling import weighted, weighted_mean
 
 __all__ = [
     "batch_joint_nll",
@@ -30,7 +30,7 @@ __all__ = [
 BATCH_SIZE = 10
 
 
-@typed
+@weighted
 def mixture_nll(
     log_likelihood: Float[np.ndarray, "s m"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
@@ -55,7 +55,7 @@ def mixture_nll(
     return weighted_mean(weights, surprise)
 
 
-@typed
+@weighted
 def joint_nll(
     log_likelihood: Float[np.ndarray, "s m"],
     weights: Float[np.ndarray, "*b m"],

@@ -28,7 +28,7 @@ from ntkbayes._types import Float, typed
 from ntkbayes.evaluation.metrics.bins import bin_sums, confidence_bins, ratio
 from ntkbayes.evaluation.metrics.calibration_tests import CalibrationTest
 from ntkbayes.evaluation.metrics.inputs import check_shares, check_variance, check_weights
-from ntkbayes.evaluation.metrics.resampling import weighted_mean
+from ntkbayes.evaluation.metrics.resampling import weighted, weighted_mean
 
 __all__ = [
     "ence",
@@ -46,7 +46,7 @@ CHUNK = 2**23
 """Numbers in one temporary array, 64 MB."""
 
 
-@typed
+@weighted
 def observed_proportions(
     pit: Float[np.ndarray, "m c"],
     weights: Float[np.ndarray, "*b m"],
@@ -70,7 +70,7 @@ def observed_proportions(
     return weighted_mean(weights, inside / pit.shape[1])
 
 
-@typed
+@weighted
 def mean_absolute_calibration_error(
     pit: Float[np.ndarray, "m c"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
@@ -78,7 +78,7 @@ def mean_absolute_calibration_error(
     return np.asarray(np.abs(_deviations(pit, weights)).mean(axis=-1))
 
 
-@typed
+@weighted
 def rms_calibration_error(
     pit: Float[np.ndarray, "m c"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
@@ -86,7 +86,7 @@ def rms_calibration_error(
     return np.asarray(np.sqrt(np.mean(_deviations(pit, weights) ** 2, axis=-1)))
 
 
-@typed
+@weighted
 def miscalibration_area(
     pit: Float[np.ndarray, "m c"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
@@ -105,7 +105,7 @@ def miscalibration_area(
     return np.asarray(areas.sum(axis=-1) / (2 * left.shape[-1]))
 
 
-@typed
+@weighted
 def pit_kolmogorov_smirnov(
     pit: Float[np.ndarray, "m c"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
@@ -162,7 +162,7 @@ def pit_test(pit: Float[np.ndarray, "m c"]) -> CalibrationTest:
     return CalibrationTest(float(worst.statistic), min(1.0, len(tests) * float(worst.pvalue)))
 
 
-@typed
+@weighted
 def ence(
     mean: Float[np.ndarray, "m c"],
     variance: Float[np.ndarray, "m c"],

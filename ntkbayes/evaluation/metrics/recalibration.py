@@ -24,7 +24,7 @@ import scipy.special
 from ntkbayes._checks import check_at_least
 from ntkbayes._types import Float, Int, typed
 from ntkbayes.evaluation.metrics.inputs import checked_predictions
-from ntkbayes.evaluation.metrics.resampling import weighted_mean
+from ntkbayes.evaluation.metrics.resampling import weighted, weighted_mean
 
 __all__ = ["pointwise_scaled_nll", "scaled_nll", "temperature_gain"]
 
@@ -32,7 +32,7 @@ LARGEST = 4.0
 """|log T| that is looked at: T from 0.018 to 55."""
 
 
-@typed
+@weighted
 def scaled_nll(
     p: Float[np.ndarray, "m c"],
     y: Int[np.ndarray, "m"],
@@ -67,7 +67,7 @@ def scaled_nll(
     return weighted_mean(weights, pointwise_scaled_nll(p, y, seed=seed))
 
 
-@typed
+@weighted
 def temperature_gain(
     p: Float[np.ndarray, "m c"],
     y: Int[np.ndarray, "m"],

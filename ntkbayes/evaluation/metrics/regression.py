@@ -7,10 +7,10 @@ what is out of its range: a variance, a level, an interval whose ends are swappe
 import numpy as np
 
 from ntkbayes._checks import check_at_least, check_finite, check_fraction
-from ntkbayes._types import Float, typed
+from ntkbayes._types import Float
 from ntkbayes.evaluation import mixtures
 from ntkbayes.evaluation.metrics.inputs import check_shares
-from ntkbayes.evaluation.metrics.resampling import weighted_mean
+from ntkbayes.evaluation.metrics.resampling import weighted, weighted_mean
 
 __all__ = [
     "coverage",
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 
-@typed
+@weighted
 def rmse(
     mean: Float[np.ndarray, "m c"],
     y: Float[np.ndarray, "m c"],
@@ -35,7 +35,7 @@ def rmse(
     return np.asarray(np.sqrt(weighted_mean(weights, np.mean((y - mean) ** 2, axis=1))))
 
 
-@typed
+@weighted
 def crps(
     means: Float[np.ndarray, "s m c"],
     variance: mixtures.Variance,
@@ -46,7 +46,7 @@ def crps(
     return weighted_mean(weights, mixtures.crps(means, variance, y).mean(axis=1))
 
 
-@typed
+@weighted
 def draws_crps(
     draws: Float[np.ndarray, "s m c"],
     y: Float[np.ndarray, "m c"],
@@ -82,7 +82,7 @@ def draws_crps(
     return weighted_mean(weights, (distance - spread).mean(axis=1))
 
 
-@typed
+@weighted
 def sharpness(
     means: Float[np.ndarray, "s m c"],
     variance: mixtures.Variance,
@@ -105,7 +105,7 @@ def sharpness(
     return np.asarray(np.sqrt(weighted_mean(weights, total.mean(axis=1))))
 
 
-@typed
+@weighted
 def coverage(
     central_level: Float[np.ndarray, "m c"], level: float, weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
@@ -126,7 +126,7 @@ def coverage(
     return weighted_mean(weights, np.mean(central_level <= level, axis=1))
 
 
-@typed
+@weighted
 def interval_width(
     lower: Float[np.ndarray, "m c"],
     upper: Float[np.ndarray, "m c"],
@@ -137,7 +137,7 @@ def interval_width(
     return weighted_mean(weights, np.mean(upper - lower, axis=1))
 
 
-@typed
+@weighted
 def interval_score(
     lower: Float[np.ndarray, "m c"],
     upper: Float[np.ndarray, "m c"],

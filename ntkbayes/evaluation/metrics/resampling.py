@@ -1,5 +1,10 @@
 """Weights of test points: uniform, and those of bootstrap resamples."""
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 import numpy as np
 import scipy.stats
 
@@ -14,12 +19,65 @@ __all__ = [
     "spread",
     "two_sided_p_value",
     "uniform_weights",
+    "weighted",
     "weighted_mean",
 ]
 
 NUM_RESAMPLES = 1000
 SHARE_ROUNDING = 1e-9
 """Of a share by weights in double precision: far below the weight of a point."""
+
+
+def weighted[**P, R](function: Callable[P, R]) -> Callable[..., R]:
+    """Decorate a function of points and their weights: check it as `typed`, fill in weights.
+
+    Weights that are left out, or None, are uniform over the points: over the axis that the
+    signature calls by the same letter.
+    """
+    checked, signature = typed(function), inspect.signature(function)
+    axes = {
+        name: _axis_name(parameter)
+        for name, parameter in signature.parameters.items()
+        if name.startswith("weights")
+    }
+    places = {letter: _place(signature, letter) for letter in axes.values()}
+
+    @wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> R:
+        try:
+            bound = signature.bind_partial(*args, **kwargs)
+        except TypeError:
+            return checked(*args, **kwargs)  # which says what is wrong
+        for name, letter in axes.items():
+            argument, axis = places[letter]
+            if bound.arguments.get(name) is None:
+                shape = np.shape(bound.arguments.get(argument, ()))
+                bound.arguments[name] = uniform_weights(shape[axis] if len(shape) >= -axis else 1)
+        return checked(*bound.args, **bound.kwargs)
+
+    wrapped.__signature__ = signature.replace(  # pyright: ignore[reportAttributeAccessIssue]
+        parameters=[
+            parameter.replace(default=None, annotation=parameter.annotation | None)
+            if name in axes
+            else parameter
+            for name, parameter in signature.parameters.items()
+        ]
+    )
+    return wrapped
+
+
+def _axis_name(parameter: inspect.Parameter) -> str:
+    """Return the letter of the points' axis, the last one of weights such as "*b m"."""
+    return parameter.annotation.dim_str.split()[-1]
+
+
+def _place(signature: inspect.Signature, letter: str) -> tuple[str, int]:
+    """Find the first parameter with an axis of that letter, and which it is."""
+    for name, parameter in signature.parameters.items():
+        dims = getattr(parameter.annotation, "dim_str", "").split()
+        if letter in dims and not name.startswith("weights"):
+            return name, dims.index(letter) - len(dims)
+    raise TypeError(f"no parameter has an axis {letter}.")
 
 
 @typed

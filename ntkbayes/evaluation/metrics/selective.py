@@ -17,14 +17,15 @@ from jaxtyping import Bool
 from scipy.special import digamma
 
 from ntkbayes._checks import check_finite, check_not_empty
-from ntkbayes._types import Float, Int, typed
+from ntkbayes._types import Float, Int
 from ntkbayes.evaluation.metrics.inputs import check_weights, checked_predictions
 from ntkbayes.evaluation.metrics.ordering import group_sums, over_rows, tie_groups
+from ntkbayes.evaluation.metrics.resampling import weighted
 
 __all__ = ["augrc", "aurc", "error_auroc", "excess_aurc", "risk_coverage_curve"]
 
 
-@typed
+@weighted
 def risk_coverage_curve(
     p: Float[np.ndarray, "m c"],
     y: Int[np.ndarray, "m"],
@@ -64,7 +65,7 @@ def risk_coverage_curve(
     return found[..., 0, :], found[..., 1, :]
 
 
-@typed
+@weighted
 def aurc(
     p: Float[np.ndarray, "m c"],
     y: Int[np.ndarray, "m"],
@@ -102,7 +103,7 @@ def aurc(
     return over_rows(areas, weights)
 
 
-@typed
+@weighted
 def excess_aurc(
     p: Float[np.ndarray, "m c"],
     y: Int[np.ndarray, "m"],
@@ -133,7 +134,7 @@ def excess_aurc(
     return np.asarray(area - _area(best, none_and_all).reshape(area.shape))
 
 
-@typed
+@weighted
 def augrc(
     p: Float[np.ndarray, "m c"],
     y: Int[np.ndarray, "m"],
@@ -178,7 +179,7 @@ def augrc(
     return over_rows(areas, weights)
 
 
-@typed
+@weighted
 def error_auroc(
     score: Float[np.ndarray, "m"],
     wrong: Bool[np.ndarray, "m"],

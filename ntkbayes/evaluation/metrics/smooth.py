@@ -23,13 +23,14 @@ import scipy.fft
 import scipy.sparse
 from jaxtyping import Bool
 
-from ntkbayes._types import Float, Int, typed
+from ntkbayes._types import Float, Int
 from ntkbayes.evaluation.metrics.inputs import (
     check_weights,
     checked_confidence,
     checked_predictions,
 )
 from ntkbayes.evaluation.metrics.ordering import over_rows
+from ntkbayes.evaluation.metrics.resampling import weighted
 
 __all__ = ["smooth_calibration_error", "smooth_ece"]
 
@@ -38,7 +39,7 @@ NUM_HALVINGS = 11
 """Of the interval that holds σ; a straight line between its ends, 5e-4 apart, gives the rest."""
 
 
-@typed
+@weighted
 def smooth_ece(
     p: Float[np.ndarray, "m c"], y: Int[np.ndarray, "m"], weights: Float[np.ndarray, "*b m"]
 ) -> Float[np.ndarray, "*b"]:
@@ -66,7 +67,7 @@ def smooth_ece(
     return smooth_calibration_error(p.max(axis=1), p.argmax(axis=1) == y, weights)
 
 
-@typed
+@weighted
 def smooth_calibration_error(
     confidence: Float[np.ndarray, "m"],
     outcome: Bool[np.ndarray, "m"],

@@ -79,7 +79,7 @@ def plot_metric_forest(
     long
         From `compare`.
     metrics
-        Panels to show, in this order, of those that `long` has; None for all.
+        Panels to show, in this order, by name or title, of those that `long` has; None for all.
 
     Raises
     ------
@@ -94,7 +94,9 @@ def plot_metric_forest(
     ['NLL', 'ECE', 'total variation']
     """
     known = list(long["metric"].unique())
-    names = known if metrics is None else [name for name in metrics if name in known]
+    titles = {metric_title(name): name for name in known}
+    chosen = known if metrics is None else [titles.get(text, text) for text in metrics]
+    names = [name for name in chosen if name in known]
     if not names:
         raise ValueError("long holds none of the metrics to show.")
     methods = list(long["method"].unique())

@@ -6,7 +6,7 @@ import xarray as xr
 from ntkbayes._checks import check_at_least, check_choice
 from ntkbayes.evaluation import metrics
 from ntkbayes.evaluation.alignment import aligned
-from ntkbayes.evaluation.catalog import metric_title
+from ntkbayes.evaluation.catalog import metric_name, metric_title
 from ntkbayes.evaluation.measures import Metric, distance_measures, measures
 from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
@@ -138,5 +138,4 @@ def _value(
     bound: dict[str, Metric] = measures(Predictive(subset))
     if reference is not None:
         bound |= distance_measures(Predictive(subset), reference)
-    check_choice("metric", metric, bound)
-    return float(bound[metric](weights))
+    return float(bound[metric_name(metric, bound)](weights))
