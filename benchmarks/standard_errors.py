@@ -31,7 +31,7 @@ import scipy.stats
 from common import results, write_results
 
 from ntkbayes.evaluation import METRICS, metrics
-from ntkbayes.evaluation.comparison import significance, units
+from ntkbayes.evaluation.comparison import num_units, significance
 from ntkbayes.evaluation.measures import calibration_floor, distance_measures, measures
 from ntkbayes.evaluation.metrics.resampling import spread, two_sided_p_value
 from ntkbayes.evaluation.predictive import ClassSummary
@@ -161,7 +161,7 @@ def one_cell(world, truth, num_points, calibrated, num_repetitions, seed):
         for name, others in b.items():
             significant[name].append(p_value(name, a[name], others, num_points))
         for name, values in a.items():
-            error = spread(values[1:], units(name, num_points))
+            error = spread(values[1:], num_units(name, num_points))
             known = np.isfinite(values[0] + error)
             inside = abs(values[0] - truth[name]) <= 1.96 * error + 1e-9
             covered[name].append(float(inside) if known else np.nan)
@@ -208,7 +208,9 @@ def detection_cell(num_points, num_repetitions, seed):
 def p_value(name, values, others, num_points):
     """Return the paired p-value, also of metrics for which the package gives none."""
     found = significance(name, values, others, num_points)
-    return two_sided_p_value(found["difference"], found["standard_error"], units(name, num_points))
+    return two_sided_p_value(
+        found["difference"], found["standard_error"], num_units(name, num_points)
+    )
 
 
 def _share(values):

@@ -92,7 +92,7 @@ def test_the_long_table_has_every_metric_and_no_distance_of_the_reference(classi
     assert list(long.columns) == [
         *("dataset", "split", "method", "metric", "value", "standard_error"),
         *("from_best", "from_best_error", "monte_carlo_floor"),
-        *("calibration_floor", "num_units"),
+        *("calibration_floor", "num_units", "unit"),
     ]
     everything = list(METRICS["classification"])
     alone = [name for name in everything if name not in DISTANCES]

@@ -2,7 +2,8 @@
 
 - predictions: `predict` makes an ArviZ `DataTree`; `from_draws`, `from_probabilities` and
   `from_normals` make one of another tool's results; `save_predictions` and `load_predictions` keep
-  it on disk; `probabilities`, `observations` and `pooled` give arrays.
+  it on disk; `probabilities`, `observations` and `pooled` give arrays; `original_units` goes back
+  to the units of the targets.
 - comparison: `compare` (every metric with its standard error), `paired_differences`,
   `distance_matrix`, `compare_joint` (whole latent functions), `calibration_table` (tests);
   `METRICS` says what each metric is; `seed_table` sums up several seeds.
@@ -75,6 +76,7 @@ from ntkbayes.evaluation.storage import (
     save_predictions,
 )
 from ntkbayes.evaluation.tables import latex_table, markdown_table, wide_table, write_table
+from ntkbayes.evaluation.units import original_units
 
 __all__ = [
     "METHOD_COLORS",
@@ -106,6 +108,7 @@ __all__ = [
     "metrics",
     "mixtures",
     "observations",
+    "original_units",
     "paired_differences",
     "plot_bands",
     "plot_confidence_histogram",

@@ -190,7 +190,7 @@ def _check_same_observations(
     one_name: str, y: np.ndarray, name: str, others: np.ndarray, ids: list[Any]
 ) -> None:
     if y.shape == others.shape:
-        differs = np.flatnonzero((y != others).reshape(len(y), -1).any(axis=1))
+        differs = np.flatnonzero(_differ(y, others).reshape(len(y), -1).any(axis=1))
         if not len(differs):
             return
         where = f" at {len(differs)} of {len(y)} points, such as {_shown(ids[i] for i in differs)}"
@@ -200,6 +200,14 @@ def _check_same_observations(
         f"{one_name} and {name} cannot be compared: their observations differ{where}; "
         "predict with the same dataset and seed."
     )
+
+
+def _differ(y: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Where observations differ; targets do if by more than rounding of the coarser type."""
+    if y.dtype.kind != "f" or others.dtype.kind != "f":
+        return y != others
+    rounding = max(np.finfo(v.dtype).eps for v in (y, others))
+    return ~(np.abs(y - others) <= 8 * rounding * np.abs(y).max(initial=0))
 
 
 def _shown(values: Iterable[Any]) -> str:

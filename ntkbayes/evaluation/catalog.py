@@ -67,6 +67,11 @@ class MetricInfo(eqx.Module):
     caveat: str = ""
 
     @property
+    def unit(self) -> str:
+        """What the description ends with: "nats", "target units", or nothing."""
+        return next((unit for unit in ("nats", "target units") if unit in self.description), "")
+
+    @property
     def ranked(self) -> bool:
         """Whether methods may be ranked and compared by it: it has a direction and no caveat."""
         return (self.better is not None or self.nominal is not None) and not self.caveat

@@ -13,7 +13,7 @@ import xarray as xr
 from ntkbayes._checks import check_choice
 from ntkbayes.evaluation import metrics
 from ntkbayes.evaluation.alignment import aligned, dataset_of
-from ntkbayes.evaluation.catalog import metric_info
+from ntkbayes.evaluation.catalog import METRICS, metric_info
 from ntkbayes.evaluation.diagnostics import check_reliable
 from ntkbayes.evaluation.measures import (
     calibration_floor,
@@ -23,13 +23,15 @@ from ntkbayes.evaluation.measures import (
 )
 from ntkbayes.evaluation.metrics.resampling import share_error, spread, two_sided_p_value
 from ntkbayes.evaluation.predictive import Predictive
+from ntkbayes.evaluation.schema import STANDARDISED
+from ntkbayes.evaluation.units import UNITS, original_units
 
 __all__ = [
     "check_reference",
     "compare",
+    "num_units",
     "paired_differences",
     "significance",
-    "units",
 ]
 
 ORDER_ROUNDING = 1e-12
@@ -37,7 +39,11 @@ ORDER_ROUNDING = 1e-12
 
 
 def compare(
-    trees: dict[str, xr.DataTree], *, reference: str | None = None, require_reliable: bool = True
+    trees: dict[str, xr.DataTree],
+    *,
+    reference: str | None = None,
+    require_reliable: bool = True,
+    units: str = "standardised",
 ) -> pd.DataFrame:
     """Compare methods by every metric of the task, in long form.
 
@@ -51,12 +57,19 @@ def compare(
         reference has no distance from itself.
     require_reliable
         Refuse Markov chains as a reference whose `chain_diagnostics` are not reliable.
+    units
+        "standardised", as a `Dataset` standardises regression targets, or "original", the
+        targets' own (`original_units`). Predictions that know of no other units, such as those of
+        `from_normals`, are in the units in which they were given.
 
     Returns
     -------
     DataFrame
         Columns ``dataset, split, method, metric, value, standard_error, from_best,
-        from_best_error, monte_carlo_floor, calibration_floor, num_units``.
+        from_best_error, monte_carlo_floor, calibration_floor, num_units, unit``.
+
+        ``unit`` says what the value is in: "nats", "target units" (the targets' own, or as given),
+        "standardised target units", or nothing.
 
         ``standard_error`` is that of the finite test set, for these predictors as they are: what
         other *training* data would change is no part of it (`seed_table`). It rests on
@@ -88,7 +101,7 @@ def compare(
     NTK ensemble   0.34            0.02       0.00
     Laplace        0.38            0.02       0.04
     """
-    trees = aligned(trees)
+    trees = aligned(in_units(trees, units))
     check_reference(trees, reference, require_reliable)
     found = {method: Predictive(tree) for method, tree in trees.items()}
     resampled = _resample(found, reference)
@@ -112,7 +125,8 @@ def compare(
             **_from_best(method, metric, resampled, num_points),
             "monte_carlo_floor": floors.get((method, metric), np.nan),
             "calibration_floor": by_chance[method].get(metric, np.nan),
-            "num_units": units(metric, num_points),
+            "num_units": num_units(metric, num_points),
+            "unit": unit_of(metric, first),
         }
         for (method, metric), values in resampled.items()
     ]
@@ -123,7 +137,7 @@ def _standard_error(
     method: str, metric: str, resampled: dict[tuple[str, str], np.ndarray], num_points: int
 ) -> float:
     """Deviation over resamples, and where a share is 0 or 1 what they know nothing of."""
-    error = spread(resampled[method, metric][1:], units(metric, num_points))
+    error = spread(resampled[method, metric][1:], num_units(metric, num_points))
     if (share := metric_info(metric).share) is None:
         return error
     if share == "error_auroc":  # of pairs, as many as there are answers of the rarer kind
@@ -153,6 +167,7 @@ def paired_differences(
     baseline: str | Sequence[str],
     reference: str | None = None,
     require_reliable: bool = True,
+    units: str = "standardised",
 ) -> pd.DataFrame:
     """Compare every method with a baseline: metric of the method minus metric of the baseline.
 
@@ -161,7 +176,7 @@ def paired_differences(
 
     Parameters
     ----------
-    trees, reference, require_reliable
+    trees, reference, require_reliable, units
         As in `compare`.
     baseline
         Method that is subtracted; of several, each in turn.
@@ -189,7 +204,7 @@ def paired_differences(
              method baseline  difference
     1  NTK ensemble  Laplace       -0.04
     """
-    trees = aligned(trees)
+    trees = aligned(in_units(trees, units))
     check_reference(trees, reference, require_reliable)
     baselines = [baseline] if isinstance(baseline, str) else baseline
     for name in baselines:
@@ -219,19 +234,38 @@ def significance(
 
     Values that differ by rounding alone are equal, and an infinite one has no error.
     """
-    num_units = units(metric, num_points)
+    independent = num_units(metric, num_points)
     with np.errstate(invalid="ignore"):  # ∞ − ∞
         difference = np.where(values == others, 0.0, values - others)
         close = np.abs(difference) <= ORDER_ROUNDING * np.maximum(np.abs(values), np.abs(others))
         close &= np.isfinite(difference)
     difference = np.where(close, 0.0, difference)
-    value, error = float(difference[0]), spread(difference[1:], num_units)
+    value, error = float(difference[0]), spread(difference[1:], independent)
     trusted = not metric_info(metric).caveat
-    p_value = two_sided_p_value(value, error, num_units) if trusted else np.nan
+    p_value = two_sided_p_value(value, error, independent) if trusted else np.nan
     return {"difference": value, "standard_error": error, "p_value": p_value}
 
 
-def units(metric: str, num_points: int) -> int:
+def in_units(trees: dict[str, xr.DataTree], units: str) -> dict[str, xr.DataTree]:
+    """Return predictions in the units that are asked for, as far as they know others."""
+    check_choice("units", units, UNITS)
+    if units == STANDARDISED or not isinstance(trees, dict):
+        return trees
+    return {
+        name: original_units(tree) if isinstance(tree, xr.DataTree) else tree
+        for name, tree in trees.items()
+    }
+
+
+def unit_of(metric: str, tree: xr.DataTree) -> str:
+    """Say what a metric of predictions is measured in."""
+    known = METRICS[tree.attrs["task"]]
+    unit = known[metric].unit if metric in known else ""
+    standardised = unit == "target units" and tree.attrs.get("units") == STANDARDISED
+    return f"standardised {unit}" if standardised else unit
+
+
+def num_units(metric: str, num_points: int) -> int:
     """Return how many independent values the standard error of a metric rests on."""
     return num_points // metric_info(metric).points_per_unit
 

@@ -121,6 +121,7 @@ def predict(
         is_posterior=predictor.is_posterior,
         output_names=names if len(names) == _num_names(predictor.likelihood) else None,
         feature_names=getattr(data, "feature_names", None),
+        **_target_units(data),
     )
     return prediction_tree(
         draws.latent,
@@ -147,6 +148,15 @@ def _points(data: Any, split: str) -> tuple[Any, Any]:
     if len(x) == 0:
         raise ValueError(f"x_{split} has no points: make the dataset with some for this split.")
     return x, y
+
+
+def _target_units(data: Any) -> dict[str, list[float]]:
+    """Mean and scale of the targets, if the data are a regression that knows them."""
+    known = [getattr(data, f"target_{name}", None) for name in ("mean", "scale")]
+    if getattr(data, "task", None) != "regression" or any(value is None for value in known):
+        return {}
+    mean, scale = (np.atleast_1d(np.asarray(value, dtype=float)).tolist() for value in known)
+    return {"target_mean": mean, "target_scale": scale}
 
 
 def _check_num_draws(num_draws: int, predictor: Predictor) -> None:

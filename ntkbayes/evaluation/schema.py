@@ -39,7 +39,9 @@ ArviZ' functions take the tree as it is, but for these:
 
 The coordinate ``output`` has the names of the classes (where one logit stands for two classes, of
 the class 1) or of the targets, ``obs_id`` the identifiers of the points. The root's attributes are
-text and whole numbers only, because netCDF has no others; dictionaries are JSON text.
+text and whole numbers only, because netCDF has no others; dictionaries and lists are JSON text.
+Of a regression that a `Dataset` has standardised they hold ``units``, "standardised" (or
+"original", from `original_units`), ``target_scale`` and ``target_mean``.
 """
 
 import json
@@ -84,6 +86,8 @@ POINTWISE_GROUPS = (
     *("constant_data", "probabilities", "noise", "closed_form"),
 )
 """Groups whose variables have the dimension ``obs_id``."""
+STANDARDISED = "standardised"
+"""Units of targets, where they are known."""
 UNNAMED = "unnamed"
 """Dataset of predictions that do not say theirs."""
 
@@ -102,6 +106,8 @@ class Labels:
         Identifiers of the points; None for their row numbers.
     feature_names
         Names of the input features; None for numbers.
+    target_mean, target_scale
+        Of each standardised target in original units; None of targets that are not standardised.
     """
 
     method: str
@@ -113,6 +119,8 @@ class Labels:
     output_names: Sequence[str] | None = None
     obs_ids: Sequence[Any] | AnyArray | None = None
     feature_names: Sequence[str] | None = None
+    target_mean: Sequence[float] | None = None
+    target_scale: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -315,8 +323,16 @@ def _attributes(labels: Labels, likelihood: Mapping[str, Any], task: str) -> dic
         "task": task,
         "num_chains": labels.num_chains,
         "is_posterior": int(labels.is_posterior),
+        **_units(labels),
         **{f"{name}_version": version(name) for name in ("ntkbayes", "jax", "arviz")},
     }
+
+
+def _units(labels: Labels) -> dict[str, str]:
+    if labels.target_scale is None:
+        return {}
+    scale, mean = (json.dumps(list(v)) for v in (labels.target_scale, labels.target_mean or ()))
+    return {"units": STANDARDISED, "target_scale": scale, "target_mean": mean}
 
 
 def _json(settings: Mapping[str, Any]) -> str:

@@ -243,13 +243,16 @@ def _marked(
                 table.loc[method, metric] = best.format(table.loc[method, metric])
             elif gap <= error_quantile(num_units) * error:
                 table.loc[method, metric] = as_good.format(table.loc[method, metric])
-    return table.rename(columns=_title)
+    units = {} if "unit" not in long else dict(zip(long["metric"], long["unit"], strict=True))
+    return table.rename(columns=lambda column: _title(column, units))
 
 
-def _title(column: str) -> str:
+def _title(column: str, units: dict[str, str]) -> str:
     """Turn "auroc, predictive_entropy" into "AUROC, predictive entropy"."""
     name, *further = column.split(", ", 1)
-    return ", ".join([metric_title(name), *(text.replace("_", " ") for text in further)])
+    standardised = str(units.get(name, "")).startswith("standardised")
+    parts = [metric_title(name), *(text.replace("_", " ") for text in further)]
+    return ", ".join([*parts, "standardised"] if standardised else parts)
 
 
 def _by_metric(long: pd.DataFrame, metrics: Sequence[str] | None) -> list[tuple[str, pd.DataFrame]]:
