@@ -5,7 +5,8 @@ in every repetition. *Coverage*: how often value ± 1.96 standard errors holds t
 population (0 for calibration errors of a calibrated predictor, else that of 40,000 points). *Null
 rate*: how often the paired p-value of two predictors that are equally good in the population, one
 the mirror image of the other, is at most 0.05. Classes are 2, 4 or 10, labels drawn from the
-predictions themselves (calibrated) or from flatter ones (over-confident); regressions likewise.
+predictions themselves (calibrated) or from flatter ones (over-confident); likewise regressions and
+counts.
 
 Calibration errors face a third question: of two predictors that are over-confident by 0.05 at every
 point, one of them sure (confidence 0.93 to 0.99) and one not (0.55 to 0.75), how often does the
@@ -30,7 +31,7 @@ import scipy.special
 import scipy.stats
 from common import results, write_results
 
-from ntkbayes.evaluation import METRICS, metrics
+from ntkbayes.evaluation import METRICS, metrics, mixtures
 from ntkbayes.evaluation.comparison import num_units, significance
 from ntkbayes.evaluation.measures import calibration_floor, distance_measures, measures
 from ntkbayes.evaluation.metrics.resampling import spread, two_sided_p_value
@@ -84,7 +85,7 @@ class Classes:
         summary = ClassSummary.of(p)
         total = scipy.special.entr(summary.mean).sum(axis=-1)
         return SimpleNamespace(
-            is_classification=True, observations=y, classes=summary,
+            is_classification=True, task="classification", observations=y, classes=summary,
             log_likelihood=np.log(p[:, np.arange(len(y)), y]),
             mutual_information=total - summary.expected_entropy,
             spread_distance=lambda other: _spread_distance(p, other.draws), draws=p,
@@ -118,10 +119,38 @@ class Targets:
         """Stand in for `Predictive`, from latent draws (s m c)."""
         noise = np.random.default_rng(0).normal(size=(3 * NUM_DRAWS, *y.shape))
         return SimpleNamespace(
-            is_classification=False, observations=y, latent=latent, moments=None,
+            is_classification=False, task="regression", observations=y, latent=latent, moments=None,
+            pit=mixtures.pit(latent, np.full(y.shape, NOISE), y),
             mixture=(latent, np.full(y.shape, NOISE)),
             log_likelihood=scipy.stats.norm.logpdf(y, latent, np.sqrt(NOISE)).sum(axis=-1),
             new_observations=np.tile(latent, (3, 1, 1)) + np.sqrt(NOISE) * noise,
+        )  # fmt: skip
+
+
+class Counts:
+    """Counts from the first predictor's distribution, or more dispersed ones of either."""
+
+    task = "counts"
+
+    def draw(self, rng, num_points):
+        """Return draws of two predictors and the reference: log rates."""
+        return [1 + f for f in _draws(rng, num_points, 1, 0.7)]
+
+    def observe(self, rng, drawn, calibrated):
+        """Draw counts, of rates that vary by more than the predictors say if not calibrated."""
+        a, b, _ = drawn
+        which = np.ones(a.shape[1:], bool) if calibrated else rng.uniform(size=a.shape[1:]) < 0.5
+        some = rng.integers(0, NUM_DRAWS, size=(1, *a.shape[1:]))
+        log_rate = np.where(which, *(np.take_along_axis(f, some, axis=0)[0] for f in (a, b)))
+        extra = 0.0 if calibrated else 0.5
+        return rng.poisson(np.exp(log_rate + extra * rng.normal(size=log_rate.shape))).astype(float)
+
+    def predictive(self, latent, y):
+        """Stand in for `Predictive`, from log rates (s m 1)."""
+        rates = np.exp(latent[..., 0])
+        return SimpleNamespace(
+            is_classification=False, task="counts", observations=y, latent=latent, moments=None,
+            rates=rates, log_likelihood=scipy.stats.poisson.logpmf(y[:, 0], rates),
         )  # fmt: skip
 
 
@@ -253,8 +282,9 @@ GAPS = (
 
 def cells():
     """Name, world, size, whether calibrated, seed."""
-    for i, world in enumerate([*(Classes(c) for c in CLASSES), Targets()]):
-        name = "regression" if world.task == "regression" else f"{world.num_classes} classes"
+    for i, world in enumerate([*(Classes(c) for c in CLASSES), Targets(), Counts()]):
+        classes = world.task == "classification"
+        name = f"{world.num_classes} classes" if classes else world.task
         for calibrated in (True, False):
             for m in SIZES:
                 kind = "calibrated" if calibrated else "over-confident"
@@ -289,7 +319,7 @@ def main():
         if name not in found["cells"]:
             found["cells"][name] = detection_cell(m, number, 77)
     known = {metric for cell in found["cells"].values() for metric in cell}
-    for task in ("classification", "regression", "detection"):
+    for task in ("classification", "regression", "counts", "detection"):
         missing = set(METRICS[task]) - known
         assert not missing, f"not simulated: {missing}"
     found["diffuse_preferred"] = diffuse_preferred(number)

@@ -12,7 +12,12 @@ FOUND = json.loads(
         encoding="utf-8"
     )
 )
-TASKS = {"classes": "classification", "regression": "regression", "detection": "detection"}
+TASKS = {
+    "classes": "classification",
+    "regression": "regression",
+    "counts": "counts",
+    "detection": "detection",
+}
 
 
 def beyond(share, low, high):

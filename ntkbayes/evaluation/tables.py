@@ -222,9 +222,9 @@ def write_table(
 
 def floors(long: pd.DataFrame) -> pd.Series:
     """Floor of every value: of a distance the Monte-Carlo one, of a calibration error chance's."""
-    nothing = pd.Series(np.nan, index=long.index)
     by_draws, by_chance = (
-        long.get(f"{name}_floor", nothing) for name in ("monte_carlo", "calibration")
+        long[f"{name}_floor"] if f"{name}_floor" in long else pd.Series(np.nan, index=long.index)
+        for name in ("monte_carlo", "calibration")
     )
     return pd.Series(np.where(by_draws.isna(), by_chance, by_draws), index=long.index)
 
@@ -260,15 +260,19 @@ def _by_metric(long: pd.DataFrame, metrics: Sequence[str] | None) -> list[tuple[
     missing = {"method", "metric", "value", "standard_error"} - set(long.columns)
     if missing:
         raise ValueError(f"long lacks the column {sorted(missing)[0]!r}; it is no comparison.")
-    further = [name for name in _FURTHER if name in long and long[name].nunique() > 1]
+    further = [name for name in _FURTHER if name in long and len(set(long[name])) > 1]
     if long.duplicated(["method", "metric", *further]).any():
         raise ValueError("long holds a metric of a method twice; select one dataset and split.")
     columns = []
     for name, rows in _parts(long, metrics):
-        groups = rows.groupby(further, sort=False) if further else [((), rows)]
-        for values, part in groups:
-            column = ", ".join([name, *map(str, values)])
-            columns.append((column, part.set_index("method")))
+        keys = [
+            ", ".join([name, *map(str, v)]) for v in zip(*(rows[k] for k in further), strict=True)
+        ]
+        keys = keys if further else [name] * len(rows)
+        columns += [
+            (key, rows[[other == key for other in keys]].set_index("method"))
+            for key in dict.fromkeys(keys)
+        ]
     return columns
 
 

@@ -65,7 +65,7 @@ def original_units(tree: xr.DataTree) -> xr.DataTree:
         noise = np.asarray(likelihood["noise_variance"]) * scale**2
         likelihood["noise_variance"] = noise.item() if noise.size == 1 else noise.tolist()
     result.attrs = {
-        name: value for name, value in tree.attrs.items() if not name.startswith("target_")
+        name: value for name, value in tree.attrs.items() if not str(name).startswith("target_")
     } | {"units": ORIGINAL, "likelihood": json.dumps(likelihood, sort_keys=True)}
     return result
 
