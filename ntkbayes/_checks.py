@@ -64,6 +64,8 @@ def checked_texts(name: str, values: Any, *, wanted: str) -> tuple[str, ...]:
         if not isinstance(item, str | Integral) or isinstance(item, bool):
             raise ValueError(f"{name} must hold {wanted}, but holds {item!r}.")
     texts = tuple(str(item) for item in items)
+    for text in texts:
+        check_text(name, text)
     check_distinct(name, texts)
     return texts
 
@@ -121,6 +123,29 @@ def check_at_least(name: str, value: int, minimum: int) -> None:
         raise ValueError(f"{name} must be a whole number, but is {value!r}.")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, but is {value}.")
+
+
+LARGEST_SEED = 2**32 - 1
+"""What every generator of random numbers takes."""
+
+
+def check_seed(name: str, value: int) -> None:
+    """Raise `ValueError` unless a seed is a whole number from 0 to 2³² − 1."""
+    check_at_least(name, value, 0)
+    if value > LARGEST_SEED:
+        raise ValueError(f"{name} must be at most {LARGEST_SEED}, but is {value}.")
+
+
+def check_text(name: str, value: str) -> None:
+    """Raise `ValueError` if a text cannot be kept in files: it holds NUL, or half a character."""
+    if "\0" in value:
+        raise ValueError(f"{name} must be text without NUL characters, but is {value!r}.")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{name} must be text that UTF-8 has, but {value!r} holds half of a surrogate pair."
+        ) from None
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:

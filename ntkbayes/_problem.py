@@ -10,8 +10,9 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from ntkbayes._arrays import computing_dtype, is_traced
-from ntkbayes._checks import check_finite, check_kept, check_not_empty
+from ntkbayes._checks import check_at_least, check_finite, check_kept, check_not_empty
 from ntkbayes._types import AnyArray, Array, Float, Key
+from ntkbayes.kernels.memory import check_bytes
 from ntkbayes.kernels.ranges import check_kernel_range
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import Network, WideNetwork
@@ -123,6 +124,27 @@ def checked_inputs(train: TrainingSet, x: AnyArray) -> Float[Array, "m d"]:
     check_finite("x", x)
     check_kept("x", x, train.x.dtype)
     return jnp.asarray(x, dtype=train.x.dtype)
+
+
+def check_draws(name: str, number: int, train: TrainingSet, x: AnyArray | None = None) -> None:
+    """Raise unless at least one function is to be drawn, and all fit the memory.
+
+    Counted are four arrays of functions at the training points and at x: initial functions, noise,
+    solutions and results.
+
+    Raises
+    ------
+    ValueError
+        With the estimate and what is available.
+    """
+    check_at_least(name, number, 1)
+    points = len(train.x) + (0 if x is None else len(x))
+    numbers = 4 * number * points * train.targets.shape[1]
+    check_bytes(
+        f"{name} = {number} functions at {points} points",
+        numbers * train.x.dtype.itemsize,
+        remedy="ask for fewer, or for fewer points at a time",
+    )
 
 
 def infinite_width(network: Network) -> WideNetwork:

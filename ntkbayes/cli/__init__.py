@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 MAX_DEVICES = 4
+INTERRUPTED = 130
+"""Exit code of a program that Ctrl-C has ended."""
 
 
 def _examples(*commands: str) -> str:
@@ -48,8 +51,12 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; Ctrl-C ends it with 130 wherever it is, also while importing."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        print_line("interrupted.", stderr=True)
+        sys.exit(INTERRUPTED)
 
 
 def _show_version(wanted: bool) -> None:
@@ -142,12 +149,8 @@ def _compare(
         chosen = preset(dataset, **(settings | given))
         directory = out or Path("runs") / dataset
         _start_jax()
-        try:
-            with progress_shown() as on_progress:
-                comparison = run_comparison(chosen, directory, on_progress=on_progress)
-        except KeyboardInterrupt:
-            _say_interrupted(directory)
-            raise typer.Exit(130) from None
+        with _interruptible(directory), progress_shown() as on_progress:
+            comparison = run_comparison(chosen, directory, on_progress=on_progress)
         show_comparison(comparison)
 
 
@@ -158,11 +161,13 @@ def _report(
     """Write a finished comparison's figures and report again."""
     with _one_line_errors():
         from ntkbayes.experiment import load_comparison
+        from ntkbayes.experiment.directory import own_directory
         from ntkbayes.experiment.report import write_figures_and_report
 
         _start_jax()
         comparison = load_comparison(directory)
-        write_figures_and_report(comparison)
+        with own_directory(directory):
+            write_figures_and_report(comparison)
         print_line(f"Report: {directory / 'report.html'}")
 
 
@@ -212,12 +217,8 @@ def _lazy(
         config = lazy_config(dataset, **given)
         directory = out or Path("runs") / f"lazy-{dataset}"
         _start_jax()
-        try:
-            with progress_shown() as on_progress:
-                study = run_lazy_study(config, directory, on_progress=on_progress)
-        except KeyboardInterrupt:
-            print_line(f"interrupted. The same command continues from {directory}.", stderr=True)
-            raise typer.Exit(130) from None
+        with _interruptible(directory), progress_shown() as on_progress:
+            study = run_lazy_study(config, directory, on_progress=on_progress)
         show_lazy(study)
 
 
@@ -247,7 +248,10 @@ def _methods() -> None:
 def _one_line_errors() -> Iterator[None]:
     try:
         yield
-    except (ValueError, TypeError) as error:
+    except KeyboardInterrupt:
+        print_line("interrupted.", stderr=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except (ValueError, TypeError, OSError, MemoryError) as error:
         from ntkbayes._typed import ArgumentTypeError
 
         if isinstance(error, TypeError) and not isinstance(error, ArgumentTypeError):
@@ -255,6 +259,24 @@ def _one_line_errors() -> Iterator[None]:
         text = " ".join(str(error).split())
         print_line(f"error: {text}", stderr=True)
         raise typer.Exit(2) from None
+
+
+@contextmanager
+def _interruptible(directory: Path) -> Iterator[None]:
+    """End a run that Ctrl-C interrupts by saying what is kept, with exit code 130.
+
+    JAX hides a Ctrl-C that meets it inside a callback in an error of its own.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say_interrupted(directory)
+        raise typer.Exit(INTERRUPTED) from None
+    except RuntimeError as error:
+        if "KeyboardInterrupt" not in str(error):
+            raise
+        _say_interrupted(directory)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _method_names(text: str) -> tuple[str, ...]:
@@ -278,6 +300,8 @@ def _start_jax() -> None:
 
 
 def _say_interrupted(directory: Path) -> None:
-    finished = sorted(path.stem for path in (directory / "predictions").glob("*.nc"))
+    folder = directory / "predictions"
+    finished = sorted(path.stem for path in folder.glob("[!.]*.nc"))
     kept = f"finished: {', '.join(finished)}" if finished else "no method had finished"
-    print_line(f"interrupted; {kept}. The same command continues from {directory}.", stderr=True)
+    kept = f"; {kept}" if folder.is_dir() else ""  # a lazy study keeps cells
+    print_line(f"interrupted{kept}. The same command continues from {directory}.", stderr=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ntkbayes._checks import check_at_least, check_choice, check_not_empty, checked_texts
+from ntkbayes._checks import check_choice, check_not_empty, check_seed, checked_texts
 from ntkbayes._types import AnyArray, typed
 from ntkbayes.datasets.labels import class_indices, label_array
 from ntkbayes.datasets.record import TASKS, Dataset, check_num_points
@@ -97,7 +97,7 @@ def make_dataset(
     (40, 0, 10)
     """
     check_choice("task", task, TASKS)
-    check_at_least("seed", seed, 0)
+    check_seed("seed", seed)
     if class_names is not None:
         if task != "classification":
             raise ValueError(f"class_names must be left out for {task}.")

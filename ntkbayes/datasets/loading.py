@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 import sklearn.datasets
 
-from ntkbayes._checks import check_at_least, check_choice
+from ntkbayes._checks import check_at_least, check_choice, check_seed
 from ntkbayes._types import typed
 from ntkbayes.datasets.catalog import DATASETS
 from ntkbayes.datasets.record import Dataset
 from ntkbayes.datasets.splitting import split_dataset, standardized
+from ntkbayes.kernels.memory import check_bytes
 
 __all__ = ["load_dataset", "sine_function"]
 
@@ -63,9 +64,12 @@ def load_dataset(name: str, *, seed: int = 0, num_train: int | None = None) -> D
     ('upper', 'lower')
     """
     check_choice("dataset", name, DATASETS)
-    check_at_least("seed", seed, 0)
+    check_seed("seed", seed)
     if num_train is not None:
         check_at_least("num_train", num_train, 2)
+        if name in ("moons", "sine"):  # of which there are as many as one likes
+            copies = 4 * 8 * num_train  # of two coordinates
+            check_bytes("num_train points", copies, remedy="choose a smaller num_train")
     if name == "moons":
         return _moons(seed, 100 if num_train is None else num_train)
     if name == "sine":

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
 
-from ntkbayes._checks import check_at_least, check_choice
+from ntkbayes._checks import check_at_least, check_choice, check_seed
 from ntkbayes._types import Array, Float, typed
 from ntkbayes.datasets.catalog import SHIFTS
 from ntkbayes.datasets.loading import sine_function
@@ -79,7 +79,7 @@ def shift(data: Dataset, kind: str, severity: int, *, seed: int = 0) -> Dataset:
     """
     check_choice("shift", kind, SHIFTS)
     _check_severity(severity, minimum=0)
-    check_at_least("seed", seed, 0)
+    check_seed("seed", seed)
     _check_fits(data, kind)
     if severity == 0:
         return data
@@ -133,7 +133,7 @@ def away_inputs(
     """
     _check_severity(severity, minimum=1)
     check_at_least("num_points", num_points, 1)
-    check_at_least("seed", seed, 0)
+    check_seed("seed", seed)
     if data.image_shape is not None:
         raise ValueError(
             f"away_inputs needs data that are no pictures, but {data.name!r} is; "

@@ -6,8 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ntkbayes._checks import check_at_least
-from ntkbayes._problem import TrainingSet
+from ntkbayes._problem import TrainingSet, check_draws, checked_inputs
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent
 from ntkbayes.ensembles.initial import InitialLaw
 from ntkbayes.ensembles.members import Members
@@ -68,7 +67,7 @@ class DrawnEnsemble(Predictor):
         ValueError
             If a member's training does not reach its tolerance.
         """
-        check_at_least("num_members", num_members, 1)
+        check_draws("num_members", num_members, self.train)
         key_initial, key_targets = jax.random.split(key)
         num_outputs = self.likelihood.num_outputs
         f0, functions = self.law.draw(
@@ -88,7 +87,7 @@ class DrawnEnsemble(Predictor):
 
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
         """Draw trained functions jointly over the rows of x: `members`, evaluated there."""
-        check_at_least("num_draws", num_draws, 1)
+        check_draws("num_draws", num_draws, self.train, checked_inputs(self.train, x))
         members = self.members(key, num_members=num_draws, progress=progress)
         return Draws(members.evaluate(x)[0], members.stats)
 

@@ -32,9 +32,8 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve
 
 from ntkbayes._arrays import more_digits
-from ntkbayes._checks import check_at_least
 from ntkbayes._linalg import cholesky, conditional_covariance, eigenbasis
-from ntkbayes._problem import TrainingSet, checked_inputs
+from ntkbayes._problem import TrainingSet, check_draws, checked_inputs
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent
 from ntkbayes.ensembles.initial import InitialLaw, initial_law
 from ntkbayes.ensembles.members import Members
@@ -126,7 +125,7 @@ class GaussianEnsemble(GaussianPredictor):
         num_members
             How many.
         """
-        check_at_least("num_members", num_members, 1)
+        check_draws("num_members", num_members, self.train)
         key_initial, key_targets = jax.random.split(key)
         num_outputs = self.likelihood.num_outputs
         f0, functions = self.law.draw(
@@ -143,7 +142,7 @@ class GaussianEnsemble(GaussianPredictor):
 
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
         """Draw trained functions jointly over the rows of x: `members`, evaluated there."""
-        check_at_least("num_draws", num_draws, 1)
+        check_draws("num_draws", num_draws, self.train, checked_inputs(self.train, x))
         members = self.members(key, num_members=num_draws)
         latent, _ = members.evaluate(x)
         progress(1.0)

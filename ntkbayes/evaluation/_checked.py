@@ -12,6 +12,7 @@ from ntkbayes._checks import (
     check_distinct,
     check_finite,
     check_not_empty,
+    check_text,
     checked_texts,
 )
 from ntkbayes._types import AnyArray, Array, Float
@@ -211,6 +212,8 @@ def checked_ids(ids: Sequence[Any] | AnyArray | None, num_points: int) -> np.nda
             f"obs_ids must hold a whole number or text for each of the {num_points} points, but "
             f"has shape {values.shape} and dtype {values.dtype}."
         )
+    for value in values if values.dtype.kind == "U" else ():
+        check_text("obs_ids", value)
     check_distinct("obs_ids", values.tolist())
     return values
 

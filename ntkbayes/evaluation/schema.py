@@ -55,7 +55,7 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
-from ntkbayes._checks import check_choice
+from ntkbayes._checks import check_choice, check_text
 from ntkbayes._types import AnyArray, Array, Float, Key
 from ntkbayes.evaluation._checked import (
     check_chains,
@@ -157,6 +157,8 @@ def prediction_tree(
         likelihood.
     """
     check_choice("split", labels.split, SPLITS)
+    check_text("method", labels.method)
+    check_text("dataset", labels.dataset)
     targets = (
         likelihood.targets(y) if num_classes(likelihood) == 0 else class_targets(likelihood, y)
     )

@@ -1,5 +1,6 @@
 """Predictions on disk, and as plain arrays; `schema` says what the groups hold."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -25,8 +26,11 @@ __all__ = [
 
 _GROUPS = ("posterior", "posterior_predictive", "log_likelihood", "observed_data")
 _UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, AttributeError, TypeError)
-_ROOT, _SIZES = "zarr.json", "file_sizes"
+_ATTRIBUTES = ("method", "settings", "likelihood", "dataset", "split", "task", "num_chains")
+_ROOT, _DIGESTS = "zarr.json", "file_digests"
 """The file that makes a directory a Zarr group, and the attribute that lists all others."""
+_SEAL = b"\nntkbayes sha256 "
+"""What stands before the digest at the end of a netCDF file, which readers of netCDF ignore."""
 
 
 @typed
@@ -45,6 +49,8 @@ def save_predictions(tree: xr.DataTree, path: str | os.PathLike[str]) -> None:
     ------
     ValueError
         If `path` has another ending, or is a directory without predictions.
+    OSError
+        If it cannot be written, with the space that is left on the disk.
     ModuleNotFoundError
         If `path` ends in ``.zarr`` and the package zarr is missing.
 
@@ -63,6 +69,7 @@ def save_predictions(tree: xr.DataTree, path: str | os.PathLike[str]) -> None:
             _write_zarr(tree, temporary)
         else:
             tree.to_netcdf(temporary, engine="netcdf4")
+            _seal(temporary)
 
 
 @typed
@@ -84,8 +91,9 @@ def load_predictions(path: str | os.PathLike[str]) -> xr.DataTree:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file cannot be read, for instance because it is half written, if it holds something
-        else, or if `path` ends in neither ``.nc`` nor ``.zarr``.
+        If the file cannot be read, for instance because it is half written, if it is damaged (its
+        digest is that of other content), if it holds something else, or if `path` ends in neither
+        ``.nc`` nor ``.zarr``.
     ModuleNotFoundError
         If `path` ends in ``.zarr`` and the package zarr is missing.
 
@@ -108,8 +116,12 @@ def load_predictions(path: str | os.PathLike[str]) -> xr.DataTree:
             "may be half written: delete it and run again."
         ) from error
     missing = [name for name in _GROUPS if name not in tree.children]
+    missing += [f"attribute {name}" for name in _ATTRIBUTES if name not in tree.attrs]
     if missing:
-        raise ValueError(f"{path} holds no predictions: {', '.join(missing)} missing.")
+        raise ValueError(
+            f"{path} holds no predictions of ntkbayes: {', '.join(missing)} missing; from_draws "
+            "makes them of draws."
+        )
     return tree
 
 
@@ -124,7 +136,41 @@ def _is_zarr(path: Path) -> bool:
     return path.suffix == ".zarr"
 
 
+def _seal(path: Path) -> None:
+    """Append a digest of a file's content to it."""
+    digest = _digest(path)
+    with path.open("ab") as file:
+        file.write(_SEAL + digest.encode())
+
+
+def _check_seal(path: Path) -> None:
+    """Raise `ValueError` if a file's content is another than when it was sealed.
+
+    The library that reads netCDF may hang at a flipped bit. Files without a seal are of others.
+    """
+    length = len(_SEAL) + 64
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - length, 0))
+        tail = file.read()
+    if tail.startswith(_SEAL) and tail[len(_SEAL) :].decode("ascii", "replace") != _digest(
+        path, size - length
+    ):
+        raise ValueError("its content has changed since it was written")
+
+
+def _digest(path: Path, size: int | None = None) -> str:
+    """SHA-256 of a file, or of its first bytes, in hexadecimal digits."""
+    found, left = hashlib.sha256(), path.stat().st_size if size is None else size
+    with path.open("rb") as file:
+        while left > 0 and (block := file.read(min(left, 1 << 20))):
+            found.update(block)
+            left -= len(block)
+    return found.hexdigest()
+
+
 def _read_netcdf(path: Path) -> xr.DataTree:
+    _check_seal(path)
     with xr.open_datatree(path, engine="netcdf4") as file:
         return file.load().copy(deep=True)
 
@@ -133,31 +179,32 @@ def _write_zarr(tree: xr.DataTree, path: Path) -> None:
     """Write a Zarr group that knows its files: to Zarr, a lost one is a constant array."""
     # Consolidated metadata are no part of Zarr's format 3; they only help over a network.
     tree.to_zarr(path, mode="w-", consolidated=False, zarr_format=3)
-    attrs = tree.attrs | {_SIZES: dict(_file_sizes(path))}
+    attrs = tree.attrs | {_DIGESTS: dict(_file_digests(path))}
     xr.Dataset(attrs=attrs).to_zarr(path, mode="a", consolidated=False)
 
 
 def _read_zarr(path: Path) -> xr.DataTree:
     attrs = json.loads((path / _ROOT).read_text(encoding="utf-8"))["attributes"]
-    if _SIZES not in attrs:
+    if _DIGESTS not in attrs:
         raise ValueError("save_predictions has not written it")
-    sizes = dict(_file_sizes(path))
-    wrong = [name for name, size in attrs[_SIZES].items() if sizes.get(name) != size]
+    digests = dict(_file_digests(path))
+    wrong = [name for name, digest in attrs[_DIGESTS].items() if digests.get(name) != digest]
     if wrong:
         raise ValueError(
-            f"{len(wrong)} of {len(attrs[_SIZES])} files missing or cut off, such as {wrong[0]}"
+            f"{len(wrong)} of {len(attrs[_DIGESTS])} files missing, cut off or changed, such as "
+            f"{wrong[0]}"
         )
     with xr.open_datatree(path, engine="zarr", consolidated=False) as group:
         tree = group.load().copy(deep=True)
-    del tree.attrs[_SIZES]
+    del tree.attrs[_DIGESTS]
     return tree
 
 
-def _file_sizes(path: Path) -> Iterator[tuple[str, int]]:
-    """Relative name and length in bytes of every file but the root's own."""
+def _file_digests(path: Path) -> Iterator[tuple[str, str]]:
+    """Relative name and digest of every file but the root's own."""
     for file in path.rglob("*"):
         if file.is_file() and file != path / _ROOT:
-            yield file.relative_to(path).as_posix(), file.stat().st_size
+            yield file.relative_to(path).as_posix(), _digest(file)
 
 
 @typed

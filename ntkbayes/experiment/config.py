@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 import equinox as eqx
 from beartype.door import is_bearable
 
-from ntkbayes._checks import check_at_least, check_choice, check_positive
+from ntkbayes._checks import check_at_least, check_choice, check_positive, check_seed
 from ntkbayes._typed import INT_IS_FLOAT
 from ntkbayes.datasets import DATASETS
 from ntkbayes.methods import METHODS
@@ -87,7 +87,7 @@ class ComparisonConfig(eqx.Module):
         for method in self.methods:
             check_choice("method", method, METHODS)
         check_positive("prior_precision", self.prior_precision)
-        check_at_least("seed", self.seed, 0)
+        check_seed("seed", self.seed)
         check_at_least("num_draws", self.num_draws, 1)
         check_at_least("num_warmup", self.num_warmup, 1)
         check_at_least("num_chains", self.num_chains, 1)

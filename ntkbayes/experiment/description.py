@@ -60,6 +60,7 @@ def versions(directory: Path) -> dict[str, str]:
     """Name → text from a run's ``environment.json``."""
     content = json.loads((directory / "environment.json").read_text(encoding="utf-8"))
     packages = content.pop("packages", {})
+    content.pop("predictions", None)  # the notes name those of other versions
     texts = {name: _text(value) for name, value in content.items() if value is not None}
     return packages | texts
 

@@ -3,14 +3,15 @@
 import json
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import xarray as xr
 
-from ntkbayes._files import atomic_path
+from ntkbayes._files import atomic_path, locked, remove_leftovers
 from ntkbayes.evaluation import load_predictions
 from ntkbayes.experiment.config import ComparisonConfig
 
@@ -20,20 +21,24 @@ __all__ = [
     "fingerprint",
     "holds_results",
     "make_directories",
+    "own_directory",
     "predictions_path",
     "read_predictions",
     "write_text",
 ]
 
+FOLDERS = ("predictions", "figures")
 _RESULTS = ("predictions/*", "cells/*", "hyperparameters.json", "*.parquet")
 
 
 def check_directory(directory: Path) -> None:
     """Refuse before anything is computed, and make no directory yet that was not there."""
-    if directory.exists() and not directory.is_dir():
-        raise ValueError(f"the output directory {directory} is a file; choose another.")
-    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     try:
+        if directory.exists() and not directory.is_dir():
+            raise ValueError(f"the output directory {directory} is a file; choose another.")
+        existing = next(
+            path for path in (directory, *directory.absolute().parents) if path.exists()
+        )
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
@@ -45,7 +50,7 @@ def check_directory(directory: Path) -> None:
 def make_directories(directory: Path) -> None:
     """Make the directory with its folders, and try each by writing to it."""
     try:
-        for folder in ("predictions", "figures"):
+        for folder in FOLDERS:
             (directory / folder).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=directory / folder):
                 pass
@@ -53,6 +58,21 @@ def make_directories(directory: Path) -> None:
         raise ValueError(
             f"the output directory {directory} is not writable ({error.strerror}); choose another."
         ) from error
+
+
+@contextmanager
+def own_directory(directory: Path) -> Iterator[None]:
+    """Hold a run's directory for this process, without what killed ones have left half written.
+
+    Raises
+    ------
+    ValueError
+        If another process holds it.
+    """
+    with locked(directory):
+        for folder in (directory, *(path for path in directory.iterdir() if path.is_dir())):
+            remove_leftovers(folder)
+        yield
 
 
 def check_same_settings(directory: Path, now: Mapping[str, Any], *, free: str) -> None:
@@ -78,7 +98,8 @@ def check_same_settings(directory: Path, now: Mapping[str, Any], *, free: str) -
 
 def holds_results(directory: Path) -> bool:
     """Whether a run has come so far that something of it is kept."""
-    return any(path for pattern in _RESULTS for path in directory.glob(pattern))
+    found = (path for pattern in _RESULTS for path in directory.glob(pattern))
+    return any(not path.name.startswith(".") for path in found)
 
 
 def fingerprint(config: ComparisonConfig, selected: Mapping[str, float] | None = None) -> str:

@@ -1,16 +1,21 @@
 """What a run was computed with."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import xarray as xr
 
-__all__ = ["environment"]
+from ntkbayes._files import atomic_path
+
+__all__ = ["environment", "other_versions", "write_environment"]
 
 PACKAGES = ("ntkbayes", "jax", "jaxlib", "numpy", "scipy", "numpyro", "gpjax", "arviz", "equinox")
 
@@ -26,6 +31,37 @@ def environment() -> dict[str, Any]:
         "devices": [str(device) for device in jax.devices()],
         "dtype": str(jnp.result_type(float)),
         "git_revision": _git_revision(),
+    }
+
+
+def write_environment(directory: Path, predictions: Mapping[str, xr.DataTree]) -> None:
+    """Write ``environment.json``: what this run was computed with, and each method's predictions.
+
+    The latter may have been kept from an earlier run, with other versions.
+    """
+    made = {title: _versions(tree) for title, tree in predictions.items()}
+    content = environment() | {"predictions": made}
+    with atomic_path(directory / "environment.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def other_versions(tree: xr.DataTree) -> str:
+    """Name the versions that predictions were made with, where they are not today's; else ""."""
+    made = _versions(tree)
+    others = [
+        f"{name} {found}"
+        for name, found in made.items()
+        if found != importlib.metadata.version(name)
+    ]
+    return ", ".join(others)
+
+
+def _versions(tree: xr.DataTree) -> dict[str, str]:
+    suffix = "_version"
+    return {
+        str(name).removesuffix(suffix): value
+        for name, value in tree.attrs.items()
+        if str(name).endswith(suffix)
     }
 
 

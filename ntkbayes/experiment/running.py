@@ -2,9 +2,9 @@
 
 import dataclasses
 import hashlib
-import json
 import os
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -31,11 +31,12 @@ from ntkbayes.experiment.directory import (
     fingerprint,
     holds_results,
     make_directories,
+    own_directory,
     predictions_path,
     read_predictions,
     write_text,
 )
-from ntkbayes.experiment.environment import environment
+from ntkbayes.experiment.environment import other_versions, write_environment
 from ntkbayes.experiment.grid import grid_draws, is_plane
 from ntkbayes.experiment.report import write_figures_and_report
 from ntkbayes.experiment.tuning import tune, tuned_problem
@@ -62,26 +63,34 @@ def run_comparison(
         The settings.
     out
         Directory of the results, made if it is missing. If it holds results of the same settings
-        (the choice of methods aside), only what is missing or unreadable is computed, and methods
-        that are finished there stay in the comparison.
+        (the choice of methods aside), only what is missing, unreadable or made by another version
+        of ntkbayes is computed, and methods that are finished there stay in the comparison.
     on_progress
         Called with what is being done and the finished fraction.
 
     Raises
     ------
     ValueError
-        If `out` is not a directory one can write to, or holds results of other settings; or if a
-        method refuses the data.
+        If `out` is not a directory one can write to, is in use by another process, or holds
+        results of other settings; or if a method refuses the data.
+    OSError
+        If a file cannot be written, for instance because the disk is full.
     """
-    report_progress = on_progress or (lambda step, fraction: None)
     directory = Path(out)
     check_directory(directory)
     check_same_settings(directory, config.settings(), free="methods")
     problem = problem_of(config)
     make_directories(directory)
+    with own_directory(directory):
+        return _run(config, problem, directory, on_progress or (lambda step, fraction: None))
+
+
+def _run(
+    config: ComparisonConfig, problem: Problem, directory: Path, report_progress: OnProgress
+) -> Comparison:
+    """Compute what is missing in a directory that is this process's own."""
     if not holds_results(directory):  # else it is written when the further methods are there
         _write_config(config, directory)
-    write_text(directory / "environment.json", json.dumps(environment(), indent=2) + "\n")
     selection = None
     if config.tune:
         selection = tune(
@@ -93,6 +102,7 @@ def run_comparison(
         problem = tuned_problem(problem, selection)
     settings = fingerprint(config, None if selection is None else selection.values)
     kept = _kept_predictions(settings, directory)
+    write_environment(directory, {METHODS[name].title: tree for name, tree in kept.items()})
     others = [name for name in kept if name not in config.methods]
     config = dataclasses.replace(config, methods=(*config.methods, *others))
     begin = 0.0 if selection is None else TUNING_SHARE
@@ -107,6 +117,7 @@ def run_comparison(
         for title, tree in predictions.items()
         if from_markov_chains(tree)
     }
+    write_environment(directory, predictions)
     metrics = _metrics(config, predictions, diagnostics)
     with atomic_path(directory / "metrics.parquet") as temporary:
         metrics.to_parquet(temporary, index=False)
@@ -159,11 +170,12 @@ def _likelihood(config: ComparisonConfig, data: Dataset) -> Likelihood:
 
 
 def _kept_predictions(settings: str, directory: Path) -> dict[str, xr.DataTree]:
-    """Complete predictions of earlier runs with the same settings, by name."""
+    """Complete predictions of earlier runs with the same settings and ntkbayes, by name."""
     return {
         name: tree
         for name in METHODS
         if (tree := read_predictions(predictions_path(directory, name), settings)) is not None
+        and tree.attrs.get("ntkbayes_version") == version("ntkbayes")
     }
 
 
@@ -177,8 +189,10 @@ def _all_predictions(
 ) -> dict[str, xr.DataTree]:
     """Predictions by title, those that are kept and the others computed, quick methods first."""
     found = dict(kept)
-    for name in found:
-        on_progress(f"{METHODS[name].title}: kept from an earlier run", 0.0)
+    for name, tree in found.items():
+        made = other_versions(tree)
+        by = f" with {made}" if made else ""
+        on_progress(f"{METHODS[name].title}: kept from an earlier run{by}", 0.0)
     missing = sorted(set(config.methods) - set(found), key=lambda name: METHODS[name].cost)
     total, done = sum(METHODS[name].cost for name in missing), 0.0
     for name in missing:

@@ -1,7 +1,6 @@
 """The lazy-regime study of one dataset: settings, files, figures and the table of slopes."""
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,21 @@ import tomli_w
 
 from ntkbayes._checks import check_at_least, check_choice, check_positive
 from ntkbayes._files import atomic_path
-from ntkbayes._types import OnProgress
+from ntkbayes._types import Key, OnProgress
 from ntkbayes.datasets import Dataset, load_dataset
-from ntkbayes.experiment.directory import check_directory, check_same_settings, write_text
-from ntkbayes.experiment.environment import environment
+from ntkbayes.experiment.directory import (
+    check_directory,
+    check_same_settings,
+    own_directory,
+    write_text,
+)
+from ntkbayes.experiment.environment import write_environment
 from ntkbayes.lazy.cells import Cells
 from ntkbayes.lazy.conditions import CONDITIONS
 from ntkbayes.lazy.dynamics import ALL_LAYERS, MEASURES
 from ntkbayes.lazy.ensemble_plots import plot_ensembles, plot_variance_profile
 from ntkbayes.lazy.ensembles import ENSEMBLE_MEASURES, ensemble_sweep
-from ntkbayes.lazy.planning import checked_widths, make_plan
+from ntkbayes.lazy.planning import Plan, checked_widths, make_plan
 from ntkbayes.lazy.plots import plot_against_time, plot_against_width, plot_layers
 from ntkbayes.lazy.slopes import fit_slopes
 from ntkbayes.lazy.sweep import DEFAULT_WIDTHS, WidthSweep, run_sweep
@@ -194,8 +198,22 @@ def run_lazy_study(
         num_kernel_points=16,
     )
     (directory / "figures").mkdir(parents=True, exist_ok=True)
+    with own_directory(directory):
+        return _run(config, data, network, plan, key, directory, on_progress)
+
+
+def _run(
+    config: LazyConfig,
+    data: Dataset,
+    network: DenseNetwork,
+    plan: Plan,
+    key: Key,
+    directory: Path,
+    on_progress: OnProgress,
+) -> LazyStudy:
+    """Run what is missing in a directory that is this process's own."""
     write_text(directory / "config.toml", tomli_w.dumps(config.settings()))
-    write_text(directory / "environment.json", json.dumps(environment(), indent=2) + "\n")
+    write_environment(directory, {})
     variances = _variances(network, data, config, directory / "cells", on_progress)
     ensembles = ensemble_sweep(
         network, Categorical(data.num_classes), data, key=key,

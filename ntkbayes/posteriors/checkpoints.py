@@ -9,6 +9,7 @@ import hashlib
 import json
 import tempfile
 import zipfile
+import zlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +25,10 @@ from ntkbayes._types import Array, Key
 __all__ = ["RunIdentity", "Snapshot", "check_checkpoint", "fingerprint", "load", "save"]
 
 FORMAT = "ntkbayes chains 1"
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError),
+    *(NotImplementedError, OverflowError, MemoryError, zipfile.BadZipFile, zlib.error),
+)
 
 
 class RunIdentity(eqx.Module):
@@ -121,6 +125,8 @@ def load(path: Path, identity: RunIdentity, start: Snapshot, *, num_warmup: int)
             header = json.loads(file["header"].tobytes())
             if header["format"] != FORMAT:
                 raise ValueError(header["format"])
+            if not isinstance(header["num_steps"], int) or header["num_steps"] < 0:
+                raise ValueError(header["num_steps"])
             same = header["fingerprint"] == identity.fingerprint
             if same and _close(file["start_energy"], identity.start_energy):
                 return _resumed(file, header["num_steps"], start, num_warmup)

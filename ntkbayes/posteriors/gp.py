@@ -19,10 +19,11 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from ntkbayes._arrays import more_digits
-from ntkbayes._checks import check_at_least, check_choice, check_positive
+from ntkbayes._checks import check_choice, check_positive
 from ntkbayes._linalg import covariance_factor, extend_factor, naming_failure
 from ntkbayes._problem import (
     TrainingSet,
+    check_draws,
     checked_inputs,
     kernel_name,
     prior_kernel,
@@ -86,7 +87,7 @@ class GPRegression(GaussianPredictor):
 
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
         """Draw functions jointly over the rows of x."""
-        check_at_least("num_draws", num_draws, 1)
+        check_draws("num_draws", num_draws, self.train, checked_inputs(self.train, x))
         mean = self.mean(x)
         prior = partial(
             prior_kernel, self.network, prior_precision=self.prior_precision, kind=self.kernel
@@ -171,7 +172,7 @@ class VariationalGP(GaussianPredictor):
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
         """Draw functions jointly over the rows of x: φᵀ v with v ~ q, and e from the prior."""
         x_test = checked_inputs(self.train, x)
-        check_at_least("num_draws", num_draws, 1)
+        check_draws("num_draws", num_draws, self.train, x_test)
         key_inducing, key_open = jax.random.split(key)
         k_cross, k_test = self._prior(self.projection.z, x_test), self._prior(x_test)
         name = kernel_name(self.network, self.kernel)

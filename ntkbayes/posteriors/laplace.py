@@ -21,10 +21,11 @@ import jax
 import jax.numpy as jnp
 
 from ntkbayes._arrays import is_traced
-from ntkbayes._checks import check_at_least, check_choice, check_positive
+from ntkbayes._checks import check_choice, check_positive
 from ntkbayes._linalg import covariance_factor, extend_factor
 from ntkbayes._problem import (
     TrainingSet,
+    check_draws,
     checked_inputs,
     kernel_name,
     prior_kernel,
@@ -101,7 +102,7 @@ class LaplacePosterior(GaussianPredictor):
         which has the posterior's moments exactly and needs prior covariances (n + m)² only.
         """
         x_test = checked_inputs(self.train, x)
-        check_at_least("num_draws", num_draws, 1)
+        check_draws("num_draws", num_draws, self.train, x_test)
         key_prior, key_noise = jax.random.split(key)
         k_cross = self._prior(self.train.x, x_test)
         name = kernel_name(self.network, self.kernel)

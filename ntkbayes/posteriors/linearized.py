@@ -26,10 +26,11 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from ntkbayes._checks import check_at_least, check_choice, check_finite, check_positive
+from ntkbayes._checks import check_choice, check_finite, check_positive
 from ntkbayes._problem import (
     Objective,
     TrainingSet,
+    check_draws,
     checked_center,
     checked_inputs,
     training_set,
@@ -94,8 +95,8 @@ class LinearizedLaplace(GaussianPredictor):
 
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
         """Draw weights, and evaluate the linearised network at the rows of x."""
-        check_at_least("num_draws", num_draws, 1)
         x_test = checked_inputs(self.train, x)
+        check_draws("num_draws", num_draws, self.train, x_test)
         moved = _draw_weights(self.posterior, key, num_draws)
         progress(0.5)
         latent = _linear_functions(self.posterior.weights, x_test, moved)
