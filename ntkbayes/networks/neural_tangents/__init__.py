@@ -27,5 +27,8 @@ import importlib.util
 
 _spec = importlib.util.find_spec("neural_tangents")
 if _spec is None or _spec.submodule_search_locations is None:
-    raise ImportError("neural-tangents is not installed: install ntkbayes with its extra 'stax'.")
+    raise ImportError(
+        "neural-tangents is not installed: pip install --no-deps neural-tangents && pip install "
+        "frozendict (the extra 'stax' brings TensorFlow, too, which is not needed)."
+    )
 __path__ = list(_spec.submodule_search_locations)
