@@ -7,10 +7,13 @@ emitters of fused loops it takes a fifth of it, and results differ by rounding o
 import os
 from importlib.metadata import version
 
-_FLAGS = ["--xla_backend_optimization_level=0"]
-if [int(part) for part in version("jaxlib").split(".")[:2]] < [0, 11]:  # later ones do not know it
-    _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
-os.environ["XLA_FLAGS"] = " ".join([*os.environ.get("XLA_FLAGS", "").split(), *_FLAGS])
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        *os.environ.get("XLA_FLAGS", "").split(),
+        "--xla_backend_optimization_level=0",
+        *(["--xla_cpu_use_fusion_emitters=false"] if version("jaxlib") < "0.11" else []),
+    ]  # of which later versions know nothing, and end at once
+)
 
 import jax
 import matplotlib as mpl
