@@ -67,6 +67,11 @@ class Predictor(eqx.Module):
         leaves, structure = jax.tree.flatten(self)
         return hash((structure, *((np.shape(v), getattr(v, "dtype", v)) for v in leaves)))
 
+    def __repr__(self) -> str:
+        """Name the class and the settings, instead of pages of arrays."""
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
+        return f"{type(self).__name__}({settings})"
+
     @abc.abstractmethod
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
         """Draw functions jointly over the rows of x, with their statistics.

@@ -1,5 +1,6 @@
 """The record of a dataset, which checks itself."""
 
+import html
 import math
 from collections.abc import Sequence
 from numbers import Integral
@@ -245,6 +246,38 @@ class Dataset(eqx.Module):
         if self.task == "counts" and y.size and y.min() < 0:
             raise ValueError(f"y_{split} must hold counts, but holds {y.min()}.")
 
+    def __repr__(self) -> str:
+        """Say in a line what the data are."""
+        facts = "; ".join(f"{name}: {value}" for name, value in self._facts().items())
+        return f"Dataset({self.name!r}; {facts})"
+
+    def _repr_html_(self) -> str:
+        """Show the same as a table, in notebooks."""
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for name, value in self._facts().items()
+        )
+        return f"<table><caption>{html.escape(self.name)}</caption>{rows}</table>"
+
+    def _facts(self) -> dict[str, str]:
+        sizes = [len(x) for x in (self.x_train, self.x_val, self.x_test)]
+        words = ("training", "validation", "test")
+        kind = {
+            "classification": f"classification, {len(self.class_names)} classes",
+            "regression": f"regression of {_few(self.target_names)}",
+            "counts": f"counts, {_few(self.target_names)}",
+        }
+        features = f"{self.num_features} ({_few(self.feature_names)})"
+        if self.image_shape is not None:
+            features = f"pictures of {' × '.join(map(str, self.image_shape))}"
+        return {
+            "task": kind[self.task],
+            **({"classes": _few(self.class_names)} if self.class_names else {}),
+            "points": ", ".join(f"{n} {word}" for n, word in zip(sizes, words, strict=True)),
+            "features": features,
+        }
+
     @property
     def num_features(self) -> int:
         """Number of input features d."""
@@ -285,6 +318,11 @@ class Dataset(eqx.Module):
         if self.image_shape is None:
             raise ValueError(f"images needs a dataset of pictures, but {self.name!r} has none.")
         return self.original_inputs(x).reshape(-1, *self.image_shape)
+
+
+def _few(names: tuple[str, ...]) -> str:
+    """Up to five names, and that there are more."""
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def check_varies(y: np.ndarray, rounding: np.ndarray | float, names: Sequence[str]) -> None:
