@@ -133,8 +133,8 @@ class Counts:
     task = "counts"
 
     def draw(self, rng, num_points):
-        """Return draws of two predictors and the reference: log rates."""
-        return [1 + f for f in _draws(rng, num_points, 1, 0.7)]
+        """Return draws of two predictors and the reference: log rates, mostly of 1 to 10 counts."""
+        return [1 + 0.5 * f for f in _draws(rng, num_points, 1, 0.7)]
 
     def observe(self, rng, drawn, calibrated):
         """Draw counts, of rates that vary by more than the predictors say if not calibrated."""

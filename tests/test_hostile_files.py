@@ -335,3 +335,17 @@ def test_an_interrupt_while_importing_ends_with_its_code(tmp_path):
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
     assert "interrupted" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["pdf", "svg"])
+def test_figures_are_files_of_the_kind_that_is_asked_for(tmp_path, kind):
+    options = ("--methods", "mode", "--num-draws", 1, "--out", tmp_path, "--figures", kind)
+    assert invoke("compare", "iris", *options).exit_code == 0
+    files = list((tmp_path / "figures").iterdir())
+    assert files
+    assert {path.suffix for path in files} == {f".{kind}"}
+    begin = files[0].read_bytes()[:200]
+    assert (b"%PDF" if kind == "pdf" else b"<?xml") in begin
+    assert invoke("report", tmp_path, "--figures", "png").exit_code == 0
+    assert {path.suffix for path in (tmp_path / "figures").iterdir()} == {f".{kind}", ".png"}
+    assert_refused(invoke("compare", "iris", *options[:-1], "bmp"), "unknown figure_format 'bmp'")

@@ -118,6 +118,9 @@ def _compare(
             "on the training points; all methods share them.",
         ),
     ] = False,
+    figures: Annotated[
+        str, typer.Option(help="Files of the figures: png, pdf or svg; the report has its own.")
+    ] = "png",
     config: Annotated[
         Path | None,
         typer.Option(
@@ -150,13 +153,16 @@ def _compare(
         directory = out or Path("runs") / dataset
         _start_jax()
         with _interruptible(directory), progress_shown() as on_progress:
-            comparison = run_comparison(chosen, directory, on_progress=on_progress)
+            comparison = run_comparison(
+                chosen, directory, on_progress=on_progress, figure_format=figures
+            )
         show_comparison(comparison)
 
 
 @app.command("report", epilog=_examples("ntkbayes report runs/moons"))
 def _report(
     directory: Annotated[Path, typer.Argument(help="The --out of a finished `ntkbayes compare`.")],
+    figures: Annotated[str, typer.Option(help="Files of the figures: png, pdf or svg.")] = "png",
 ) -> None:
     """Write a finished comparison's figures and report again."""
     with _one_line_errors():
@@ -167,7 +173,7 @@ def _report(
         _start_jax()
         comparison = load_comparison(directory)
         with own_directory(directory):
-            write_figures_and_report(comparison)
+            write_figures_and_report(comparison, figure_format=figures)
         print_line(f"Report: {directory / 'report.html'}")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ntkbayes._checks import check_choice
 from ntkbayes._files import atomic_path
 from ntkbayes.datasets import DATASETS, Dataset
 from ntkbayes.evaluation import (
@@ -38,11 +39,20 @@ from ntkbayes.experiment.report_tables import report_tables
 from ntkbayes.hyperparameters import plot_optimization_trace
 from ntkbayes.methods import METHODS, REFERENCE
 
-__all__ = ["write_figures_and_report"]
+__all__ = ["FIGURE_FORMATS", "write_figures_and_report"]
+
+FIGURE_FORMATS = ("png", "pdf", "svg")
 
 
-def write_figures_and_report(comparison: Comparison) -> None:
-    """Write figures, ``table.md``, ``table.tex`` and ``report.html`` into its directory."""
+def write_figures_and_report(comparison: Comparison, *, figure_format: str = "png") -> None:
+    """Write figures, ``table.md``, ``table.tex`` and ``report.html`` into its directory.
+
+    Raises
+    ------
+    ValueError
+        If the format of the figures' files is none of `FIGURE_FORMATS`.
+    """
+    check_choice("figure_format", figure_format, FIGURE_FORMATS)
     for suffix in ("md", "tex"):
         write_table(
             comparison.metrics, comparison.out / f"table.{suffix}", metrics=comparison.headlines
@@ -57,8 +67,9 @@ def write_figures_and_report(comparison: Comparison) -> None:
     if len(sound) > 1:
         figures["energy_distances"] = _energy_heatmap(sound, comparison.data)
     for name, (_, figure) in figures.items():
-        with atomic_path(comparison.out / "figures" / f"{name}.png") as temporary:
-            figure.savefig(temporary, format="png")
+        path = comparison.out / "figures" / f"{name}.{figure_format}"
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format=figure_format)
     write_report(
         comparison.out / "report.html",
         title=f"{comparison.config.dataset}: {DATASETS[comparison.config.dataset].description}",

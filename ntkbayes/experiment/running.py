@@ -12,6 +12,7 @@ import pandas as pd
 import tomli_w
 import xarray as xr
 
+from ntkbayes._checks import check_choice
 from ntkbayes._files import atomic_path
 from ntkbayes._types import Key, OnProgress, Progress
 from ntkbayes.datasets import Dataset, load_dataset
@@ -38,7 +39,7 @@ from ntkbayes.experiment.directory import (
 )
 from ntkbayes.experiment.environment import other_versions, write_environment
 from ntkbayes.experiment.grid import grid_draws, is_plane
-from ntkbayes.experiment.report import write_figures_and_report
+from ntkbayes.experiment.report import FIGURE_FORMATS, write_figures_and_report
 from ntkbayes.experiment.tuning import tune, tuned_problem
 from ntkbayes.likelihoods import Categorical, Gaussian, Likelihood
 from ntkbayes.methods import METHODS, REFERENCE, Method, Problem
@@ -53,7 +54,11 @@ NUM_GRID_DRAWS = 200
 
 
 def run_comparison(
-    config: ComparisonConfig, out: str | os.PathLike[str], *, on_progress: OnProgress | None = None
+    config: ComparisonConfig,
+    out: str | os.PathLike[str],
+    *,
+    on_progress: OnProgress | None = None,
+    figure_format: str = "png",
 ) -> Comparison:
     """Fit every method, predict at the test points, and write tables, figures and a report.
 
@@ -67,22 +72,30 @@ def run_comparison(
         of ntkbayes is computed, and methods that are finished there stay in the comparison.
     on_progress
         Called with what is being done and the finished fraction.
+    figure_format
+        "png", "pdf" or "svg"; the report has its own.
 
     Raises
     ------
     ValueError
-        If `out` is not a directory one can write to, is in use by another process, or holds
-        results of other settings; or if a method refuses the data.
+        If `figure_format` is unknown; if `out` is not a directory one can write to, is in use by
+        another process, or holds results of other settings; or if a method refuses the data.
     OSError
         If a file cannot be written, for instance because the disk is full.
     """
+    check_choice("figure_format", figure_format, FIGURE_FORMATS)
     directory = Path(out)
     check_directory(directory)
     check_same_settings(directory, config.settings(), free="methods")
     problem = problem_of(config)
     make_directories(directory)
+    report = on_progress or (lambda step, fraction: None)
     with own_directory(directory):
-        return _run(config, problem, directory, on_progress or (lambda step, fraction: None))
+        comparison = _run(config, problem, directory, report)
+        report("figures and report", 1 - LAST_STEPS_SHARE / 2)
+        write_figures_and_report(comparison, figure_format=figure_format)
+    report("done", 1.0)
+    return comparison
 
 
 def _run(
@@ -122,13 +135,7 @@ def _run(
     with atomic_path(directory / "metrics.parquet") as temporary:
         metrics.to_parquet(temporary, index=False)
     _write_config(config, directory)
-    comparison = Comparison(
-        config, problem.data, predictions, metrics, diagnostics, directory, selection
-    )
-    report_progress("figures and report", (1 + end) / 2)
-    write_figures_and_report(comparison)
-    report_progress("done", 1.0)
-    return comparison
+    return Comparison(config, problem.data, predictions, metrics, diagnostics, directory, selection)
 
 
 def _write_config(config: ComparisonConfig, directory: Path) -> None:
