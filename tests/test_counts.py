@@ -103,7 +103,7 @@ def test_a_comparison_of_counts_has_scores_of_counts(trees):
         mass = scipy.stats.poisson.pmf(y, np.exp(latent)).mean(axis=0)
         assert wide.loc["nll", name] == pytest.approx(-np.log(mass).mean())
         error = np.exp(latent).mean(axis=0) - y
-        assert wide.loc["rmse", name] == pytest.approx(np.sqrt(np.mean(error**2)))
+        assert wide.loc["rmse_counts", name] == pytest.approx(np.sqrt(np.mean(error**2)))
     assert wide.loc["wasserstein_1", "NTK ensemble"] > 0
 
 

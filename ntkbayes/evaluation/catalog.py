@@ -86,6 +86,7 @@ _CLIPPED = (
     "ones, as it is never below 0; its ± is too small there"
 )
 _OVERFIT = "too large, as recalibration is fitted to the points that it is judged by"
+_TAILS = "a few large counts decide it, which a resample may miss: its ± is too small"
 _FEW = "with some 50 points its ± holds the truth in less than 90 % of test sets"
 
 _SCORES = {
@@ -258,7 +259,9 @@ _REGRESSION_DISTANCES = {
     "wasserstein_2": MetricInfo("Wasserstein-2", "to the reference, marginals, target units"),
 }
 _COUNTS = {
-    "rmse": MetricInfo("RMSE", "root mean squared error of the mean, counts", headline=True),
+    "rmse_counts": MetricInfo(
+        "RMSE of counts", "root mean squared error of the mean, counts", caveat=_TAILS
+    ),
     "nll": MetricInfo("NLL", "−log mean probability of the count, nats", headline=True),
     "joint_nll": _REGRESSION["joint_nll"],
     "crps": MetricInfo("CRPS", "continuous ranked probability score, counts", headline=True),

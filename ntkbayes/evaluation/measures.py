@@ -222,7 +222,7 @@ def _ence(mixture: tuple[np.ndarray, np.ndarray], y: np.ndarray) -> dict[str, Me
 def _count_measures(found: Predictive) -> dict[str, Metric]:
     rates, y = found.rates, found.observations.astype(float)
     return {
-        "rmse": partial(metrics.rmse, count_mixtures.mean(rates)[:, None], y),
+        "rmse_counts": partial(metrics.rmse, count_mixtures.mean(rates)[:, None], y),
         "nll": partial(metrics.mixture_nll, found.log_likelihood),
         **_joint(found),
         "crps": partial(_mean, count_mixtures.crps(rates, y[:, 0])),
