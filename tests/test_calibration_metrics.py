@@ -272,7 +272,7 @@ def test_calibration_error_refuses_no_points():
         metrics.calibration_error(np.empty(0), np.empty(0, dtype=bool), np.empty(0))
 
 
-@pytest.mark.parametrize("num_points", [5, 40])
+@pytest.mark.parametrize("num_points", [8, 40])
 def test_the_squared_error_is_the_square_of_the_debiased_root(num_points):
     rng = np.random.default_rng(0)
     q, uniform = rng.uniform(size=num_points), metrics.uniform_weights(num_points)
@@ -334,3 +334,26 @@ def test_errors_without_bias_do_not_prefer_the_less_certain_of_two_bad_predictor
         wins += np.less(values[1], values[0])
     assert 0.4 < wins[0] / 400 < 0.65  # the diffuse one's values are skewed
     assert wins[1] / 400 < 0.4
+
+
+@pytest.mark.parametrize("num_points", [2, 5, 12, 15, 16, 20, 30])
+def test_the_squared_error_of_few_points_is_that_of_bins_with_two_or_more(num_points):
+    """Every label wrong with confidences of 0.9 to 0.99: 15 bins would have single points."""
+    confidence = np.linspace(0.9, 0.99, num_points)
+    wrong = np.zeros(num_points, bool)
+    found = metrics.squared_calibration_error(
+        confidence, wrong, metrics.uniform_weights(num_points)
+    )
+    assert found == pytest.approx(0.945**2, abs=0.01)
+
+
+@pytest.mark.parametrize("num_points", [10, 20, 24])
+def test_the_squared_error_of_few_points_is_unbiased(num_points):
+    rng, weights = np.random.default_rng(0), metrics.uniform_weights(num_points)
+    values = []
+    for _ in range(1500):
+        q = rng.uniform(0.5, 1, size=num_points)
+        outcome = rng.uniform(size=num_points) < q - 0.2
+        values.append(metrics.squared_calibration_error(q, outcome, weights))
+    error = np.std(values) / np.sqrt(len(values))
+    assert abs(np.mean(values) - 0.04) < 3 * error

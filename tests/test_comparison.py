@@ -547,3 +547,20 @@ def test_distances_at_each_point_take_no_memory_for_pairs_of_points():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < num_points**2  # bytes; the pairs alone would take eight times as many
+
+
+@pytest.mark.parametrize("num_points", [2, 6, 8])
+def test_points_that_are_all_alike_say_nothing_of_a_difference(num_points):
+    """Two constant predictors, all labels right: resamples differ by rounding alone."""
+    key, y = jax.random.key(0), np.zeros(num_points, int)
+    confidence = np.resize([0.9, 0.91, 0.92, 0.9, 0.93, 0.91], num_points)
+    for shape in (np.full(num_points, 0.9), confidence):
+        trees = {
+            name: from_probabilities(np.c_[c, 1 - c], y, key=key, method=name)
+            for name, c in (("a", shape), ("b", shape - 0.1))
+        }
+        table = paired_differences(trees, baseline="a").set_index("metric")
+        alike = ["confidence_gap"]
+        if np.ptp(shape) == 0:
+            alike += ["nll", "brier", "scaled_nll", "ece_squared", "dyadic_nll"]
+        assert table.loc[alike, "p_value"].isna().all()

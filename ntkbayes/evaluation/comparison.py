@@ -241,6 +241,10 @@ def significance(
         close &= np.isfinite(difference)
     difference = np.where(close, 0.0, difference)
     value, error = float(difference[0]), spread(difference[1:], independent)
+    known = np.concatenate([values, others])
+    largest = np.abs(known[np.isfinite(known)]).max(initial=0.0)
+    if error <= ORDER_ROUNDING * largest:  # all points alike: resamples know nothing of a spread
+        error = 0.0
     trusted = not metric_info(metric).caveat
     p_value = two_sided_p_value(value, error, independent) if trusted else np.nan
     return {"difference": value, "standard_error": error, "p_value": p_value}

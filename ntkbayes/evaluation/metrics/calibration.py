@@ -257,7 +257,8 @@ def squared_calibration_error(
         Σ_bins (n/m) Σ_{i≠j} r_i r_j / (n (n − 1)),
 
     which is on average the squared L2 error of any predictor, 0 if it is calibrated; values below 0
-    are chance. Of the errors over bins it is the one that methods can be compared by.
+    are chance. Of the errors over bins it is the one that methods can be compared by. There are at
+    most m/2 bins, so that each holds two points or more, but for equal confidences.
 
     A resample with repeated points would count each as evidence for itself, so weights act to first
     order (Hájek): the value plus Σ_i w_i (2 r_i r̄_{−i} − Σ_{j≠k} r_j r_k / (n (n − 1)) − value),
@@ -282,6 +283,7 @@ def squared_calibration_error(
     doi:10.1214/aoms/1177698394 (projection).
     """
     confidence = checked_confidence(confidence)
-    bins = confidence_bins(confidence, num_bins=num_bins, binning="mass")
+    most = max(len(confidence) // 2, 1)  # a bin with one point says nothing, and would count 0
+    bins = confidence_bins(confidence, num_bins=min(num_bins, most), binning="mass")
     check_weights(weights)
     return linear_squared_error(confidence, outcome, weights.astype(float), bins)
