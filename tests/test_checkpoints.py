@@ -216,7 +216,7 @@ def test_a_path_that_cannot_be_written_is_refused_before_anything_is_computed(
 
 @pytest.mark.slow
 def test_a_comparison_resumes_inside_hmc_and_clears_up(tmp_path, always, monkeypatch):
-    monkeypatch.setattr(running, "write_figures_and_report", lambda comparison: None)
+    monkeypatch.setattr(running, "write_figures_and_report", lambda comparison, **kwargs: None)
     config = preset("iris", methods=("hmc",), num_draws=40, num_warmup=60, num_train=12)
     path = tmp_path / "resumed" / "predictions" / "hmc.checkpoint.npz"
     always.clear()
