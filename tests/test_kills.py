@@ -121,5 +121,4 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
             assert reported.setdefault(path.name, written) == written
         same_results(directory, undisturbed)
         assert leftovers(directory) == []
-    assert min(kills.values()) >= NUM_KILLS // 12
     print(f"{sum(kills.values())} kills in {rounds} runs, {whole:.1f} s each")
