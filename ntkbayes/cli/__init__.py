@@ -275,11 +275,8 @@ def _interruptible(directory: Path) -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt:
-        _say_interrupted(directory)
-        raise typer.Exit(INTERRUPTED) from None
-    except RuntimeError as error:
-        if "KeyboardInterrupt" not in str(error):
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "KeyboardInterrupt" not in str(error):
             raise
         _say_interrupted(directory)
         raise typer.Exit(INTERRUPTED) from None

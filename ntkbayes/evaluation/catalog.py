@@ -296,9 +296,9 @@ class Catalog(dict[str, Any]):
 
     def __missing__(self, name: str) -> MetricInfo:
         """Find a metric, in the first task that has it."""
-        if name not in self._all():
-            check_choice("metric", name, self._all())
-        return self._all()[name]
+        known = self._all()
+        check_choice("metric", name, known)
+        return known[name]
 
     def _all(self) -> dict[str, MetricInfo]:
         found: dict[str, MetricInfo] = {}
