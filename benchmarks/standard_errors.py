@@ -8,7 +8,11 @@ the mirror image of the other, is at most 0.05. Classes are 2, 4 or 10, labels d
 predictions themselves (calibrated) or from flatter ones (over-confident); likewise regressions and
 counts.
 
-Calibration errors face a third question: of two predictors that are over-confident by 0.05 at every
+Sets with hardly a wrong answer come on their own, of 20, 50 and 200 points: predictors that are
+mostly sure, and counts that are mostly 0, with intervals by Student's quantile as `num_units` has
+them. Resamples know little of such sets (`ntkbayes.evaluation.stakes`).
+
+Calibration errors face another question: of two predictors that are over-confident by 0.05 at every
 point, one of them sure (confidence 0.93 to 0.99) and one not (0.55 to 0.75), how often does the
 less sure one have the lower value? One half would be right.
 
@@ -34,12 +38,18 @@ from common import results, write_results
 from ntkbayes.evaluation import METRICS, metrics, mixtures
 from ntkbayes.evaluation.comparison import num_units, significance
 from ntkbayes.evaluation.measures import calibration_floor, distance_measures, measures
-from ntkbayes.evaluation.metrics.resampling import spread, two_sided_p_value
+from ntkbayes.evaluation.metrics.resampling import error_quantile, spread, two_sided_p_value
 from ntkbayes.evaluation.predictive import ClassSummary
+from ntkbayes.evaluation.stakes import distance_stakes, stakes, unseen_difference, unseen_error
 from ntkbayes.experiment.environment import environment
 
 SIZES = (50, 200, 1000)
 CLASSES = (2, 4, 10)
+RARE_SIZES = (20, 50, 200)
+RARE_METRICS = (
+    "accuracy", "nll", "joint_nll", "dyadic_nll", "scaled_nll", "brier", "ece_squared",
+    "confidence_gap", "aurc", "augrc", "crps",
+)  # fmt: skip
 NUM_DRAWS, NUM_FEATURES, NUM_POPULATION, NUM_RESAMPLES = 20, 3, 40_000, 100
 NOISE, WIDER, TEMPERATURE = 0.5, 1.5, 2.0
 UNBIASED = ("ece_squared", "ece_debiased", "temperature_gain", "confidence_gap")
@@ -62,12 +72,12 @@ class Classes:
 
     task = "classification"
 
-    def __init__(self, num_classes):
-        self.num_classes = num_classes
+    def __init__(self, num_classes, *, scale=2.0):
+        self.num_classes, self.scale = num_classes, scale
 
     def draw(self, rng, num_points):
         """Return draws and probabilities of two predictors and the reference."""
-        latent = _draws(rng, num_points, self.num_classes, 2.0)
+        latent = _draws(rng, num_points, self.num_classes, self.scale)
         return [scipy.special.softmax(f, axis=-1) for f in latent]
 
     def observe(self, rng, drawn, calibrated):
@@ -132,9 +142,12 @@ class Counts:
 
     task = "counts"
 
+    def __init__(self, *, log_rate=1.0):
+        self.log_rate = log_rate
+
     def draw(self, rng, num_points):
         """Return draws of two predictors and the reference: log rates, mostly of 1 to 10 counts."""
-        return [1 + 0.5 * f for f in _draws(rng, num_points, 1, 0.7)]
+        return [self.log_rate + 0.5 * f for f in _draws(rng, num_points, 1, 0.7)]
 
     def observe(self, rng, drawn, calibrated):
         """Draw counts, of rates that vary by more than the predictors say if not calibrated."""
@@ -160,6 +173,12 @@ def bound(world, drawn, y, which):
     return measures(found) | distance_measures(found, reference)
 
 
+def at_stake(world, drawn, y, which):
+    """Find what hardly a wrong answer leaves unknown of them."""
+    found, reference = (world.predictive(drawn[i], y) for i in (which, 2))
+    return stakes(found) | distance_stakes(found, reference)
+
+
 def population(world, calibrated):
     """Value of every metric in the population, and which of them chance makes positive."""
     rng = np.random.default_rng(12345)
@@ -174,7 +193,7 @@ def population(world, calibrated):
     return truth
 
 
-def one_cell(world, truth, num_points, calibrated, num_repetitions, seed):
+def one_cell(world, truth, num_points, calibrated, num_repetitions, seed, *, student=False):
     """Coverage and, where labels favour neither predictor, null rate of metrics with a truth."""
     covered, significant = ({name: [] for name in truth} for _ in range(2))
     weights = metrics.bootstrap_weights(num_points, num_resamples=NUM_RESAMPLES)
@@ -187,12 +206,16 @@ def one_cell(world, truth, num_points, calibrated, num_repetitions, seed):
             {name: f(weights) for name, f in bound(world, drawn, y, i).items() if name in names}
             for i, names in enumerate((truth, {} if calibrated else truth))
         )
+        own, other = (at_stake(world, drawn, y, i) for i in range(2))
         for name, others in b.items():
-            significant[name].append(p_value(name, a[name], others, num_points))
+            unseen = unseen_difference(own.get(name), other.get(name))
+            significant[name].append(p_value(name, a[name], others, num_points, unseen))
         for name, values in a.items():
             error = spread(values[1:], num_units(name, num_points))
+            error = np.hypot(error, unseen_error(own.get(name)))
             known = np.isfinite(values[0] + error)
-            inside = abs(values[0] - truth[name]) <= 1.96 * error + 1e-9
+            width = error_quantile(num_units(name, num_points)) if student else 1.96
+            inside = abs(values[0] - truth[name]) <= width * error + 1e-9
             covered[name].append(float(inside) if known else np.nan)
     return {
         name: {"coverage": _share(covered[name]), "null_rate": _null_rate(significant[name])}
@@ -234,9 +257,9 @@ def detection_cell(num_points, num_repetitions, seed):
     }
 
 
-def p_value(name, values, others, num_points):
+def p_value(name, values, others, num_points, unseen=0.0):
     """Return the paired p-value, also of metrics for which the package gives none."""
-    found = significance(name, values, others, num_points)
+    found = significance(name, values, others, num_points, unseen=unseen)
     return two_sided_p_value(
         found["difference"], found["standard_error"], num_units(name, num_points)
     )
@@ -291,6 +314,20 @@ def cells():
                 yield f"{name}, {kind}, {m}", (world, m, calibrated), 2 * i + calibrated
 
 
+def rare_cells():
+    """Name, world, size, whether calibrated, seed."""
+    worlds = {
+        "2 classes": Classes(2, scale=8.0),
+        "10 classes": Classes(10, scale=12.0),
+        "counts": Counts(log_rate=-3.0),
+    }
+    for i, (name, world) in enumerate(worlds.items()):
+        for calibrated in (True, False):
+            kind = "calibrated" if calibrated else "over-confident"
+            for m in RARE_SIZES:
+                yield f"{name}, {kind}, {m}", (world, m, calibrated), 100 + 2 * i + calibrated
+
+
 def main():
     """Simulate cell by cell, write JSON after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -314,6 +351,14 @@ def main():
         found["cells"][name] = {metric: done[metric] for metric in METRICS[world.task]}
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
         write_results(options.out, found | {"environment": environment()})
+    rare = found.setdefault("rare", {})
+    for name, (world, m, calibrated), seed in rare_cells():
+        if name not in rare:
+            truth = population(world, calibrated)
+            truth = {metric: truth[metric] for metric in RARE_METRICS if metric in truth}
+            rare[name] = one_cell(world, truth, m, calibrated, number, seed, student=True)
+            print(f"rare, {name}", flush=True)
+            write_results(options.out, found | {"environment": environment()})
     for m in SIZES:
         name = f"detection, {m}"
         if name not in found["cells"]:

@@ -313,6 +313,26 @@ def standard_error_table():
     return markdown([*header, "less sure preferred"], rows)
 
 
+def rare_table():
+    """Coverage and null rates where hardly an answer is wrong."""
+    found = load("standard_errors")["rare"]
+    sizes = sorted({int(name.rsplit(", ")[-1]) for name in found})
+    rows = []
+    for metric in dict.fromkeys(metric for cell in found.values() for metric in cell):
+        texts = [
+            _range([
+                100 * cell[metric][what]
+                for name, cell in found.items()
+                if name.endswith(f", {size}") and cell.get(metric, {}).get(what) is not None
+            ])
+            for what in ("coverage", "null_rate")
+            for size in sizes
+        ]  # fmt: skip
+        rows.append([f"`{metric}`", *texts])
+    header = [f"{what}, {n}" for what in ("coverage", "null rate") for n in sizes]
+    return markdown(["", *header], rows)
+
+
 def _range(values):
     if not values:
         return ""
@@ -399,6 +419,7 @@ TABLES = {
     "nll differences": difference_table,
     "calibration errors": calibration_tables,
     "standard errors": standard_error_table,
+    "rare answers": rare_table,
     "total variation": lambda: across_table("total_variation"),
     "diabetes": diabetes_table,
 }

@@ -43,9 +43,6 @@ class MetricInfo(eqx.Module):
         The value a calibrated predictor has, of metrics that are better neither low nor high.
     points_per_unit
         Test points in one independent unit that the metric is a mean of.
-    share
-        Metric that says of which share of the points something holds that this one rests on: where
-        it holds of all or of none, resamples know nothing of the spread. An AUROC is one of pairs.
     caveat
         Why its standard error or a comparison by it is not to be trusted, and methods are not
         ranked by it; empty where simulations found nothing (``benchmarks/standard_errors.py``).
@@ -63,7 +60,6 @@ class MetricInfo(eqx.Module):
     headline: bool = False
     nominal: float | None = None
     points_per_unit: int = 1
-    share: str | None = None
     caveat: str = ""
 
     @property
@@ -90,7 +86,7 @@ _TAILS = "a few large counts decide it, which a resample may miss: its ± is too
 _FEW = "with some 50 points its ± holds the truth in less than 90 % of test sets"
 
 _SCORES = {
-    "accuracy": MetricInfo("accuracy", "share of right labels", "higher", True, share="accuracy"),
+    "accuracy": MetricInfo("accuracy", "share of right labels", "higher", True),
     "nll": MetricInfo("NLL", "−log mean probability of the true class, nats", headline=True),
     "joint_nll": MetricInfo(
         "joint NLL", "the same of ten points at once, nats per point", points_per_unit=BATCH_SIZE
@@ -125,7 +121,6 @@ _CALIBRATION = {
         None,
         True,
         nominal=0.0,
-        share="accuracy",
     ),
     "temperature_gain": MetricInfo(
         "temperature gain",
@@ -176,24 +171,17 @@ _UNCERTAINTY = {
         "mutual information", "epistemic part of the entropy, nats", None, True
     ),
     "variation_ratio": MetricInfo("variation ratio", "share of draws outvoted by the others", None),
-    "aurc": MetricInfo("AURC", "mean error over all shares of points rejected", share="accuracy"),
-    "excess_aurc": MetricInfo(
-        "excess AURC", "the same less that of the best ranking", share="accuracy", caveat=_FEW
-    ),
-    "augrc": MetricInfo(
-        "AUGRC", "chance that a point is accepted and wrong, mean over shares", share="accuracy"
-    ),
+    "aurc": MetricInfo("AURC", "mean error over all shares of points rejected"),
+    "excess_aurc": MetricInfo("excess AURC", "the same less that of the best ranking", caveat=_FEW),
+    "augrc": MetricInfo("AUGRC", "chance that a point is accepted and wrong, mean over shares"),
     "error_auroc": MetricInfo(
         "error AUROC",
         "chance that the top probability varies more where the label is wrong",
         "higher",
-        share="error_auroc",
     ),
 }
 _CLASS_DISTANCES = {
-    "agreement": MetricInfo(
-        "agreement", "share of labels as the reference's", "higher", True, share="agreement"
-    ),
+    "agreement": MetricInfo("agreement", "share of labels as the reference's", "higher", True),
     "total_variation": MetricInfo(
         "total variation", "half the sum of |p − reference|", headline=True
     ),
@@ -237,7 +225,6 @@ _REGRESSION = {
                     None,
                     True,
                     level / 100,
-                    share=f"coverage_{level}",
                 ),
             ),
             (f"width_{level}", MetricInfo(f"width {level} %", "of it, target units", None, True)),

@@ -21,9 +21,16 @@ from ntkbayes.evaluation.measures import (
     distance_measures,
     measures,
 )
-from ntkbayes.evaluation.metrics.resampling import share_error, spread, two_sided_p_value
+from ntkbayes.evaluation.metrics.resampling import spread, two_sided_p_value
 from ntkbayes.evaluation.predictive import Predictive
 from ntkbayes.evaluation.schema import STANDARDISED
+from ntkbayes.evaluation.stakes import (
+    Stake,
+    distance_stakes,
+    stakes,
+    unseen_difference,
+    unseen_error,
+)
 from ntkbayes.evaluation.units import UNITS, original_units
 
 __all__ = [
@@ -104,7 +111,7 @@ def compare(
     trees = aligned(in_units(trees, units))
     check_reference(trees, reference, require_reliable)
     found = {method: Predictive(tree) for method, tree in trees.items()}
-    resampled = _resample(found, reference)
+    resampled, at_stake = _resample(found, reference), _at_stake(found, reference)
     first = next(iter(trees.values()))
     num_points = len(found[next(iter(trees))].observations)
     floors = {
@@ -121,8 +128,10 @@ def compare(
             "method": method,
             "metric": metric,
             "value": float(values[0]),
-            "standard_error": _standard_error(method, metric, resampled, num_points),
-            **_from_best(method, metric, resampled, num_points),
+            "standard_error": _standard_error(
+                values, at_stake.get((method, metric)), num_units(metric, num_points)
+            ),
+            **_from_best(method, metric, resampled, at_stake, num_points),
             "monte_carlo_floor": floors.get((method, metric), np.nan),
             "calibration_floor": by_chance[method].get(metric, np.nan),
             "num_units": num_units(metric, num_points),
@@ -133,31 +142,33 @@ def compare(
     return pd.DataFrame(rows)
 
 
-def _standard_error(
-    method: str, metric: str, resampled: dict[tuple[str, str], np.ndarray], num_points: int
-) -> float:
-    """Deviation over resamples, and where a share is 0 or 1 what they know nothing of."""
-    error = spread(resampled[method, metric][1:], num_units(metric, num_points))
-    if (share := metric_info(metric).share) is None:
-        return error
-    if share == "error_auroc":  # of pairs, as many as there are answers of the rarer kind
-        accuracy = float(resampled[method, "accuracy"][0])
-        num_points = round(num_points * min(accuracy, 1 - accuracy))
-    return float(np.hypot(error, share_error(float(resampled[method, share][0]), num_points)))
+def _standard_error(values: np.ndarray, at_stake: Stake | None, num_independent: int) -> float:
+    """Deviation over resamples, and what these know nothing of."""
+    return float(np.hypot(spread(values[1:], num_independent), unseen_error(at_stake)))
 
 
 def _from_best(
-    method: str, metric: str, resampled: dict[tuple[str, str], np.ndarray], num_points: int
+    method: str,
+    metric: str,
+    resampled: dict[tuple[str, str], np.ndarray],
+    at_stake: dict[tuple[str, str], Stake],
+    num_points: int,
 ) -> dict[str, float]:
     """How much worse than the best method, on the same points, with its standard error."""
     better = metric_info(metric).better
     if better is None or not metric_info(metric).ranked:
         return {"from_best": np.nan, "from_best_error": np.nan}
     sign = 1 if better == "lower" else -1
-    of_all = [sign * values for (_, name), values in resampled.items() if name == metric]
-    known = [values for values in of_all if not np.isnan(values[0])]
-    best = min(known or of_all, key=lambda values: values[0])
-    found = significance(metric, sign * resampled[method, metric], best, num_points)
+    of_all = {each: sign * values for (each, name), values in resampled.items() if name == metric}
+    known = {each: values for each, values in of_all.items() if not np.isnan(values[0])} or of_all
+    best = min(known, key=lambda each: known[each][0])
+    found = significance(
+        metric,
+        of_all[method],
+        of_all[best],
+        num_points,
+        unseen=unseen_difference(at_stake.get((method, metric)), at_stake.get((best, metric))),
+    )
     return {"from_best": found["difference"], "from_best_error": found["standard_error"]}
 
 
@@ -210,14 +221,22 @@ def paired_differences(
     for name in baselines:
         check_choice("baseline", name, trees)
     found = {method: Predictive(tree) for method, tree in trees.items()}
-    resampled = _resample(found, reference)
+    resampled, at_stake = _resample(found, reference), _at_stake(found, reference)
     num_points = len(found[baselines[0]].observations)
     rows = [
         {
             "method": method,
             "baseline": subtracted,
             "metric": metric,
-            **significance(metric, values, resampled[subtracted, metric], num_points),
+            **significance(
+                metric,
+                values,
+                resampled[subtracted, metric],
+                num_points,
+                unseen=unseen_difference(
+                    at_stake.get((method, metric)), at_stake.get((subtracted, metric))
+                ),
+            ),
         }
         for subtracted in baselines
         for (method, metric), values in resampled.items()
@@ -228,11 +247,17 @@ def paired_differences(
 
 
 def significance(
-    metric: str, values: np.ndarray, others: np.ndarray, num_points: int
+    metric: str,
+    values: np.ndarray,
+    others: np.ndarray,
+    num_points: int,
+    *,
+    unseen: float = 0.0,
 ) -> dict[str, float]:
     """Difference on the test points, its error over resamples, and the p-value of no difference.
 
-    Values that differ by rounding alone are equal, and an infinite one has no error.
+    ``unseen`` is the part of the error that resamples do not see (`stakes`). Values that differ by
+    rounding alone are equal, and an infinite one has no error.
     """
     independent = num_units(metric, num_points)
     with np.errstate(invalid="ignore"):  # ∞ − ∞
@@ -245,6 +270,7 @@ def significance(
     largest = np.abs(known[np.isfinite(known)]).max(initial=0.0)
     if error <= ORDER_ROUNDING * largest:  # all points alike: resamples know nothing of a spread
         error = 0.0
+    error = float(np.hypot(error, unseen))
     trusted = not metric_info(metric).caveat
     p_value = two_sided_p_value(value, error, independent) if trusted else np.nan
     return {"difference": value, "standard_error": error, "p_value": p_value}
@@ -282,6 +308,17 @@ def check_reference(
         check_choice("reference", reference, trees)
         if require_reliable:
             check_reliable(reference, trees[reference])
+
+
+def _at_stake(found: dict[str, Predictive], reference: str | None) -> dict[tuple[str, str], Stake]:
+    """Find what is at stake of every method and metric that rests on answers."""
+    every = {}
+    for method, predictive in found.items():
+        of_method = stakes(predictive)
+        if reference is not None and reference != method:
+            of_method |= distance_stakes(predictive, found[reference])
+        every |= {(method, name): each for name, each in of_method.items()}
+    return every
 
 
 def _resample(

@@ -26,7 +26,7 @@ from ntkbayes._types import Float, Int, typed
 from ntkbayes.evaluation.metrics.inputs import checked_predictions
 from ntkbayes.evaluation.metrics.resampling import weighted, weighted_mean
 
-__all__ = ["pointwise_scaled_nll", "scaled_nll", "temperature_gain"]
+__all__ = ["pointwise_scaled_nll", "scaled_nll", "scaled_probabilities", "temperature_gain"]
 
 LARGEST = 4.0
 """|log T| that is looked at: T from 0.018 to 55."""
@@ -118,6 +118,26 @@ def pointwise_scaled_nll(
         inverse = _inverse_temperature(logs[fitted], y[fitted])
         found[scored] = _pointwise(inverse, logs[scored], y[scored])
     return found
+
+
+@typed
+def scaled_probabilities(
+    p: Float[np.ndarray, "m c"], y: Int[np.ndarray, "m"]
+) -> Float[np.ndarray, "m c"]:
+    """Class probabilities after the temperature that is fitted to all of the points.
+
+    Parameters
+    ----------
+    p, y
+        As in `scaled_nll`.
+
+    Raises
+    ------
+    ValueError
+        If probabilities or labels are out of range.
+    """
+    logs = _logs(checked_predictions(p, y))
+    return scipy.special.softmax(_inverse_temperature(logs, y) * logs, axis=1)
 
 
 def _logs(p: np.ndarray) -> np.ndarray:

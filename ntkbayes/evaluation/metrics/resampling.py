@@ -24,8 +24,6 @@ __all__ = [
 ]
 
 NUM_RESAMPLES = 1000
-SHARE_ROUNDING = 1e-9
-"""Of a share by weights in double precision: far below the weight of a point."""
 
 
 def weighted[**P, R](function: Callable[P, R]) -> Callable[..., R]:
@@ -134,15 +132,15 @@ def spread(resampled: np.ndarray, num_units: int) -> float:
 
 
 def share_error(share: float, num_points: int) -> float:
-    """Return the standard error of a share that is 0 or 1, whose resamples are all alike; else 0.
+    """Return the part of a share's standard error that resamples do not see, in quadrature.
 
-    √(p̃ (1 − p̃) / (m + 4)) with p̃ = (m p + 2) / (m + 4): two of each kind are added (Agresti &
-    Coull 1998, doi:10.1080/00031305.1998.10480550). 20 right answers of 20 leave 0.06.
+    √[p̃ (1 − p̃) / (m + 4) − p (1 − p) / m]₊ with p̃ = (m p + 2) / (m + 4): what adding two of each
+    kind (Agresti & Coull 1998, doi:10.1080/00031305.1998.10480550) adds to the error. 20 right
+    answers of 20, whose resamples are all alike, leave 0.06, 19 of 20 leave 0.04, 10 of 20 nothing.
     """
-    if SHARE_ROUNDING < share < 1 - SHARE_ROUNDING:
-        return 0.0
     smoothed = (num_points * share + 2) / (num_points + 4)
-    return float(np.sqrt(smoothed * (1 - smoothed) / (num_points + 4)))
+    seen = max(share * (1 - share), 0.0) / num_points
+    return float(np.sqrt(max(smoothed * (1 - smoothed) / (num_points + 4) - seen, 0.0)))
 
 
 def error_quantile(num_units: float, *, level: float = 0.95) -> float:
