@@ -227,3 +227,27 @@ def test_linearized_members_bound_their_error_in_their_own_prior():
         assert at_training_points < 1e-3
         latent_error = ensemble.solution.latent_error[member]
         np.testing.assert_allclose(latent_error, at_training_points, rtol=1e-10)
+
+
+def test_a_large_count_is_not_refused_for_rounding_that_the_solution_damps():
+    """One count of 1e9 at λ = 1e-3, against Newton's method in 60 digits: W K is 1e13."""
+    x = np.linspace(-1, 1, 12)[:, None] + 0.3
+    y = np.ones(12, int)
+    y[6] = 10**9
+    network = nb.dense_network(depth=1)
+    with pytest.warns(UserWarning, match="more than the tolerance"):
+        posterior = nb.laplace(network, nb.Poisson(), x, y, prior_precision=1e-3)
+    mpmath.mp.dps = 60
+    k = mpmath.matrix((np.asarray(network.ntk(x)) / 1e-3).tolist())
+    a = mpmath.matrix(np.asarray(posterior.a)[:, 0].tolist())
+    for _ in range(50):
+        f = k * a
+        rate = mpmath.diag([mpmath.exp(value) for value in f])
+        residual = mpmath.matrix([int(c) for c in y]) - rate * mpmath.ones(12, 1) - a
+        a += mpmath.lu_solve(mpmath.eye(12) + rate * k, residual)
+    x_test = np.linspace(-3, 3, 9)[:, None]
+    exact = times(network.ntk(x_test, x) / 1e-3, a)
+    error = np.abs(np.asarray(posterior.mean(x_test)) - exact)[:, 0]
+    deviations = np.sqrt(np.diag(network.ntk(x_test)) / 1e-3)
+    assert np.all(error <= float(posterior.error_bound) * deviations)
+    assert float(posterior.error_bound) * np.sqrt(float(max(k[i, i] for i in range(12)))) < 0.05

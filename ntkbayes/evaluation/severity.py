@@ -239,10 +239,11 @@ _DETECTION = {"auroc": metrics.auroc, "aupr": metrics.aupr, "fpr95": metrics.fpr
 
 
 def _error(metric: str, values: np.ndarray, num_points: int) -> float:
-    """Deviation over resamples, and where these are all alike what `detection_table` says."""
-    least = share_error(float(values[0]), num_points)
+    """Deviation over resamples, and what these do not see, as `detection_table` says."""
+    value = float(values[0])
+    least = share_error(value, num_points)
     if metric == "aupr":  # no share
-        least = np.nan if least > 0 else 0.0
+        least = np.nan if np.isclose(value, [0.0, 1.0]).any() else 0.0
     return float(np.hypot(spread(values[1:], num_points), least))
 
 

@@ -13,13 +13,16 @@ To it is added what rounding can add, each part as if rounding errors were indep
 
 - of a, where it is kept in float32: its length in the kernel's norm;
 - of K and of products with K where a function is evaluated, relative to √(K(x, x) K(x', x')) each,
-  in the dtype of K: 4 eps √(Σᵢ K(xᵢ, xᵢ) |aᵢ|²);
+  in the dtype of K: 8 eps √(Σᵢ K(xᵢ, xᵢ) |aᵢ|²);
+- of the sum f₀ + K a there: eps |f|;
 - of the product K a in ρ, which is evaluated in float64 whatever the dtype of K.
 
 References
 ----------
 Higham & Mary 2019, doi 10.1137/18M1226312 (rounding errors that are independent grow like √n).
 """
+
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -42,7 +45,7 @@ __all__ = [
     "rounding_of_products",
 ]
 
-ROUNDINGS = 4
+ROUNDINGS = 8
 """Rounding of a kernel's entry and of a product with it, in units of eps."""
 STILL_USABLE = 0.05
 """Up to this latent error a solution that misses its tolerance is told of, beyond it refused."""
@@ -108,13 +111,11 @@ def _certify(
     gradient = jax.vmap(jax.vmap(likelihood.score), (None, 0))(targets, f) + noise - a
     squared = jnp.sum(gradient * _product(k, gradient), axis=(1, 2))
     deviations = jnp.sqrt(jnp.diagonal(k)).astype(a.dtype)[None, :, None]
-    outer = rounding_of_products(jnp.diagonal(k), a)
-    spread = jnp.sqrt(jnp.sum((deviations * a) ** 2, axis=(1, 2)))
-    # |W v| is at most √w (√w·|v|) with w the diagonal of W, and v = eps √K(xᵢ, xᵢ) · spread.
-    roots = jnp.sqrt(jax.vmap(jax.vmap(lambda f: jnp.diagonal(likelihood.curvature(f))))(f))
-    shaken = roots * jnp.sum(roots, axis=2, keepdims=True) * deviations**2
-    inner = float(jnp.finfo(a.dtype).eps) * spread * jnp.sqrt(jnp.sum(shaken**2, axis=(1, 2)))
-    bound = jnp.sqrt(jnp.maximum(squared, 0)) + inner + outer
+    outer = rounding_of_products(jnp.diagonal(k), a) + _rounding_of_sums(k.dtype, f, deviations)
+    shaken = _shaken(likelihood, f, deviations, a)
+    known = jnp.sqrt(jnp.maximum(squared, 0)) + outer
+    apart = jnp.max(deviations) * (known + shaken.damped)  # of f from f*, at a training point
+    bound = known + jnp.minimum(shaken.at_most, shaken.damped * jnp.exp(apart))
     residual = jnp.max(jnp.abs(gradient), axis=(1, 2))
     # XLA's maximum may drop NaN on the CPU, and a certificate must not.
     sound = jnp.all(jnp.isfinite(gradient), axis=(1, 2)) & jnp.isfinite(bound)
@@ -123,10 +124,40 @@ def _certify(
     )
 
 
+class _Shaken(NamedTuple):
+    """Two bounds of what rounding of the product K a in ρ adds."""
+
+    damped: Float[Array, "s"]
+    at_most: Float[Array, "s"]
+
+
+def _shaken(likelihood: Likelihood, f: Array, deviations: Array, a: Array) -> _Shaken:
+    """Bound what an error e of f at the training points adds to the solution, by W e in ρ.
+
+    It moves the solution by (K⁻¹ + W)⁻¹ W e, whose length in the kernel's norm is at most
+    ½ √(eᵀ W e), as √b / (1 + b) ≤ ½ for every eigenvalue b of √W K √W: a large W is damped by
+    itself. Where W between f and f* is not that at f this grows with their distance, and the length
+    √(eᵀ W K W e) of W e alone bounds it everywhere.
+    """
+    spread = jnp.sqrt(jnp.sum((deviations * a) ** 2, axis=(1, 2), keepdims=True))
+    e = float(jnp.finfo(a.dtype).eps) * (deviations * spread + jnp.abs(f))
+    # |W e| is at most √w (√w·|e|) with w the diagonal of W.
+    roots = jnp.sqrt(jax.vmap(jax.vmap(lambda f: jnp.diagonal(likelihood.curvature(f))))(f))
+    along = jnp.sum(roots * e, axis=2, keepdims=True)
+    alone = jnp.sqrt(jnp.sum((deviations * roots * along) ** 2, axis=(1, 2)))
+    return _Shaken(0.5 * jnp.sqrt(jnp.sum(along**2, axis=(1, 2))), alone)
+
+
+def _rounding_of_sums(dtype: jnp.dtype, f: Array, deviations: Array) -> Float[Array, "s"]:
+    """Bound what rounding of the sum f₀ + K a to `dtype` adds, in deviations of the prior."""
+    relative = jnp.abs(f) / jnp.where(deviations > 0, deviations, jnp.inf)
+    return float(jnp.finfo(dtype).eps) * jnp.max(relative, axis=(1, 2))
+
+
 def rounding_of_products(
     variances: Float[Array, "n"], a: Float[Array, "*s n c"]
 ) -> Float[Array, "*s"]:
-    """4 eps √(Σᵢ K(xᵢ, xᵢ) |aᵢ|²): what rounding of K(x, X) and of its product with a adds.
+    """8 eps √(Σᵢ K(xᵢ, xᵢ) |aᵢ|²): what rounding of K(x, X) and of its product with a adds.
 
     In standard deviations √K(x, x) of the prior; `variances` are the diagonal of K, in its dtype,
     whose eps it is.
