@@ -17,10 +17,11 @@ from contextlib import contextmanager
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from ntkbayes._arrays import is_traced, more_digits
-from ntkbayes._types import Array, Float
+from ntkbayes._types import Array, Float, Int
 
 HIDDEN = 1e-2
 """Rounding below this share of what it is added to hides nothing."""
@@ -127,17 +128,26 @@ def extend_factor(
     k_cross: Float[Array, "n m"],
     k_test: Float[Array, "m m"],
     *,
+    known: Int[np.ndarray, "m"],
     name: str,
 ) -> tuple[Float[Array, "m n"], Float[Array, "m m"]]:
     """Continue the factor of k_train to test points: rows [B, C] of the joint factor.
 
     With k_train = L Lᵀ and z ~ N(0, I), ``L z`` is a function at the training points and
-    ``B z + C z'`` the *same* function at the test points.
+    ``B z + C z'`` the *same* function at the test points. A test point that repeats a training
+    point has its row of L, and C = 0: solving for it would leave what rounding makes of L⁻¹, which
+    is much where data are known better than eps · K.
 
-    A test point that repeats a training point has conditional variance 0. The diagonal is raised
-    as in `covariance_factor` where that makes the conditional covariance positive definite, as it
-    does for kernels that know coincidence to rounding (`dense_network`), else by √eps · K**: the
-    angle in a ReLU kernel of neural-tangents is no better.
+    The diagonal is raised as in `covariance_factor` where that makes the conditional covariance
+    positive definite, as it does for kernels that know coincidence to rounding (`dense_network`),
+    else by √eps · K**: the angle in a ReLU kernel of neural-tangents is no better.
+
+    Parameters
+    ----------
+    factor, k_cross, k_test, name
+        L, the other parts of the joint covariance, and what errors call it.
+    known
+        Which training point a test point repeats, −1 where none (`repeated_rows`).
 
     Raises
     ------
@@ -147,7 +157,25 @@ def extend_factor(
     cross, conditional = conditional_covariance(factor, k_cross, k_test)
     worst = float(jnp.finfo(k_test.dtype).eps) ** 0.5
     roundings = sorted([*_roundings(len(factor) + len(k_test), k_test.dtype), worst])
-    return cross, _raised_factor(conditional, jnp.diagonal(k_test), roundings, name=name)
+    variances, new = jnp.diagonal(k_test), jnp.asarray(known < 0)
+    apart = jnp.where(new[:, None] & new[None, :], conditional, jnp.diag(variances))
+    own = _raised_factor(apart, variances, roundings, name=name)
+    return jnp.where(new[:, None], cross, factor[known]), jnp.where(new[:, None], own, 0)
+
+
+def repeated_rows(
+    x_train: Float[Array, "n d"], x_test: Float[Array, "m d"]
+) -> Int[np.ndarray, "m"]:
+    """Find which training row each test row repeats, the first of several; −1 where none.
+
+    While inputs are traced none is found.
+    """
+    if is_traced(x_train) or is_traced(x_test):
+        return np.full(len(x_test), -1)
+    both = np.concatenate([x_train, x_test]) + 0.0  # −0.0 is 0.0
+    _, first, which = np.unique(both, axis=0, return_index=True, return_inverse=True)
+    found = first[which.reshape(-1)[len(x_train) :]]
+    return np.where(found < len(x_train), found, -1)
 
 
 def eigenbasis(

@@ -4,6 +4,8 @@ Newton's method in multiple precision on the kernel as it is in memory, so that 
 those of our solvers, and of rounding in products with that kernel.
 """
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import mpmath
@@ -251,3 +253,39 @@ def test_a_large_count_is_not_refused_for_rounding_that_the_solution_damps():
     deviations = np.sqrt(np.diag(network.ntk(x_test)) / 1e-3)
     assert np.all(error <= float(posterior.error_bound) * deviations)
     assert float(posterior.error_bound) * np.sqrt(float(max(k[i, i] for i in range(12)))) < 0.05
+
+
+@pytest.mark.parametrize("outlier", [1.0, 1e3])
+@pytest.mark.parametrize(
+    ("prior_precision", "noise_variance"), [(1.0, 1e-2), (1e-2, 1e-2), (1e-4, 1.0), (1e-4, 1e-6)]
+)
+def test_linearized_regressions_in_single_precision_bound_their_error(
+    outlier, prior_precision, noise_variance
+):
+    """Against a direct solve in float64, or refused: no NaN with a bound of 0 (float32)."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(12, 2)).astype(np.float32)
+    y = (np.sin(x[:, 0]) + 0.1 * rng.normal(size=12)).astype(np.float32)
+    x[0] *= np.float32(outlier)
+    network, likelihood = nb.dense_network(depth=1, width=32), nb.Gaussian(noise_variance)
+    settings = {"prior_precision": prior_precision, "num_members": 1, "key": KEY}
+    if outlier > 1 and noise_variance < 1e-5:
+        with pytest.raises(ValueError, match="solutions may be off"):
+            nb.linearized_ensemble(network, likelihood, x, y, **settings)
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*solutions may be off", category=UserWarning)
+        ensemble = nb.linearized_ensemble(network, likelihood, x, y, **settings)
+    points = np.concatenate([x, rng.normal(size=(4, 2)).astype(np.float32)])
+    draws = ensemble.draw(KEY, points, num_draws=1)
+    params = jax.tree.map(lambda leaf: np.asarray(leaf[0], float), ensemble.params)
+    jacobian = jax.jacobian(lambda p: network.apply(p, points.astype(float))[:, 0])(params)
+    flat = np.concatenate([leaf.reshape(16, -1) for leaf in jax.tree.leaves(jacobian)], axis=1)
+    k = flat @ flat.T / prior_precision
+    f0 = np.asarray(network.apply(params, points.astype(float)))[:, 0]
+    a = np.linalg.solve(k[:12, :12] + noise_variance * np.eye(12), y - f0[:12])
+    error = np.abs(np.asarray(draws.latent[0, :, 0], float) - f0 - k[:, :12] @ a)
+    rounding = 10 * np.finfo(np.float32).eps * np.abs(f0)  # of the sum
+    bound = float(draws.stats["error_bound"][0])
+    assert np.all(error <= bound * np.sqrt(np.diag(k)) + rounding)
+    assert bound > 0

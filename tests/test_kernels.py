@@ -1,3 +1,4 @@
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -175,7 +176,10 @@ def test_conditional_variance_of_repeated_inputs_is_rounding(dtype, features):
     test = np.concatenate([x[:20], x[:5] * dtype(1 + 1e-6)])
     k = NETWORK.ntk(x)
     factor = _linalg.covariance_factor(k, name="K")
-    cross, rest = _linalg.extend_factor(factor, NETWORK.ntk(x, test), NETWORK.ntk(test), name="K")
+    none = np.full(25, -1)
+    cross, rest = _linalg.extend_factor(
+        factor, NETWORK.ntk(x, test), NETWORK.ntk(test), known=none, name="K"
+    )
     variance = np.sum(np.asarray(rest)[:20] ** 2, axis=1)
     assert variance.max() < 2 * 85 * np.finfo(dtype).eps * k.max()
     np.testing.assert_allclose(cross[:20], factor[:20], atol=(60 * np.finfo(dtype).eps) ** 0.5)
@@ -188,7 +192,34 @@ def test_repeated_inputs_of_a_stax_network_can_still_be_factored():
     k = network.ntk(x)
     factor = _linalg.covariance_factor(k, name="K")
     k_cross, k_test = network.ntk(x, x[:20]), network.ntk(x[:20])
-    cross, rest = _linalg.extend_factor(factor, k_cross, k_test, name="K")
+    none = np.full(20, -1)
+    cross, rest = _linalg.extend_factor(factor, k_cross, k_test, known=none, name="K")
     assert np.all(np.isfinite(rest))
     error = cross @ cross.T + rest @ rest.T - k_test
     assert np.abs(error).max() < 1.01 * np.finfo(float).eps ** 0.5 * k_test.max()
+
+
+def test_repeated_rows_are_found_in_any_order():
+    x = RNG.normal(size=(5, 3))
+    x[3] = 0.0
+    test = np.stack([x[4], x[0] + 1e-9, -x[3], x[1], x[4]])
+    np.testing.assert_array_equal(_linalg.repeated_rows(x, test), [4, -1, 3, 1, 4])
+    np.testing.assert_array_equal(_linalg.repeated_rows(x[[2, 2]], x[[2, 1]]), [0, -1])
+
+
+@pytest.mark.parametrize("bias_scale", [0.0, 0.3])
+def test_compiled_gradients_of_kernels_know_repeated_inputs(bias_scale):
+    """Where the derivative of an angle is 0 / 0, of which compiled code may leave 1e-17 / 1e-16."""
+    x = RNG.normal(size=(8, 2))
+    x = jnp.asarray(np.r_[x, x])
+    network = nb.dense_network(depth=2, weight_scale=1.3, bias_scale=bias_scale)
+
+    def total(scale):
+        scaled = eqx.tree_at(lambda n: n.weight_scale, network, scale)
+        return jnp.sum(jnp.cos(jnp.arange(256.0)).reshape(16, 16) * scaled.ntk(x))
+
+    step = 1e-5
+    for at in (0.3, 0.7, 1.3):
+        slope = (total(at + step) - total(at - step)) / (2 * step)
+        for gradient in (jax.grad(total)(at), jax.jit(jax.grad(total))(at)):
+            np.testing.assert_allclose(gradient, slope, rtol=1e-6, atol=1e-6)

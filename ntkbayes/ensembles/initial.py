@@ -19,9 +19,10 @@ from functools import partial
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from ntkbayes._linalg import covariance_factor, extend_factor
+from ntkbayes._linalg import covariance_factor, extend_factor, repeated_rows
 from ntkbayes._problem import kernel_name, over_precision
 from ntkbayes._types import Array, Float, Key
 from ntkbayes.networks import KernelPair, WideNetwork
@@ -68,23 +69,28 @@ class ExactFunctions(InitialFunctions):
     points: Float[Array, "k d"]
     factor: Float[Array, "k k"]
     z: Float[Array, "s k c"]
+    num_asked: int = eqx.field(static=True)
 
     def evaluate(self, x: Float[Array, "m d"]) -> tuple[Float[Array, "s m c"], InitialFunctions]:
-        """B z + C z′, with [B, C] the rows that extend L."""
-        known, m = len(self.points), len(x)
-        z_new = _normals(self.key, known, m, self.z.shape, x.dtype)
+        """B z + C z′, with [B, C] the rows that extend L; points that are known have their own."""
+        z_new = _normals(self.key, self.num_asked, len(x), self.z.shape, x.dtype)
+        known = repeated_rows(self.points, x)
         cross, own = extend_factor(
             self.factor,
             self.law.kernel(self.points, x),
             self.law.kernel(x),
+            known=known,
             name=kernel_name(self.law.network, self.law.initial),
         )
         values = jnp.einsum("mk,skc->smc", cross, self.z)
         values = values + jnp.einsum("mk,skc->smc", own, z_new)
-        factor = jnp.block([[self.factor, jnp.zeros((known, m), x.dtype)], [cross, own]])
-        z = jnp.concatenate([self.z, z_new], axis=1)
-        points = jnp.concatenate([self.points, x])
-        return values, eqx.tree_at(lambda f: (f.points, f.factor, f.z), self, (points, factor, z))
+        new = np.flatnonzero(known < 0)
+        above = jnp.zeros((len(self.points), len(new)), x.dtype)
+        factor = jnp.block([[self.factor, above], [cross[new], own[new][:, new]]])
+        z = jnp.concatenate([self.z, z_new[:, new]], axis=1)
+        points = jnp.concatenate([self.points, x[new]])
+        num_asked = self.num_asked + len(x)
+        return values, ExactFunctions(self.law, self.key, points, factor, z, num_asked)
 
 
 class NetworkFunctions(InitialFunctions):
@@ -153,7 +159,7 @@ class InitialLaw(eqx.Module):
         assert self.factor is not None  # made with the law where draws are exact
         z = _normals(key, 0, len(x_train), (num_draws, len(x_train), num_outputs), x_train.dtype)
         values = jnp.einsum("ij,sjc->sic", self.factor, z)
-        return values, ExactFunctions(self, key, x_train, self.factor, z)
+        return values, ExactFunctions(self, key, x_train, self.factor, z, len(x_train))
 
 
 def initial_law(

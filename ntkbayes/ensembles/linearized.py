@@ -30,7 +30,7 @@ from ntkbayes._checks import check_at_least, check_choice, check_positive
 from ntkbayes._problem import TrainingSet, checked_inputs, initial_params, training_set
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent, typed
 from ntkbayes.ensembles.initial import INITIAL
-from ntkbayes.ensembles.weight_space import WeightSpaceProblem, minimize
+from ntkbayes.ensembles.weight_space import WeightSpaceProblem, minimize_precisely
 from ntkbayes.likelihoods import Gaussian, Likelihood
 from ntkbayes.networks import Network, linearize
 from ntkbayes.predictors import Draws, Predictor, check_available
@@ -219,12 +219,12 @@ def _train_member(
     if perturb_targets:
         if not isinstance(problem.likelihood, Gaussian):  # whose noise is the same everywhere
             at_zero = problem.training(params, f_mode, noise)
-            found, mode = minimize(at_zero, start, **accuracy)
+            found, mode = minimize_precisely(at_zero, start, **accuracy)
             start, f_mode = found.dual, found.function
         keys = jax.random.split(key_targets, len(noise))
         noise = jax.vmap(problem.likelihood.score_noise)(keys, f_mode)
     training = problem.training(params, f_initial, noise)
-    trained, solution = minimize(training, start, **accuracy)
+    trained, solution = minimize_precisely(training, start, **accuracy)
     return params, optax.tree.add(origin, trained.weights), _including(mode, solution)
 
 

@@ -7,14 +7,17 @@ that a never has to be recovered. Jacobians act by products only (`ntkbayes.line
 
 A step starts with fresh products and ends the search if a is certified: the objective is strongly
 convex in δ with constant λ, so the function is nowhere farther from the exact one than
-√K(x, x) · √λ ‖Jᵀ r / λ‖ (`ntkbayes.solvers.certificate`). With Gaussian noise, where the next step
-would be the last, its length takes the place of the gradient's: the error itself. Directions of a
+√K(x, x) · √λ ‖Jᵀ r / λ‖ (`ntkbayes.solvers.certificate`). With Gaussian noise, where A = I +
+Jᵀ W J / λ is the same everywhere, √λ times the length of the whole step, √(stepᵀ A step), takes the
+place of the gradient's. Conjugate gradients know that of what they have covered, Σ α ‖r‖², and, as
+A has no eigenvalue below 1, bound what they have left by Gauss and Radau's rule. Directions of a
 that Jᵀ does not see (repeated inputs, fewer weights than targets) change no function and do not
-count.
+count. What rounding of J δ can add is added at the end.
 
 References
 ----------
-Nocedal & Wright 2006, algorithms 5.2 and 7.1 (conjugate gradients, inexact Newton steps).
+Nocedal & Wright 2006, algorithms 5.2 and 7.1 (conjugate gradients, inexact Newton steps). Meurant &
+Tichý 2013, doi:10.1007/s11075-012-9591-9, §4 (the bound of the error in conjugate gradients).
 """
 
 from typing import Any, NamedTuple
@@ -28,8 +31,9 @@ from ntkbayes._types import Array, Float
 from ntkbayes.likelihoods import Gaussian, Likelihood
 from ntkbayes.networks import Linearization, Network, linearize
 from ntkbayes.solvers import Solution
+from ntkbayes.solvers.certificate import ROUNDINGS, damped_rounding
 
-__all__ = ["Displacement", "WeightSpaceProblem", "minimize"]
+__all__ = ["Displacement", "WeightSpaceProblem", "minimize", "minimize_precisely"]
 
 MAX_NEWTON = 60
 MAX_CG = 5000
@@ -106,7 +110,8 @@ def minimize(
     not halve the error is the last.
     """
     linearization = linearize(problem.network, problem.params, problem.x)
-    to_latent = _largest_deviation(problem) / problem.likelihood.latent_scale
+    deviations = _deviations(problem)
+    to_latent = jnp.max(deviations) / problem.likelihood.latent_scale
     # Where inputs are zero and there are no biases, so is the prior's deviation.
     enough, good = (each / jnp.maximum(to_latent, each) for each in (goal, tolerance))
     quadratic = isinstance(problem.likelihood, Gaussian)
@@ -128,10 +133,12 @@ def minimize(
         unsolved = error_bound > enough
         # Relative squared error of the step; infinite, for no step, where none is needed.
         error = jnp.where(unsolved, jnp.minimum(0.01, residual), jnp.inf)
-        step, function, cg_steps = _newton_step(problem, linearization, point, score, error)
+        step, function, squared_length, cg_steps = _newton_step(
+            problem, linearization, point, score, error
+        )
         if quadratic:
-            length = _sound(jnp.sqrt(jnp.maximum(jnp.vdot(step, function), 0)))
-            error_bound = jnp.where(unsolved, length, error_bound)
+            length = _sound(jnp.sqrt(problem.prior_precision * squared_length))
+            error_bound = jnp.minimum(error_bound, length)
         dual = state.dual + _step_size(problem, point, step, function) * step
         best = jax.tree.map(
             lambda old, new: jnp.where(error_bound < state.error_bound, new, old),
@@ -147,17 +154,63 @@ def minimize(
     initial = _State(start, nothing, infinite, infinite, jnp.array(False), zero, zero)
     final = jax.lax.while_loop(condition, body, initial)
     found = final.found
+    error_bound = final.error_bound + _rounding(problem, found, deviations)
     # One product with J Jᵀ in every step of conjugate gradients, and two displacements a round;
     # half of one for the gradients of each output.
     products = final.cg_steps + 2.0 * (final.newton_steps + 1) + 0.5 * start.shape[1]
     return found, Solution(
-        found.dual, final.error_bound, final.error_bound * to_latent, final.residual,
+        found.dual, error_bound, error_bound * to_latent, final.residual,
         final.cg_steps, products,
     )  # fmt: skip
 
 
-def _largest_deviation(problem: WeightSpaceProblem) -> Float[Array, ""]:
-    """Largest √K(x, x) over training points and outputs, by the gradient of each: c passes."""
+def minimize_precisely(
+    problem: WeightSpaceProblem,
+    start: Float[Array, "n c"],
+    *,
+    tolerance: float,
+    goal: float,
+) -> tuple[Displacement, Solution]:
+    """`minimize`, and once more in float64 where float32 does not reach `tolerance`.
+
+    What comes back is in the dtype of `start`. A network that computes in float32 whatever its
+    weights are is not tried again.
+    """
+    found, solution = minimize(problem, start, tolerance=tolerance, goal=goal)
+    dtype = start.dtype
+    if dtype == jnp.float64 or float(solution.latent_error) <= tolerance:
+        return found, solution
+    with jax.enable_x64(True):
+        wide, again = _cast((problem, jnp.nan_to_num(found.dual)), jnp.float64)
+        if jax.eval_shape(wide.network.apply, wide.params, wide.x).dtype != jnp.float64:
+            return found, solution
+        precise, certified = minimize(wide, again, tolerance=tolerance, goal=goal)
+        rounded = _cast(precise, dtype)
+        size, lost = (
+            optax.tree.norm(each) * jnp.sqrt(wide.prior_precision)
+            for each in (precise.weights, optax.tree.sub(precise.weights, rounded.weights))
+        )
+        more = lost + ROUNDINGS * float(jnp.finfo(dtype).eps) * size
+        to_latent = certified.latent_error / certified.error_bound
+        bound = certified.error_bound + more
+        iterations = solution.iterations + certified.iterations
+        work = solution.gemm_equivalents + 2 * certified.gemm_equivalents
+        certified = Solution(
+            rounded.dual, bound, bound * to_latent, certified.residual,
+            iterations.astype(solution.iterations.dtype), work,
+        )  # fmt: skip
+        return rounded, _cast(certified, dtype)
+
+
+def _cast[T](tree: T, dtype: jnp.dtype) -> T:
+    """Bring floating-point leaves to another type."""
+    return jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, tree
+    )
+
+
+def _deviations(problem: WeightSpaceProblem) -> Float[Array, "n c"]:
+    """√K(x, x) of training points and outputs, by the gradient of each: c passes."""
     outputs = jnp.eye(problem.targets.shape[1], dtype=problem.targets.dtype)
 
     def variances(row: Array) -> Float[Array, "c"]:
@@ -165,8 +218,19 @@ def _largest_deviation(problem: WeightSpaceProblem) -> Float[Array, ""]:
         return jax.lax.map(lambda v: optax.tree.norm(vjp(v)[0], squared=True), outputs)
 
     one = optax.tree.size(problem.params) * problem.x.dtype.itemsize
-    largest = jnp.max(jax.lax.map(variances, problem.x, batch_size=max(1, BLOCK_BYTES // one)))
-    return jnp.sqrt(largest / problem.prior_precision)
+    found = jax.lax.map(variances, problem.x, batch_size=max(1, BLOCK_BYTES // one))
+    return jnp.sqrt(found / problem.prior_precision)
+
+
+def _rounding(
+    problem: WeightSpaceProblem, found: Displacement, deviations: Float[Array, "n c"]
+) -> Float[Array, ""]:
+    """Bound what rounding of J δ adds: where it is evaluated, and in ρ."""
+    size = optax.tree.norm(found.weights) * jnp.sqrt(problem.prior_precision)
+    product = ROUNDINGS * float(jnp.finfo(size.dtype).eps) * size
+    f = problem.f_initial + found.function
+    e = deviations * product + float(jnp.finfo(f.dtype).eps) * jnp.abs(f)
+    return _sound(product + damped_rounding(problem.likelihood, f[None], e[None])[0])
 
 
 def _sound(value: Float[Array, ""]) -> Float[Array, ""]:
@@ -181,18 +245,21 @@ def _newton_step(
     score: Displacement,
     error: Array,
 ) -> tuple[Array, Array, Array]:
-    """Dual and function of the step, and the number of products it took.
+    """Dual and function of the step, stepᵀ A step of the whole one, and the number of products.
 
     Lineax's solver is not used because it gives NaN where a curvature step·H step is below
     100 p eps ‖step‖², which in float32 and with p > 10⁵ is every step.
     """
 
     def condition(carry: tuple) -> Array:
-        *_, squared, steps = carry
-        return (squared > error * squared0) & (steps < MAX_CG)
+        *_, squared, (covered, gamma), steps = carry
+        unsolved = squared > error * squared0
+        if isinstance(problem.likelihood, Gaussian):  # where the length is the bound
+            unsolved |= (gamma * squared > covered) & jnp.isfinite(error)
+        return unsolved & (steps < MAX_CG)
 
     def body(carry: tuple) -> tuple:
-        step, r, search, squared, steps = carry
+        step, r, search, squared, (covered, gamma), steps = carry
         function = linearization.jvp(search[1])
         curved = problem.curvature_product(point.function, function)
         pulled = optax.tree.scale(1 / problem.prior_precision, linearization.vjp(curved))
@@ -201,15 +268,21 @@ def _newton_step(
         step = optax.tree.add_scale(step, alpha, (search[0], function))
         r = optax.tree.add_scale(r, -alpha, image)
         squared_new = optax.tree.vdot(r[1], r[1])
-        search = optax.tree.add_scale(r, squared_new / squared, search)
-        return step, r, search, squared_new, steps + 1
+        beta = squared_new / squared
+        search = optax.tree.add_scale(r, beta, search)
+        rest = jnp.maximum(gamma - alpha, 0)
+        length = covered + alpha * squared, rest / (rest + beta)
+        return step, r, search, squared_new, length, steps + 1
 
     r0 = (score.dual - point.dual, optax.tree.sub(score.weights, point.weights))
     squared0 = optax.tree.vdot(r0[1], r0[1])
     zero = jnp.zeros_like(point.dual)
-    initial = ((zero, zero), r0, r0, squared0, jnp.array(0))
-    (dual, function), _, _, _, steps = jax.lax.while_loop(condition, body, initial)
-    return dual, function, steps
+    length = jnp.zeros_like(squared0), jnp.ones_like(squared0)
+    initial = ((zero, zero), r0, r0, squared0, length, jnp.array(0))
+    (dual, function), _, _, squared, (covered, gamma), steps = jax.lax.while_loop(
+        condition, body, initial
+    )
+    return dual, function, covered + gamma * squared, steps
 
 
 def _step_size(

@@ -34,7 +34,8 @@ def arccosine_kernels(q: Array, mirror: Array) -> tuple[Array, Array]:
     """Return 1 − κ₁ and κ₀ of the angle with q = 1 − cos θ and mirror = 1 + cos θ; elementwise.
 
     κ₀ = (π − θ)/π and κ₁ = (sin θ + (π − θ) cos θ)/π. The derivative of 1 − κ₁ by q is κ₀; that of
-    κ₀, −1/(π sin θ), is infinite at θ = 0 and π and taken as 0 there.
+    κ₀, −1/(π sin θ), is infinite at θ = 0 and π and taken as 0 there: up to 4 eps, below which
+    compiled code may leave an angle to inputs that are the same.
 
     References
     ----------
@@ -52,7 +53,7 @@ def _arccosine_kernels_jvp(primals, tangents):
     (q, mirror), (dq, _) = primals, tangents
     value, kappa_0 = arccosine_kernels(q, mirror)
     sine_squared = q * mirror
-    inside = sine_squared > 0
+    inside = sine_squared > (4 * float(jnp.finfo(sine_squared.dtype).eps)) ** 2
     dangle = jnp.where(inside, dq / jnp.sqrt(jnp.where(inside, sine_squared, 1)), 0)
     return (value, kappa_0), (kappa_0 * dq, -dangle / math.pi)
 

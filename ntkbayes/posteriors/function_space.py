@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ntkbayes._linalg import covariance_factor, extend_factor
+from ntkbayes._linalg import covariance_factor, extend_factor, repeated_rows
 from ntkbayes._problem import TrainingSet, kernel_name, prior_kernel
 from ntkbayes._types import Array, Float, Key
 from ntkbayes.likelihoods import Likelihood
@@ -83,7 +83,10 @@ class FunctionSpacePosterior(HMCPredictor):
             prior_kernel, self.network, prior_precision=self.prior_precision, kind=self.kernel
         )
         name = kernel_name(self.network, self.kernel)
-        cross, conditional = extend_factor(self.factor, prior(self.train.x, x), prior(x), name=name)
+        known = repeated_rows(self.train.x, x)
+        cross, conditional = extend_factor(
+            self.factor, prior(self.train.x, x), prior(x), known=known, name=name
+        )
         z = self.whitened[chosen]
         noise = jax.random.normal(key, (len(chosen), len(x), z.shape[2]), z.dtype)
         latent = jnp.einsum("mn,snc->smc", cross, z)

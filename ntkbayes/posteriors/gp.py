@@ -20,7 +20,7 @@ from jax.scipy.linalg import solve_triangular
 
 from ntkbayes._arrays import more_digits
 from ntkbayes._checks import check_choice, check_positive
-from ntkbayes._linalg import covariance_factor, extend_factor, naming_failure
+from ntkbayes._linalg import covariance_factor, extend_factor, naming_failure, repeated_rows
 from ntkbayes._problem import (
     TrainingSet,
     check_draws,
@@ -176,7 +176,13 @@ class VariationalGP(GaussianPredictor):
         key_inducing, key_open = jax.random.split(key)
         k_cross, k_test = self._prior(self.projection.z, x_test), self._prior(x_test)
         name = kernel_name(self.network, self.kernel)
-        features, factor = extend_factor(self.projection.factor, k_cross, k_test, name=name)
+        features, factor = extend_factor(
+            self.projection.factor,
+            k_cross,
+            k_test,
+            known=repeated_rows(self.projection.z, x_test),
+            name=name,
+        )
         shape = (num_draws, *self.fit.mean.shape)
         v = self.fit.draw(jax.random.normal(key_inducing, shape, factor.dtype))
         shape = (num_draws, len(x_test), shape[2])

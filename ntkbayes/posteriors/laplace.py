@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from ntkbayes._arrays import is_traced
 from ntkbayes._checks import check_choice, check_positive
-from ntkbayes._linalg import covariance_factor, extend_factor
+from ntkbayes._linalg import covariance_factor, extend_factor, repeated_rows
 from ntkbayes._problem import (
     TrainingSet,
     check_draws,
@@ -108,7 +108,10 @@ class LaplacePosterior(GaussianPredictor):
         name = kernel_name(self.network, self.kernel)
         k_train = self._prior(self.train.x)
         factor = covariance_factor(k_train, name=name)
-        cross, conditional = extend_factor(factor, k_cross, self._prior(x_test), name=name)
+        known = repeated_rows(self.train.x, x_test)
+        cross, conditional = extend_factor(
+            factor, k_cross, self._prior(x_test), known=known, name=name
+        )
         n, c = self.train.targets.shape
         z = jax.random.normal(key_prior, (num_draws, n + len(x_test), c), factor.dtype)
         prior = jnp.einsum("ij,sjc->sic", factor, z[:, :n])

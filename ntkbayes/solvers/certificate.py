@@ -37,6 +37,7 @@ from ntkbayes.likelihoods import Likelihood
 __all__ = [
     "Certificate",
     "certify",
+    "damped_rounding",
     "default_tolerance",
     "largest_deviation",
     "require_accurate",
@@ -142,10 +143,22 @@ def _shaken(likelihood: Likelihood, f: Array, deviations: Array, a: Array) -> _S
     spread = jnp.sqrt(jnp.sum((deviations * a) ** 2, axis=(1, 2), keepdims=True))
     e = float(jnp.finfo(a.dtype).eps) * (deviations * spread + jnp.abs(f))
     # |W e| is at most √w (√w·|e|) with w the diagonal of W.
-    roots = jnp.sqrt(jax.vmap(jax.vmap(lambda f: jnp.diagonal(likelihood.curvature(f))))(f))
-    along = jnp.sum(roots * e, axis=2, keepdims=True)
-    alone = jnp.sqrt(jnp.sum((deviations * roots * along) ** 2, axis=(1, 2)))
-    return _Shaken(0.5 * jnp.sqrt(jnp.sum(along**2, axis=(1, 2))), alone)
+    roots = _root_curvatures(likelihood, f)
+    shaken = roots * jnp.sum(roots * e, axis=2, keepdims=True)
+    alone = jnp.sqrt(jnp.sum((deviations * shaken) ** 2, axis=(1, 2)))
+    return _Shaken(damped_rounding(likelihood, f, e), alone)
+
+
+def damped_rounding(
+    likelihood: Likelihood, f: Float[Array, "s n c"], e: Float[Array, "s n c"]
+) -> Float[Array, "s"]:
+    """½ √(eᵀ W e), at most: what an error of up to e in f costs a solution; see `_shaken`."""
+    along = jnp.sum(_root_curvatures(likelihood, f) * e, axis=2)
+    return 0.5 * jnp.sqrt(jnp.sum(along**2, axis=1))
+
+
+def _root_curvatures(likelihood: Likelihood, f: Array) -> Float[Array, "s n c"]:
+    return jnp.sqrt(jax.vmap(jax.vmap(lambda f: jnp.diagonal(likelihood.curvature(f))))(f))
 
 
 def _rounding_of_sums(dtype: jnp.dtype, f: Array, deviations: Array) -> Float[Array, "s"]:
