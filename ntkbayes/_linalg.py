@@ -96,7 +96,11 @@ def check_positive_semidefinite(
 
 
 def covariance_factor(
-    covariance: Float[Array, "n n"], *, name: str, scale: Float[Array, "n"] | None = None
+    covariance: Float[Array, "n n"],
+    *,
+    name: str,
+    scale: Float[Array, "n"] | None = None,
+    dtype: jnp.dtype | None = None,
 ) -> Float[Array, "n n"]:
     """Factor a covariance that may be singular (repeated inputs), for drawing from it.
 
@@ -111,6 +115,8 @@ def covariance_factor(
     scale
         Variances that the rounding of entries is relative to: the diagonal by default, the prior's
         for a posterior covariance, which is a difference.
+    dtype
+        In which the entries were rounded, if it is another than the covariance's own.
 
     Raises
     ------
@@ -119,7 +125,8 @@ def covariance_factor(
         Equinox runtime error without it).
     """
     variances = jnp.diagonal(covariance) if scale is None else scale
-    roundings = _roundings(len(covariance), covariance.dtype)
+    types = {covariance.dtype, covariance.dtype if dtype is None else jnp.dtype(dtype)}
+    roundings = sorted(share for each in types for share in _roundings(len(covariance), each))
     return _raised_factor(covariance, variances, roundings, name=name)
 
 

@@ -170,7 +170,7 @@ def test_one_latent_function_maximises_the_bound_of_gpjax(likelihood):
 def _kernel():
     from ntkbayes.posteriors._gpjax import _NetworkKernel
 
-    return _NetworkKernel(NETWORK, LAMBDA, "ntk", raised=False)
+    return _NetworkKernel(NETWORK, LAMBDA, "ntk", raised=False, dtype=jnp.float64)
 
 
 @pytest.mark.parametrize("num_inducing", [None, 3])
@@ -502,3 +502,10 @@ def test_inducing_points_that_cannot_be_factored_are_refused_by_name(monkeypatch
     message = r"the NTK covariance .* these 2 inducing points: use float64 .* or remove inputs"
     with pytest.raises(ValueError, match=message):
         nb.gp_posterior(NETWORK, nb.Gaussian(0.1), x, y, prior_precision=1.0, inducing=x[:2])
+
+
+def test_rates_that_no_quadrature_resolves_end_in_an_error():
+    """A rate known to a factor of e⁵⁰: expectations are infinite, from which no step is a rise."""
+    model = nb.dense_network(depth=1), nb.Poisson(), np.array([[1.0, 0.5]]), np.array([0])
+    with pytest.raises(ValueError, match="variational"):
+        nb.gp_posterior(*model, prior_precision=1e-4)

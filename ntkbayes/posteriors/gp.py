@@ -1,8 +1,9 @@
 """Gaussian processes with the network's kernel: exact where that is possible, else variational.
 
-Regression is GPJax's exact posterior, or with inducing points its collapsed bound. For the other
-likelihoods, and GPJax has none for classes, the posterior is approximated by the best Gaussian that
-is independent between outputs (`ntkbayes.posteriors.variational`), with or without inducing points.
+Regression is GPJax's exact posterior, or with inducing points its collapsed bound, in float64
+whatever the dtype of the kernel. For the other likelihoods, and GPJax has none for classes, the
+posterior is approximated by the best Gaussian that is independent between outputs
+(`ntkbayes.posteriors.variational`), with or without inducing points.
 
 References
 ----------
@@ -10,6 +11,8 @@ Rasmussen & Williams 2006, §2.2. Titsias 2009, AISTATS, eq. 9 (the collapsed bo
 2022, JOSS 7, 4455 (GPJax).
 """
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -18,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from ntkbayes._arrays import more_digits
+from ntkbayes._arrays import is_traced, more_digits
 from ntkbayes._checks import check_choice, check_positive
 from ntkbayes._linalg import covariance_factor, extend_factor, naming_failure, repeated_rows
 from ntkbayes._problem import (
@@ -70,20 +73,26 @@ class GPRegression(GaussianPredictor):
 
     def mean(self, x: AnyArray) -> Float[Array, "m c"]:
         """Posterior mean of the latent function, target units."""
-        x_test = checked_inputs(self.train, x)
-        means = [posterior(x_test).mean for posterior in self.posteriors]
-        return jnp.stack([mean.reshape(-1) for mean in means], axis=1)
+
+        def means(posteriors: tuple[Any, ...], x: Array) -> Array:
+            return jnp.stack([posterior(x).mean.reshape(-1) for posterior in posteriors], axis=1)
+
+        return self._evaluate(means, x).astype(self.train.x.dtype)
 
     def covariance(self, x: AnyArray) -> Float[Array, "m c m c"]:
         """Posterior covariance, zero between outputs; noise excluded."""
         eye = jnp.eye(self.likelihood.num_outputs, dtype=self.train.x.dtype)
-        return jnp.einsum("ij,kl->ikjl", self._covariance(x), eye)
+        return jnp.einsum("ij,kl->ikjl", self._covariance(x).astype(eye.dtype), eye)
 
     def variance(self, x: AnyArray) -> Float[Array, "m c"]:
         """Diagonal of `covariance`."""
-        x_test = checked_inputs(self.train, x)
-        diagonal = self.posteriors[0](x_test, covariance="diagonal").variance
-        return jnp.tile(diagonal.reshape(-1, 1), (1, self.likelihood.num_outputs))
+
+        def diagonal(posteriors: tuple[Any, ...], x: Array) -> Array:
+            variance = posteriors[0](x, covariance="diagonal").variance
+            return jnp.maximum(variance.reshape(-1, 1), 0)  # which rounding may leave below
+
+        variance = self._evaluate(diagonal, x).astype(self.train.x.dtype)
+        return jnp.tile(variance, (1, self.likelihood.num_outputs))
 
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
         """Draw functions jointly over the rows of x."""
@@ -92,11 +101,15 @@ class GPRegression(GaussianPredictor):
         prior = partial(
             prior_kernel, self.network, prior_precision=self.prior_precision, kind=self.kernel
         )
-        factor = covariance_factor(
-            self._covariance(x),
-            name="the posterior covariance",
-            scale=prior_variance(prior, checked_inputs(self.train, x)),
-        )
+        scale = prior_variance(prior, checked_inputs(self.train, x))
+        with jax.enable_x64(True):
+            covariance = self._covariance(x)
+            factor = covariance_factor(
+                covariance,
+                name="the posterior covariance",
+                scale=scale.astype(covariance.dtype),
+                dtype=mean.dtype,
+            ).astype(mean.dtype)
         noise = jax.random.normal(key, (num_draws, *mean.shape), mean.dtype)
         progress(1.0)
         return Draws(mean[None] + jnp.einsum("ij,sjc->sic", factor, noise), {})
@@ -120,7 +133,21 @@ class GPRegression(GaussianPredictor):
         }
 
     def _covariance(self, x: AnyArray) -> Float[Array, "m m"]:
-        return self.posteriors[0](checked_inputs(self.train, x)).covariance()
+        return self._evaluate(lambda posteriors, x: posteriors[0](x).covariance(), x)
+
+    def _evaluate(
+        self, function: Callable[[tuple[Any, ...], Array], Array], x: AnyArray
+    ) -> Float[Array, "m ..."]:
+        """Evaluate in float64; while x is traced in its own type, which derivatives keep."""
+        x_test = checked_inputs(self.train, x)
+        traced = is_traced(x_test)
+        dtype = x_test.dtype if traced else jnp.float64
+        with nullcontext() if traced else jax.enable_x64(True):
+            posteriors = jax.tree.map(
+                lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf,
+                self.posteriors,
+            )
+            return function(posteriors, x_test.astype(dtype))
 
 
 class VariationalGP(GaussianPredictor):

@@ -92,8 +92,8 @@ class LaplacePosterior(GaussianPredictor):
             return found.astype(k_test.dtype)
 
     def variance(self, x: AnyArray) -> Float[Array, "m c"]:
-        """Diagonal of `covariance`."""
-        return jnp.einsum("icic->ic", self.covariance(x))
+        """Diagonal of `covariance`; 0 where rounding leaves less."""
+        return jnp.maximum(jnp.einsum("icic->ic", self.covariance(x)), 0)
 
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
         """Draw functions jointly over the rows of x by Matheron's rule.

@@ -312,7 +312,8 @@ def _maximise_mean(
         return jax.lax.while_loop(rejected, halve, (jnp.full_like(slack, 2), before))[1]
 
     def unfinished(now: _Mean) -> Array:
-        return (jnp.linalg.norm(now.gradient) > goal) & (now.num_steps < MAX_MEAN_STEPS)
+        far = (jnp.linalg.norm(now.gradient) > goal) & (now.num_steps < MAX_MEAN_STEPS)
+        return far & jnp.isfinite(now.objective)  # from −∞ no step is a rise
 
     start = evaluate(mean, jnp.zeros((), int))
     return jax.lax.while_loop(unfinished, step, start)
