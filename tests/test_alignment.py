@@ -101,7 +101,7 @@ def test_every_variable_of_a_point_moves_with_it(ids):
         one, other = make("a", obs_ids=ids), make("a", ORDER, obs_ids=ids[ORDER])
         for first, second in ((one, other), (other, one)):
             found = aligned({"first": first, "second": second})
-            wanted = ids if ids is IDS["row numbers"] or first is one else ids[ORDER]
+            wanted = np.sort(ids)
             for tree, source in ((found["first"], first), (found["second"], second)):
                 assert tree.attrs == source.attrs
                 for name, group in source.children.items():
@@ -110,13 +110,36 @@ def test_every_variable_of_a_point_moves_with_it(ids):
                         assert tree[name].dataset.identical(expected), name
 
 
-def test_row_numbers_are_sorted_and_other_identifiers_keep_the_order_of_the_first():
-    rows = {"a": classes("a", ORDER, obs_ids=ORDER), "b": classes("b")}
-    np.testing.assert_array_equal(pooled(aligned(rows)["a"]), LOGITS["a"])
-    ids = IDS["text"]
-    text = {"a": classes("a", ORDER, obs_ids=ids[ORDER]), "b": classes("b", obs_ids=ids)}
-    np.testing.assert_array_equal(pooled(aligned(text)["b"]), LOGITS["b"][:, ORDER])
-    assert text["b"]["posterior/obs_id"].values.tolist() == ids.tolist()  # what came in stays
+def test_points_are_sorted_by_their_identifiers():
+    """Numbers, and texts; what came in stays as it was."""
+    for ids in (np.arange(M), IDS["text"]):
+        trees = {"a": classes("a", ORDER, obs_ids=ids[ORDER]), "b": classes("b", obs_ids=ids)}
+        np.testing.assert_array_equal(pooled(aligned(trees)["b"]), LOGITS["b"][:, np.argsort(ids)])
+        assert trees["a"]["posterior/obs_id"].values.tolist() == ids[ORDER].tolist()
+
+
+@pytest.mark.parametrize("ids", [np.arange(M), IDS["text"]], ids=["row numbers", "text"])
+def test_the_order_of_points_changes_no_table(ids):
+    """Batches of points, what is drawn for each, and floors go by identifiers."""
+    tables = [
+        evaluation.compare(
+            {"a": classes("a", one, obs_ids=ids[one]), "b": classes("b", obs_ids=ids)}
+        )
+        for one in (slice(None), ORDER)
+    ]
+    pd.testing.assert_frame_equal(*tables, rtol=1e-9)
+
+
+@pytest.mark.parametrize("score", ["lac", "aps"])
+def test_the_order_of_points_changes_no_conformal_set(score):
+    val = [classes("a", one, obs_ids=IDS["text"][one], split="val") for one in (slice(None), ORDER)]
+    test = [classes("b", one, obs_ids=IDS["text"][one], method="a") for one in (slice(None), ORDER)]
+    sets = [
+        evaluation.conformal_sets(*pair, level=0.8, score=score)
+        for pair in zip(val, test, strict=True)
+    ]
+    assert sets[0].threshold == pytest.approx(sets[1].threshold, rel=1e-12)
+    np.testing.assert_array_equal(np.asarray(sets[0].members)[ORDER], sets[1].members)
 
 
 @pytest.mark.parametrize(

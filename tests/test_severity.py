@@ -314,3 +314,26 @@ def test_a_curve_of_predictions_made_elsewhere_is_that_of_their_predictors(key):
     pd.testing.assert_frame_equal(table, curve)
     with pytest.raises(ValueError, match="trees is empty"):
         nb.evaluation.severity_table({}, kind="fog")
+
+
+def test_severities_of_other_points_classes_or_methods_are_refused():
+    rng = np.random.default_rng(0)
+    p, y = rng.dirichlet(np.ones(3), size=20), rng.integers(0, 3, 20)
+
+    def tree(rows=slice(None), **settings):
+        return nb.from_probabilities(
+            p[rows], y[rows], key=jax.random.key(0), method="a", **settings
+        )
+
+    names, ids = ["x", "y", "z"], np.arange(20)
+    first = {0: {"a": tree(output_names=names)}}
+    for other, message in (
+        ({"b": tree()}, "same methods"),
+        ({"a": tree(output_names=names[::-1])}, "names of their classes differ"),
+        ({"a": tree(ids < 15)}, "lacks 5 of the 20 points"),
+        ({"a": tree(ids[::-1])}, "observations differ"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            nb.evaluation.severity_table(first | {3: other}, kind="fog")
+    moved = {"a": tree(ids[::-1], obs_ids=ids[::-1])}  # the same points in another order
+    assert len(nb.evaluation.severity_table(first | {3: moved}, kind="fog"))

@@ -21,7 +21,15 @@ from ntkbayes.evaluation._checked import check_distinct
 from ntkbayes.evaluation.schema import POINTWISE_GROUPS, UNNAMED, output_names
 from ntkbayes.evaluation.storage import observations
 
-__all__ = ["aligned", "aligned_with", "check_same_outputs", "check_validation_pair", "dataset_of"]
+__all__ = [
+    "aligned",
+    "aligned_with",
+    "check_same_outputs",
+    "check_same_targets",
+    "check_validation_pair",
+    "dataset_of",
+    "ranks",
+]
 
 _NUM_SHOWN = 3
 """How many identifiers or names an error shows."""
@@ -30,7 +38,8 @@ _NUM_SHOWN = 3
 def aligned(trees: dict[str, xr.DataTree]) -> dict[str, xr.DataTree]:
     """Return predictions of the same observations, all with their points in one order.
 
-    It is that of the row numbers, where identifiers are row numbers, else that of the first method.
+    It is that of the identifiers, so that batches of points and what is drawn for each of them do
+    not depend on how a method's points were arranged.
 
     Raises
     ------
@@ -45,7 +54,7 @@ def aligned(trees: dict[str, xr.DataTree]) -> dict[str, xr.DataTree]:
     for one, other in combinations(trees.items(), 2):
         check_same_outputs(*one, *other)
     (first_name, first), *others = trees.items()
-    ids = _order(_ids(first_name, first))
+    ids = _sorted(_ids(first_name, first))
     found = {}
     for name, tree in trees.items():
         _check_same_points(first_name, ids, name, _ids(name, tree))
@@ -87,6 +96,13 @@ def aligned_with(
             "points were chosen or moved, their rows in it as obs_ids."
         )
     return found, rows
+
+
+def ranks(tree: xr.DataTree) -> np.ndarray:
+    """Return the place of every point in the order of `aligned`."""
+    ids = _ids("the predictions", tree)
+    place = {one: i for i, one in enumerate(_sorted(ids))}
+    return np.array([place[one] for one in ids])
 
 
 def dataset_of(trees: dict[str, xr.DataTree]) -> str:
@@ -133,6 +149,15 @@ def check_same_outputs(one_name: str, one: xr.DataTree, name: str, tree: xr.Data
             )
 
 
+def check_same_targets(one_name: str, one: xr.DataTree, name: str, tree: xr.DataTree) -> None:
+    """Raise `ValueError` unless predictions are of the same points, outputs and observations."""
+    check_same_outputs(one_name, one, name, tree)
+    ids = _ids(one_name, one)
+    _check_same_points(one_name, ids, name, _ids(name, tree))
+    others = observations(_in_order(tree, ids))
+    _check_same_observations(one_name, observations(one), name, others, ids)
+
+
 def _check_predictions(trees: Any) -> None:
     if not isinstance(trees, dict):
         raise ValueError(
@@ -166,9 +191,9 @@ def _ids(name: str, tree: xr.DataTree) -> list[Any]:
     return ids
 
 
-def _order(ids: list[Any]) -> list[Any]:
-    rows = list(range(len(ids)))
-    return rows if set(ids) == set(rows) else ids
+def _sorted(ids: list[Any]) -> list[Any]:
+    """Sort identifiers, numbers before texts."""
+    return sorted(ids, key=lambda one: (isinstance(one, str), one))
 
 
 def _check_same_points(one_name: str, ids: list[Any], name: str, others: list[Any]) -> None:

@@ -37,7 +37,7 @@ import xarray as xr
 from ntkbayes._checks import check_at_least, check_choice, check_fraction
 from ntkbayes._types import AnyArray, Float, typed
 from ntkbayes.evaluation import mixtures
-from ntkbayes.evaluation.alignment import check_validation_pair
+from ntkbayes.evaluation.alignment import check_validation_pair, ranks
 from ntkbayes.evaluation.predictive import predictive_mixture
 from ntkbayes.evaluation.storage import observations, probabilities
 
@@ -142,8 +142,11 @@ def conformal_sets(
         scores_val, scores_test = 1 - p_val, 1 - p_test
     else:
         generator = np.random.default_rng(seed)
-        scores_val = _aps_scores(p_val, generator.uniform(size=len(p_val)))
-        scores_test = _aps_scores(p_test, generator.uniform(size=len(p_test)))
+        # A point's u is that of its identifier, wherever it stands.
+        scores_val, scores_test = (
+            _aps_scores(p, generator.uniform(size=len(p))[ranks(tree)])
+            for p, tree in ((p_val, tree_val), (p_test, tree_test))
+        )
     threshold = float(_threshold(np.take_along_axis(scores_val, y_val[:, None], 1), level)[0])
     members = scores_test <= threshold
     covered = np.take_along_axis(members, y_test[:, None], 1)[:, 0]

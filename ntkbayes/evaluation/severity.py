@@ -19,6 +19,7 @@ from ntkbayes._types import AnyArray, Float, Key, Progress, silent, typed
 from ntkbayes.datasets import Dataset, shift
 from ntkbayes.evaluation import metrics
 from ntkbayes.evaluation._checked import as_array, checked_probabilities
+from ntkbayes.evaluation.alignment import check_same_targets
 from ntkbayes.evaluation.comparison import compare
 from ntkbayes.evaluation.metrics.ordering import without_rounding
 from ntkbayes.evaluation.metrics.resampling import share_error, spread
@@ -127,7 +128,8 @@ def severity_table(
     Raises
     ------
     ValueError
-        If there is no severity, or as in `compare`.
+        If there is no severity, severities differ in methods, points, observations or outputs, or
+        as in `compare`.
 
     Examples
     --------
@@ -138,6 +140,7 @@ def severity_table(
     """
     if not trees:
         raise ValueError("trees is empty: predictions at one severity at least are needed.")
+    _check_alike(trees)
     tables = [
         compare(methods, reference=None).assign(severity=severity)
         for severity, methods in trees.items()
@@ -146,6 +149,19 @@ def severity_table(
     name = long["dataset"].iloc[0] if dataset is None else dataset
     columns = ["dataset", "shift", "severity", "method", "metric", "value", "standard_error"]
     return long.assign(dataset=name, shift=kind).reindex(columns=columns)
+
+
+def _check_alike(trees: dict[int, dict[str, xr.DataTree]]) -> None:
+    (at_first, methods), *others = trees.items()
+    for severity, found in others:
+        if found.keys() != methods.keys():
+            raise ValueError(
+                f"every severity must have the same methods, but {at_first} has "
+                f"{', '.join(methods)} and {severity} has {', '.join(found)}."
+            )
+        for name, tree in found.items():
+            names = (f"{name} at severity {each}" for each in (at_first, severity))
+            check_same_targets(next(names), methods[name], next(names), tree)
 
 
 @typed

@@ -68,9 +68,9 @@ def quadrature(num_outputs: int, dtype: jnp.dtype) -> Quadrature:
     For one output the trapezoidal rule on [−10, 10]. Its error e^(−2π²/(h σ)) with spacing h, where
     f has standard deviation σ and σ(f) its poles at ±iπ, is below 1e-10 up to σ = 10, where as many
     Gauss–Hermite points, most of them at weights that count for nothing, reach 1e-5 (Trefethen
-    2022, SIAM Review 64, doi 10.1137/20M1389522). The rate of counts, E e^f, needs σ below 6: beyond,
-    its mass lies where f is more than ten deviations off. For several outputs quasi-Monte-Carlo points,
-    symmetrised so that their mean is zero.
+    2022, SIAM Review 64, doi 10.1137/20M1389522). The rate of counts, E e^f, needs σ below 6:
+    beyond, its mass lies where f is more than ten deviations off. For several outputs
+    quasi-Monte-Carlo points, symmetrised so that their mean is zero.
     """
     if num_outputs == 1:
         nodes = np.linspace(-10, 10, NUM_POINTS)
