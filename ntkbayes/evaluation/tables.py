@@ -19,7 +19,14 @@ from ntkbayes._types import typed
 from ntkbayes.evaluation.catalog import metric_info, metric_name, metric_title
 from ntkbayes.evaluation.metrics.resampling import error_quantile
 
-__all__ = ["floors", "latex_table", "markdown_table", "wide_table", "write_table"]
+__all__ = [
+    "floors",
+    "latex_table",
+    "markdown_table",
+    "rows_by_metric",
+    "wide_table",
+    "write_table",
+]
 
 _NOTHING = "–"
 _NOTE = "Bold: best. ≈: the 95 % interval of the paired difference from the best holds 0."
@@ -209,7 +216,9 @@ def write_table(
     """
     suffix = Path(path).suffix
     check_choice("suffix of path", suffix, (".md", ".tex", ".csv", ".parquet"))
-    chosen = long if metrics is None else pd.concat([rows for _, rows in _parts(long, metrics)])
+    chosen = (
+        long if metrics is None else pd.concat([rows for _, rows in rows_by_metric(long, metrics)])
+    )
     with atomic_path(path) as temporary:
         if suffix == ".parquet":
             chosen.to_parquet(temporary, index=False)
@@ -264,7 +273,7 @@ def _by_metric(long: pd.DataFrame, metrics: Sequence[str] | None) -> list[tuple[
     if long.duplicated(["method", "metric", *further]).any():
         raise ValueError("long holds a metric of a method twice; select one dataset and split.")
     columns = []
-    for name, rows in _parts(long, metrics):
+    for name, rows in rows_by_metric(long, metrics):
         keys = [
             ", ".join([name, *map(str, v)]) for v in zip(*(rows[k] for k in further), strict=True)
         ]
@@ -276,7 +285,10 @@ def _by_metric(long: pd.DataFrame, metrics: Sequence[str] | None) -> list[tuple[
     return columns
 
 
-def _parts(long: pd.DataFrame, metrics: Sequence[str] | None) -> list[tuple[str, pd.DataFrame]]:
+def rows_by_metric(
+    long: pd.DataFrame, metrics: Sequence[str] | None
+) -> list[tuple[str, pd.DataFrame]]:
+    """Return each metric that is asked for by name or title, with its rows."""
     known = list(long["metric"].unique())
     names = known if metrics is None else [metric_name(text, known) for text in metrics]
     return [(name, long.loc[long["metric"] == name]) for name in names]
