@@ -1,6 +1,6 @@
 """What figures write can be read: nothing beyond the edge, nothing on top of each other."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,9 @@ from plotted import draw, written
 from ntkbayes.datasets import load_dataset, make_dataset
 from ntkbayes.evaluation import compare, distance_matrix, plots
 from ntkbayes.evaluation.catalog import metric_name
+from ntkbayes.lazy import plot_against_time, plot_against_width, plot_ensembles, plot_layers
+from ntkbayes.lazy.dynamics import MEASURES
+from ntkbayes.lazy.ensembles import ENSEMBLE_MEASURES
 
 LONG = (
     *("HMC", "NTK ensemble", "my own very long method name (variant)"),
@@ -122,3 +125,20 @@ def test_names_of_any_length_stay_apart_in_figures_of_numbers(numbers, plot, num
 def test_names_of_any_length_stay_apart_beside_pictures(pictures, classes, number):
     chosen = dict(list(classes.items())[:number])
     assert_readable(plots.plot_predictive_distributions(chosen, pictures, num_points=3))
+
+
+WIDTHS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+
+
+@pytest.mark.parametrize("plot", [plot_against_time, plot_against_width, plot_layers])
+def test_many_widths_and_long_conditions_stay_apart(plot):
+    cells = product(("regularized", *LONG[2:4]), MEASURES, ("1", "2", "all"), WIDTHS, (0.1, 10.0))
+    columns = ["condition", "measure", "layer", "width", "time"]
+    table = pd.DataFrame(cells, columns=columns).assign(seed=0, diverged=False)
+    assert_readable(plot(table.assign(value=1 / table["width"])))
+
+
+def test_many_widths_of_ensembles_stay_apart():
+    table = pd.DataFrame(product(ENSEMBLE_MEASURES, WIDTHS), columns=["measure", "width"])
+    numbers = {"value": 1.0, "standard_error": 0.1, "monte_carlo_floor": 0.1}
+    assert_readable(plot_ensembles(table.assign(**numbers)))
