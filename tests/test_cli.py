@@ -219,7 +219,9 @@ def test_a_methods_numbers_do_not_depend_on_the_others(finished, tmp_path):
 def test_progress_never_goes_back_and_ends_at_one(tmp_path):
     fractions = []
     config = preset("moons", methods=("mode", "laplace"), num_draws=20, num_train=20)
-    run_comparison(config, tmp_path, on_progress=lambda step, fraction: fractions.append(fraction))
+    run_comparison(
+        config, tmp_path, on_progress=lambda step, fraction, part: fractions.append(fraction)
+    )
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
     assert (tmp_path / "figures" / "maps.png").exists()
