@@ -1,6 +1,7 @@
 """Figures for any task: distances between methods, and metrics with their errors."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -132,10 +133,10 @@ def plot_metric_forest(
 def _forest_panel(axes: Axes, metric: str, part: pd.DataFrame, methods: list[str]) -> None:
     """Draw one metric, and around it no more than what it can be."""
     looks, info = method_looks(methods), metric_info(metric)
-    reach = two_errors(metric, part["value"], part["standard_error"]).T
+    reach = two_errors(metric, part).T
     series = (part["method"], part["value"], reach, floors(part))
     for method, value, ends, floor in zip(*series, strict=True):
-        y, look = methods.index(method), looks[method] | {"linestyle": "none"}
+        y, look = methods.index(method), dict[str, Any](looks[method], linestyle="none")
         axes.errorbar(value, y, xerr=ends[:, None], ms=4.5, elinewidth=1.3, **look)
         if np.isfinite(floor):
             axes.plot(floor, y, "|", ms=9, mew=1.5, color="0.45")

@@ -196,7 +196,7 @@ def plot_severity(table: pd.DataFrame) -> NotebookFigure:
             axes.errorbar(
                 part["severity"] + aside,
                 part["value"],
-                yerr=two_errors(name, part["value"], part["standard_error"]),
+                yerr=two_errors(name, part),
                 **looks[method],
                 ms=4.5,
                 lw=1.3,

@@ -183,11 +183,11 @@ def note_below(figure: NotebookFigure, text: str) -> None:
     figure.supxlabel(lines, fontsize=8, color="0.35")
 
 
-def two_errors(metric: str, value: pd.Series, standard_error: pd.Series) -> np.ndarray:
+def two_errors(metric: str, rows: pd.DataFrame) -> np.ndarray:
     """Return how far ± 2 standard errors reach down and up, but not beyond what a metric can be."""
     low, high = metric_info(metric).bounds
-    values, reach = value.to_numpy(float), 2 * standard_error.to_numpy(float)
-    return np.stack([np.clip(room, 0, reach) for room in (values - low, high - values)])
+    value, error = (rows[name].to_numpy(float) for name in ("value", "standard_error"))
+    return np.stack([np.clip(room, 0, 2 * error) for room in (value - low, high - value)])
 
 
 def finish_panels(panels: np.ndarray, count: int, columns: int, *, xlabel: str = "") -> None:

@@ -122,7 +122,8 @@ def _texts(metrics: pd.DataFrame, name: str) -> dict[str, str]:
     """Value and error of every method, as the table has them."""
     if not len(_rows(metrics, name)):
         return {}
-    return dict(wide_table(metrics, metrics=[name])[name])
+    texts = wide_table(metrics, metrics=[name])[name]
+    return {str(method): str(text) for method, text in texts.items()}
 
 
 def _distance(metrics: pd.DataFrame) -> list[str]:
