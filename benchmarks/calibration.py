@@ -124,8 +124,8 @@ def main():
             for seed in range(options.num_seeds):
                 name = f"{dataset}, seed {seed}"
 
-                def named(step, fraction, name=name):
-                    on_progress(f"{name}: {step}", fraction)
+                def named(step, fraction, part, name=name):
+                    on_progress(f"{name}: {step}", fraction, part)
 
                 directory = options.directory / dataset / str(seed)
                 long, values, sound = one_comparison(dataset, seed, num_train, directory, named)

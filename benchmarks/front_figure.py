@@ -17,7 +17,7 @@ from ntkbayes.evaluation import metrics
 from ntkbayes.evaluation.distances import distance_from_training
 from ntkbayes.evaluation.plots import method_looks, new_figure, styled
 from ntkbayes.evaluation.plots.maps import draw_classes
-from ntkbayes.evaluation.plots.style import two_lines
+from ntkbayes.evaluation.plots.style import wrapped
 from ntkbayes.experiment import preset, run_comparison
 from ntkbayes.experiment.grid import grid_axes
 
@@ -61,7 +61,7 @@ def draw(comparison):
             image = map_on(axes, comparison.data, value, colors, largest)
         left.colorbar(image, ax=row, label=label, aspect=12)
     for axes, title in zip(panels[0], p, strict=True):
-        axes.set_title(two_lines(title))
+        axes.set_title(wrapped(title, 1.4))
     x = next(iter(grids.values()))["x"].values
     distance = distance_from_training(x, comparison.data.x_train)
     curves_on(right.subplots(), distance, epistemic)

@@ -32,8 +32,8 @@ Key = PRNGKeyArray
 Progress = Callable[[float], None]
 """Called with the finished fraction (0 to 1) of a long computation."""
 
-OnProgress = Callable[[str, float], None]
-"""Called with what is being done, and the finished fraction of the whole."""
+OnProgress = Callable[[str, float, float], None]
+"""Called with what is being done, and the finished fractions of the whole and of this step."""
 
 
 def silent(fraction: float) -> None:

@@ -221,7 +221,7 @@ def test_a_comparison_resumes_inside_hmc_and_clears_up(tmp_path, always, monkeyp
     path = tmp_path / "resumed" / "predictions" / "hmc.checkpoint.npz"
     always.clear()
 
-    def interrupt(step, fraction):
+    def interrupt(step, fraction, part):
         if len(always) == 3:
             raise StopError
 

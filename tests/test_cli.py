@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 import xarray as xr
 from command_line import IRIS, QUICK, assert_refused, invoke, jax_has_started  # noqa: F401
+from metric_tables import long_table
 
 from ntkbayes import cli
+from ntkbayes.cli import tables
 from ntkbayes.datasets import DATASETS, load_dataset
 from ntkbayes.ensembles import ntk_ensemble
 from ntkbayes.evaluation import load_predictions
@@ -78,6 +80,17 @@ def test_an_output_directory_that_is_not_writable_is_refused_before_computing(
         monkeypatch.setattr(directory.tempfile, "TemporaryFile", refuse)
     monkeypatch.setattr(running, "_compute", lambda *a: pytest.fail("computed"))
     assert_refused(invoke(*IRIS, "--out", tmp_path / "file" / "results"), "not writable")
+
+
+def test_the_floors_of_distances_stand_below_the_table_with_its_decimals(finished, capsys):
+    distances = {"Laplace": (0.0105, 0.0004, 0.0018), "HMC": (np.nan, np.nan, np.nan)}
+    metrics = long_table(total_variation=distances)
+    shown = dataclasses.replace(finished[1], metrics=metrics)
+    tables.show_comparison(shown)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "0.0105 ±0.0004" in text
+    assert text.count("would show): Laplace 0.0018.") == 1
+    assert text.count("± is one standard error over the test points") == 1
 
 
 def test_a_run_writes_everything_and_shows_every_method(tmp_path):
@@ -206,7 +219,9 @@ def test_a_methods_numbers_do_not_depend_on_the_others(finished, tmp_path):
 def test_progress_never_goes_back_and_ends_at_one(tmp_path):
     fractions = []
     config = preset("moons", methods=("mode", "laplace"), num_draws=20, num_train=20)
-    run_comparison(config, tmp_path, on_progress=lambda step, fraction: fractions.append(fraction))
+    run_comparison(
+        config, tmp_path, on_progress=lambda step, fraction, part: fractions.append(fraction)
+    )
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
     assert (tmp_path / "figures" / "maps.png").exists()

@@ -8,7 +8,7 @@ import scipy.stats
 from plotted import NAMES, draw, texts, visible
 from sklearn.isotonic import IsotonicRegression
 
-from ntkbayes.datasets import load_dataset
+from ntkbayes.datasets import load_dataset, make_dataset
 from ntkbayes.evaluation import metrics, observations, plot_reliability, probabilities
 from ntkbayes.evaluation.plots import plot_confidence_histogram, plot_risk_coverage, reliability
 from ntkbayes.evaluation.plots.reliability import consistency_band
@@ -100,16 +100,54 @@ def test_the_confidence_histogram_counts_right_and_wrong_answers_apart(trees):
 
 
 def test_risk_is_the_error_rate_of_the_most_confident(trees):
-    panels = visible(plot_risk_coverage(trees))
-    for axes, tree in zip(panels, trees.values(), strict=True):
+    (axes,) = visible(plot_risk_coverage(trees))
+    assert [line.get_label() for line in axes.lines] == list(trees)
+    for line, tree in zip(axes.lines, trees.values(), strict=True):
         p, y = probabilities(tree).mean(axis=0), observations(tree)
         confidence, wrong = p.max(axis=1), p.argmax(axis=1) != y
-        coverage, risk = axes.lines[-2].get_xydata().T
+        coverage, risk = line.get_xydata().T
         for k in (0, len(coverage) // 3, len(coverage) - 1):
             answered = confidence >= np.unique(confidence)[::-1][k]
             assert coverage[k] == pytest.approx(answered.mean())
             assert risk[k] == pytest.approx(wrong[answered].mean())
         assert coverage[-1] == 1
+
+
+def risk_figure(wrong):
+    """Curves of predictions of falling confidence, wrong at these ranks of 400."""
+    x, y = np.arange(500.0)[:, None], np.arange(500) % 2
+    data = make_dataset(
+        x, y, task="classification", test=np.arange(100, 500), validation=np.arange(50)
+    )
+    tree = draw(data, np.zeros((400, 2)), 0, 2)
+    right, sure = np.isin(np.arange(400), wrong, invert=True), np.linspace(9, 1, 400)
+    label = np.where(right, observations(tree), 1 - observations(tree))
+    latent = sure[:, None] * np.eye(2)[label]
+    tree["posterior/latent"] = 0 * tree["posterior/latent"] + latent[None, None]
+    (axes,) = visible(plot_risk_coverage({"HMC": tree}))
+    return axes
+
+
+def test_errors_among_the_first_few_answers_do_not_decide_the_height():
+    axes = risk_figure([0, *range(395, 400)])  # the most confident answer is wrong: risk 1
+    low, high = axes.get_ylim()
+    assert axes.lines[0].get_ydata()[0] == pytest.approx(1)
+    assert high < 0.1
+    assert low == 0
+    assert axes.get_xlim()[0] == 0
+
+
+def test_risk_is_shown_from_the_first_error_on():
+    axes = risk_figure(range(330, 400))  # none among 82 %
+    assert axes.get_xlim()[0] == pytest.approx(0.8)
+    assert 70 / 400 < axes.get_ylim()[1] < 0.2
+
+
+def test_risk_that_is_large_everywhere_fills_the_height():
+    axes = risk_figure([i for i in range(400) if i % 4])
+    low, high = axes.get_ylim()
+    assert low > 0.6
+    assert high < 0.85
 
 
 def test_points_of_equal_confidence_are_answered_together(digits):

@@ -257,13 +257,13 @@ def test_predictions_of_another_version_are_made_again_and_versions_are_kept(tmp
     tree.attrs["ntkbayes_version"] = "0.0.1"
     nb.save_predictions(tree, path)
     steps = []
-    run_comparison(config, tmp_path, on_progress=lambda step, fraction: steps.append(step))
+    run_comparison(config, tmp_path, on_progress=lambda step, fraction, part: steps.append(step))
     assert "Mode" in steps
     assert nb.load_predictions(path).attrs["ntkbayes_version"] == nb.__version__
     tree.attrs |= {"ntkbayes_version": nb.__version__, "jax_version": "0.0.2"}
     nb.save_predictions(tree, path)
     steps.clear()
-    run_comparison(config, tmp_path, on_progress=lambda step, fraction: steps.append(step))
+    run_comparison(config, tmp_path, on_progress=lambda step, fraction, part: steps.append(step))
     assert "Mode: kept from an earlier run with jax 0.0.2" in steps
     content = json.loads((tmp_path / "environment.json").read_text(encoding="utf-8"))
     assert content["predictions"]["Mode"]["jax"] == "0.0.2"

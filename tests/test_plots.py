@@ -31,6 +31,7 @@ from ntkbayes.evaluation import (
     plot_reliability,
     probabilities,
 )
+from ntkbayes.evaluation.catalog import metric_info
 from ntkbayes.evaluation.plots import (
     pit,
     plot_convergence,
@@ -131,6 +132,52 @@ def test_the_forest_has_a_panel_per_metric_and_a_point_per_method(trees):
     floors = [x.get_xdata()[0] for x in panels["total variation"].lines if x.get_marker() == "|"]
     expected = long[long["metric"] == "total_variation"]["monte_carlo_floor"].dropna()
     np.testing.assert_allclose(floors, expected)
+
+
+def test_no_metric_leaves_its_bounds(trees, regression_trees):
+    for predictions in (trees, regression_trees):
+        for row in compare(predictions, reference="HMC").itertuples():
+            low, high = metric_info(row.metric).bounds
+            assert low <= row.value <= high or np.isnan(row.value), row.metric
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "error", "bar"),
+    [
+        ("accuracy", 0.99, 0.01, (0.97, 1.0)),
+        ("accuracy", 0.01, 0.02, (0.0, 0.05)),
+        ("accuracy", 1.0, 0.0, (1.0, 1.0)),
+        ("brier", 1.9, 0.1, (1.7, 2.0)),
+        ("rmse", 0.1, 0.1, (0.0, 0.3)),
+        ("nll", -0.1, 0.2, (-0.5, 0.3)),  # a density may be above 1
+        ("a metric of another tool", 0.9, 0.2, (0.5, 1.3)),
+    ],
+)
+def test_no_bar_says_what_a_metric_cannot_be(metric, value, error, bar):
+    row = {"method": "HMC", "metric": metric, "value": value, "standard_error": error}
+    (forest,) = visible(plot_metric_forest(pd.DataFrame([row])))
+    (severity,) = visible(plot_severity(pd.DataFrame([row | {"severity": 0}])))
+    for axes, coordinate in ((forest, 0), (severity, 1)):
+        (segments,) = axes.containers[0].lines[2]
+        np.testing.assert_allclose(segments.get_segments()[0][:, coordinate], bar, atol=1e-12)
+
+
+@pytest.mark.parametrize(("metric", "value"), [("accuracy", 0.9), ("brier", np.inf)])
+def test_what_has_no_error_has_no_bar(metric, value):
+    row = {"method": "HMC", "metric": metric, "value": value, "standard_error": np.nan}
+    (axes,) = visible(plot_metric_forest(pd.DataFrame([row])))
+    (segments,) = axes.containers[0].lines[2]
+    assert not any(segment.size for segment in segments.get_segments())
+
+
+@pytest.mark.parametrize("error", [0.0, 0.01, np.nan])
+def test_the_axis_of_a_share_ends_where_shares_do(error):
+    row = {"method": "HMC", "metric": "accuracy", "value": 1.0, "standard_error": error}
+    (axes,) = visible(plot_metric_forest(pd.DataFrame([row])))
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert 1 < high < 1.05  # room for the marker
+    assert max(ticks) <= 1
 
 
 def test_the_forest_marks_the_nominal_level_of_every_coverage(regression_trees):
@@ -262,8 +309,10 @@ def test_figures_refuse_what_they_cannot_show(trees, regression_trees, digits, d
         plot_severity(pd.concat([twice, twice]))
     with pytest.raises(ValueError, match="table is empty"):
         plot_severity(twice.iloc[:0])
-    with pytest.raises(ValueError, match="long holds none of the metrics"):
-        plot_metric_forest(compare(trees, reference=None).iloc[:0])
+    with pytest.raises(ValueError, match="long is empty"):
+        plot_metric_forest(twice.iloc[:0])
+    with pytest.raises(ValueError, match="unknown metric 'nl': did you mean nll"):
+        plot_metric_forest(twice, metrics=["nl"])
     x = np.linspace(0, 1, 3)
     y = {"x_train": np.zeros((2, 2)), "y_train": np.array([0, 1])}
     with pytest.raises(ValueError, match="draws of HMC must be at 9 grid points, but are at 4"):

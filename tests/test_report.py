@@ -1,6 +1,7 @@
 """The report: what is in it, how it behaves in a browser, and how it is made again."""
 
 import base64
+import dataclasses
 import html
 import json
 import re
@@ -74,6 +75,35 @@ def test_the_report_is_one_file_with_everything_inside(tmp_path):
     assert not re.search(r'(src|href|action)="(?!data:)|url\(|@import|https?://', text)
     assert "default-src 'none'" in text  # the browser would refuse what slipped in
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_numbers_to_read_have_minus_signs_and_commands_have_hyphens(tmp_path):
+    texts = pd.DataFrame({"Wasserstein-1": ["-1.72 (p = 1.9e-04)"]}, index=["HMC"])
+    text = write_example(
+        tmp_path / "report.html",
+        table=pd.DataFrame({"nll": ["-0.002 ± 0.002"], "width_50": ["-inf"]}, index=["HMC"]),
+        verdict=["Wasserstein-1 is -0.1, of 1-2 points"],
+        facts={"prior precision": "1e-08"},
+        methods=texts,
+        tables={"Joint": (texts, "how")},
+        notes=["R-hat 1.01, below 1e-06", "WARNING: -3"],
+        settings={"prior_precision": 1e-08},
+        versions={"built": "2026-09-01"},
+        reproduce={"In Python:": "run(-1, 1e-08)"},
+    )
+    body = text[text.index("<body>") : text.index("<script>")]
+    for read in (
+        *("−0.002 ± 0.002", "−inf", "Wasserstein-1 is −0.1, of 1-2 points", "1e−08"),
+        *("−1.72 (p = 1.9e−04)", "below 1e−06", "WARNING: −3"),
+    ):
+        assert read in body
+    for copied in ("<td>1e-08</td>", "2026-09-01", "run(-1, 1e-08)"):
+        assert copied in body
+
+
+def test_remarks_repeat_nothing_that_stands_beside_the_table_of_the_report(finished):
+    known = dataclasses.replace(finished, metrics=finished.metrics.assign(monte_carlo_floor=0.01))
+    assert not any("floor" in text or "±" in text for text in known.remarks)
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])

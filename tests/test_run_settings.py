@@ -89,7 +89,7 @@ def test_progress_never_goes_back_when_a_tuned_run_is_resumed_or_extended(tmp_pa
         run_comparison(
             preset("sine", methods=methods, **small),
             tmp_path,
-            on_progress=lambda step, fraction, seen=seen: seen.append(fraction),
+            on_progress=lambda step, fraction, part, seen=seen: seen.append(fraction),
         )
         assert seen == sorted(seen)
         assert seen[-1] == 1.0
@@ -99,5 +99,5 @@ def test_progress_in_a_pipe_is_a_line_for_every_step_and_every_tenth():
     written = StringIO()
     show = _Lines(Console(file=written))
     for step, fraction in [("a", 0.0), ("a", 0.05), ("a", 0.12), ("b", 0.13), ("b", 0.3)]:
-        show(step, fraction)
+        show(step, fraction, 0.5)
     assert written.getvalue().split() == ["0%", "a", "12%", "a", "13%", "b", "30%", "b"]

@@ -1,5 +1,6 @@
 """The verdict: what it says of the numbers, and what it leaves out."""
 
+import re
 from types import SimpleNamespace
 
 import jax
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 from metric_tables import difference_table, long_table, value_of
 
-from ntkbayes.evaluation import compare, from_draws, from_probabilities
+from ntkbayes.evaluation import compare, from_draws, from_probabilities, wide_table
 from ntkbayes.evaluation.report import verdict, verdict_baselines
 from ntkbayes.likelihoods import Gaussian
 
@@ -35,7 +36,7 @@ def test_the_verdict_names_the_closest_and_who_cannot_be_told_from_it():
         "GP and Mode are at the Monte-Carlo floor: with these draws, no further from HMC than two "
         "sets of draws of one and the same distribution.",
         "As close as that, for all one can tell: VI and Mode.",  # the floor, the standard error
-        "Further away: Laplace (0.060).",
+        "Further away: Laplace (0.060 ± 0.001).",
     ]
     alone = verdict(metrics, num_points=100, reference="HMC")
     assert alone == found[:2]
@@ -103,6 +104,24 @@ def test_the_verdict_says_the_standard_error_that_the_table_says():
     assert f"± {error:.3f})" in text
 
 
+def test_every_number_is_that_of_the_table_with_its_error_and_its_decimals():
+    metrics = long_table(
+        nll={"A": (0.2984, 0.0004), "B": (0.3111, 0.0251)},
+        confidence_gap={"A": (-0.0512, 0.0002), "B": (0.0498, 0.0003)},
+        coverage_90={"A": (0.8123, 0.0004), "B": (0.9511, 0.0171)},
+        total_variation={"A": (0.0105, 0.0004, 0.0018), "B": (0.0296, 0.0021, 0.0039)},
+    )
+    apart = pd.concat(
+        difference_table(name, "A", B=numbers)
+        for name, numbers in {"nll": (0.0127, 0.0003), "total_variation": (0.0191, 0.0018)}.items()
+    )
+    found = verdict(metrics, num_points=999, reference="HMC", differences=apart)
+    said = re.findall(r"\d\.\d+ ± \d\.\d+", " ".join(found))
+    cells = [text.removeprefix("-") for text in wide_table(metrics).to_numpy().ravel()]
+    assert len(said) == 8
+    assert set(said) - {"0.0127 ± 0.0003"} <= set(cells)
+
+
 def test_all_right_on_few_points_is_no_sign_of_too_little_confidence():
     """Calibrated answers of confidence 0.95 are all right on 30 points one time in five."""
     found = {}
@@ -122,9 +141,10 @@ def test_the_verdict_judges_coverage_against_its_level():
         coverage_95={"A": (0.80, 0.03), "B": (1.00, 0.01), "C": (0.94, 0.03), "D": (0.80, 0.03)},
     )
     assert verdict(metrics, num_points=300)[1:] == [
-        "Over-confident, intervals hold too few observations: A (95% interval: 80%).",
-        "Under-confident, intervals hold too many observations: B (50% interval: 70%).",
-        "Too few observations at one level and too many at another: D (50% interval: 65%).",
+        "Over-confident, intervals hold too few observations: A (95 % interval: 0.800 ± 0.030).",
+        "Under-confident, intervals hold too many observations: B (50 % interval: 0.700 ± 0.030).",
+        "Too few observations at one level and too many at another: D (50 % interval: 0.650 "
+        "± 0.030).",
         "Coverage agrees with the nominal levels: C.",
     ]
 
@@ -155,7 +175,7 @@ def test_without_a_reference_the_verdict_names_the_most_alike():
     metrics = long_table(nll={"A": (0.3, 0.1)})
     assert verdict(metrics, num_points=9, distances=distances) == [
         "No method serves as a reference, so no distance from the posterior is given.",
-        "The most alike of all are B and C, at a distance of 0.1000.",
+        "The most alike of all are B and C, at a distance of 0.100.",
     ]
 
 

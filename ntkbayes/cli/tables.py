@@ -14,6 +14,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import pandas as pd
+
     from ntkbayes.experiment import Comparison
     from ntkbayes.lazy.study import LazyStudy
 
@@ -60,17 +62,20 @@ def print_listing(rows: Mapping[str, tuple[str, str]]) -> None:
 
 def show_comparison(comparison: Comparison) -> None:
     """Print the headline metrics of all methods, remarks, and where the results are."""
+    from ntkbayes.evaluation import wide_table
+
     console, data = Console(), comparison.data
     console.print(
         f"{data.name}: {len(data.x_train)} training points, {len(data.x_test)} test points",
         style="bold",
         highlight=False,
     )
-    for table in _tables(comparison, console.width):
+    wide = wide_table(comparison.metrics, metrics=comparison.headlines)
+    for table in _tables(wide, console.width):
         console.print()
         console.print(table)
     console.print()
-    for remark in comparison.remarks:
+    for remark in (*comparison.remarks, *_key(wide)):
         style = "bold red" if remark.startswith("WARNING") else None
         console.print(remark, style=style, markup=False, highlight=False)
     print_line(f"Results: {comparison.out}  (open {comparison.out / 'report.html'})")
@@ -136,11 +141,21 @@ def _variances(study: LazyStudy) -> Table:
     return table
 
 
-def _tables(comparison: Comparison, width: int) -> list[Table]:
-    """As few tables as the width allows, methods × metrics, the error below its value."""
-    from ntkbayes.evaluation import wide_table
+def _key(wide: pd.DataFrame) -> list[str]:
+    """Say what ± is, and the Monte-Carlo floors, for which the table has no room."""
+    key = ["± is one standard error over the test points, for the methods as trained."]
+    for name in (str(name) for name in wide.columns if str(name).endswith("_floor")):
+        known = wide.loc[wide[name] != "–", name]
+        floors = ", ".join(f"{method} {text}" for method, text in known.items())
+        key.append(
+            f"Monte-Carlo floor of {_heading(name.removesuffix('_floor'))} (what draws of one and "
+            f"the same distribution would show): {floors}."
+        )
+    return key
 
-    wide = wide_table(comparison.metrics, metrics=comparison.headlines)
+
+def _tables(wide: pd.DataFrame, width: int) -> list[Table]:
+    """As few tables as the width allows, methods × metrics, the error below its value."""
     methods = [str(method) for method in wide.index]
     cells = {
         str(name): [str(text).replace(" ± ", "\n±") for text in wide[name]]

@@ -22,6 +22,7 @@ from ntkbayes._problem import (
     initial_params,
     training_set,
 )
+from ntkbayes._progress import bar_in_notebooks
 from ntkbayes._types import AnyArray, Array, Float, Int, Key, Progress, silent, typed
 from ntkbayes.ensembles.training import TrainedNetwork, train_network
 from ntkbayes.likelihoods import Likelihood
@@ -101,6 +102,7 @@ class DeepEnsemble(Predictor):
         }
 
 
+@bar_in_notebooks
 @typed
 def deep_ensemble(
     network: Network,

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ntkbayes._problem import TrainingSet, check_draws, checked_inputs
+from ntkbayes._progress import bar_in_notebooks
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent
 from ntkbayes.ensembles.initial import InitialLaw
 from ntkbayes.ensembles.members import Members
@@ -48,6 +49,7 @@ class DrawnEnsemble(Predictor):
     def _part(self, num_draws: int) -> int:
         """How many draws `_train` is given at a time; progress is reported in between."""
 
+    @bar_in_notebooks
     def members(self, key: Key, *, num_members: int, progress: Progress = silent) -> Members:
         """Draw initial functions and targets, and train on them.
 
@@ -85,6 +87,7 @@ class DrawnEnsemble(Predictor):
         )
         return Members(self.network, self.train, functions, coefficients, stats)
 
+    @bar_in_notebooks
     def draw(self, key: Key, x: AnyArray, *, num_draws: int, progress: Progress = silent) -> Draws:
         """Draw trained functions jointly over the rows of x: `members`, evaluated there."""
         check_draws("num_draws", num_draws, self.train, checked_inputs(self.train, x))

@@ -28,6 +28,7 @@ import optax
 
 from ntkbayes._checks import check_at_least, check_choice, check_positive
 from ntkbayes._problem import TrainingSet, checked_inputs, initial_params, training_set
+from ntkbayes._progress import bar_in_notebooks
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent, typed
 from ntkbayes.ensembles.initial import INITIAL
 from ntkbayes.ensembles.weight_space import WeightSpaceProblem, minimize_precisely
@@ -119,6 +120,7 @@ class LinearizedEnsemble(Predictor):
         }
 
 
+@bar_in_notebooks
 @typed
 def linearized_ensemble(
     network: Network,

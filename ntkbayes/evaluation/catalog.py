@@ -4,6 +4,7 @@ One table for everything that shows metrics: names in results, words in tables a
 best method in bold. The formulas are in `metrics` and `distances`.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,6 +44,8 @@ class MetricInfo(eqx.Module):
         The value a calibrated predictor has, of metrics that are better neither low nor high.
     points_per_unit
         Test points in one independent unit that the metric is a mean of.
+    bounds
+        What it cannot be below and above, in any task that has it: an interval ends there.
     caveat
         Why its standard error or a comparison by it is not to be trusted, and methods are not
         ranked by it; empty where simulations found nothing (``benchmarks/standard_errors.py``).
@@ -60,6 +63,7 @@ class MetricInfo(eqx.Module):
     headline: bool = False
     nominal: float | None = None
     points_per_unit: int = 1
+    bounds: tuple[float, float] = (-math.inf, math.inf)
     caveat: str = ""
 
     @property
@@ -73,6 +77,8 @@ class MetricInfo(eqx.Module):
         return (self.better is not None or self.nominal is not None) and not self.caveat
 
 
+_SHARE, _POSITIVE = (0.0, 1.0), (0.0, math.inf)
+"""Bounds."""
 _FLOOR = (
     "chance makes it positive: read it beside its floor; ± leaves out the truth of calibrated "
     "predictors"
@@ -86,7 +92,7 @@ _TAILS = "a few large counts decide it, which a resample may miss: its ± is too
 _FEW = "with some 50 points its ± holds the truth in less than 90 % of test sets"
 
 _SCORES = {
-    "accuracy": MetricInfo("accuracy", "share of right labels", "higher", True),
+    "accuracy": MetricInfo("accuracy", "share of right labels", "higher", True, bounds=_SHARE),
     "nll": MetricInfo("NLL", "−log mean probability of the true class, nats", headline=True),
     "joint_nll": MetricInfo(
         "joint NLL", "the same of ten points at once, nats per point", points_per_unit=BATCH_SIZE
@@ -97,18 +103,25 @@ _SCORES = {
     "scaled_nll": MetricInfo(
         "scaled NLL", "NLL after a temperature fitted to the other half of the points, nats"
     ),
-    "brier": MetricInfo("Brier", "squared error of the probabilities, 0 to 2", headline=True),
+    "brier": MetricInfo(
+        "Brier", "squared error of the probabilities, 0 to 2", headline=True, bounds=(0.0, 2.0)
+    ),
     "brier_reliability": MetricInfo(
-        "Brier reliability", "its part due to miscalibration", caveat=_FLOOR
+        "Brier reliability", "its part due to miscalibration", caveat=_FLOOR, bounds=_POSITIVE
     ),
     "brier_resolution": MetricInfo(
-        "Brier resolution", "what it gains by telling apart", "higher", caveat=_OVERFIT
+        "Brier resolution",
+        "what it gains by telling apart",
+        "higher",
+        caveat=_OVERFIT,
+        bounds=_POSITIVE,
     ),
     "brier_uncertainty": MetricInfo(
         "Brier uncertainty",
         "its part due to the labels alone",
         None,
         caveat="its ± is too wide where classes are equally frequent",
+        bounds=_POSITIVE,
     ),
 }
 _CALIBRATION = {
@@ -121,6 +134,7 @@ _CALIBRATION = {
         None,
         True,
         nominal=0.0,
+        bounds=(-1.0, 1.0),
     ),
     "temperature_gain": MetricInfo(
         "temperature gain",
@@ -128,90 +142,143 @@ _CALIBRATION = {
         caveat=_FEW,
     ),
     "smooth_ece": MetricInfo(
-        "smooth ECE", "|accuracy − confidence|, smoothed, without bins", caveat=_FLOOR
+        "smooth ECE",
+        "|accuracy − confidence|, smoothed, without bins",
+        caveat=_FLOOR,
+        bounds=_SHARE,
     ),
     "brier_miscalibration": MetricInfo(
         "Brier MCB",
         "what isotonic recalibration saves of the top label's Brier score (0 to 1)",
         caveat=_FLOOR,
+        bounds=_SHARE,
     ),
     "brier_discrimination": MetricInfo(
-        "Brier DSC", "what it gains by telling right from wrong", "higher", caveat=_OVERFIT
+        "Brier DSC",
+        "what it gains by telling right from wrong",
+        "higher",
+        caveat=_OVERFIT,
+        bounds=_SHARE,
     ),
     "log_miscalibration": MetricInfo(
         "log MCB",
         "what isotonic recalibration saves of the top label's log score, nats",
         caveat=_FLOOR,
+        bounds=_POSITIVE,
     ),
     "log_discrimination": MetricInfo(
-        "log DSC", "what it gains by telling right from wrong, nats", "higher", caveat=_OVERFIT
+        "log DSC",
+        "what it gains by telling right from wrong, nats",
+        "higher",
+        caveat=_OVERFIT,
+        bounds=_POSITIVE,
     ),
-    "ece": MetricInfo("ECE", "|accuracy − confidence| over 15 equal bins", caveat=_FLOOR),
+    "ece": MetricInfo(
+        "ECE", "|accuracy − confidence| over 15 equal bins", caveat=_FLOOR, bounds=_SHARE
+    ),
     "ece_mass": MetricInfo(
-        "ECE, equal mass", "the same over bins of equally many points", caveat=_FLOOR
+        "ECE, equal mass", "the same over bins of equally many points", caveat=_FLOOR, bounds=_SHARE
     ),
-    "ece_l2": MetricInfo("ECE, L2", "root mean square of the same, equal mass", caveat=_FLOOR),
+    "ece_l2": MetricInfo(
+        "ECE, L2", "root mean square of the same, equal mass", caveat=_FLOOR, bounds=_SHARE
+    ),
     "ece_debiased": MetricInfo(
-        "ECE debiased", "ECE, corrected for what chance adds to it", caveat=_CLIPPED
+        "ECE debiased", "ECE, corrected for what chance adds to it", caveat=_CLIPPED, bounds=_SHARE
     ),
     "classwise_ece": MetricInfo(
-        "class-wise ECE", "mean over classes of the error of each", caveat=_FLOOR
+        "class-wise ECE", "mean over classes of the error of each", caveat=_FLOOR, bounds=_SHARE
     ),
     "mce": MetricInfo(
         "MCE",
         "largest |accuracy − confidence| of a bin",
         caveat=f"{_FLOOR}, and two equally good methods differ too often",
+        bounds=_SHARE,
     ),
-    "pav_error": MetricInfo("PAV error", "mean |confidence − isotonic fit|", caveat=_FLOOR),
+    "pav_error": MetricInfo(
+        "PAV error", "mean |confidence − isotonic fit|", caveat=_FLOOR, bounds=_SHARE
+    ),
 }
 _UNCERTAINTY = {
-    "predictive_entropy": MetricInfo("entropy", "of the mean probabilities, nats", None, True),
-    "expected_entropy": MetricInfo("aleatoric entropy", "mean entropy of the draws, nats", None),
-    "mutual_information": MetricInfo(
-        "mutual information", "epistemic part of the entropy, nats", None, True
+    "predictive_entropy": MetricInfo(
+        "entropy", "of the mean probabilities, nats", None, True, bounds=_POSITIVE
     ),
-    "variation_ratio": MetricInfo("variation ratio", "share of draws outvoted by the others", None),
-    "aurc": MetricInfo("AURC", "mean error over all shares of points rejected"),
-    "excess_aurc": MetricInfo("excess AURC", "the same less that of the best ranking", caveat=_FEW),
-    "augrc": MetricInfo("AUGRC", "chance that a point is accepted and wrong, mean over shares"),
+    "expected_entropy": MetricInfo(
+        "aleatoric entropy", "mean entropy of the draws, nats", None, bounds=_POSITIVE
+    ),
+    "mutual_information": MetricInfo(
+        "mutual information", "epistemic part of the entropy, nats", None, True, bounds=_POSITIVE
+    ),
+    "variation_ratio": MetricInfo(
+        "variation ratio", "share of draws outvoted by the others", None, bounds=_SHARE
+    ),
+    "aurc": MetricInfo("AURC", "mean error over all shares of points rejected", bounds=_SHARE),
+    "excess_aurc": MetricInfo(
+        "excess AURC",
+        "the same less that of the best ranking",
+        caveat=_FEW,
+        bounds=_SHARE,
+    ),
+    "augrc": MetricInfo(
+        "AUGRC",
+        "chance that a point is accepted and wrong, mean over shares",
+        bounds=_SHARE,
+    ),
     "error_auroc": MetricInfo(
         "error AUROC",
         "chance that the top probability varies more where the label is wrong",
         "higher",
+        bounds=_SHARE,
     ),
 }
 _CLASS_DISTANCES = {
-    "agreement": MetricInfo("agreement", "share of labels as the reference's", "higher", True),
-    "total_variation": MetricInfo(
-        "total variation", "half the sum of |p − reference|", headline=True
+    "agreement": MetricInfo(
+        "agreement",
+        "share of labels as the reference's",
+        "higher",
+        True,
+        bounds=_SHARE,
     ),
-    "jensen_shannon": MetricInfo("Jensen-Shannon", "divergence from the reference, nats"),
+    "total_variation": MetricInfo(
+        "total variation", "half the sum of |p − reference|", headline=True, bounds=_SHARE
+    ),
+    "jensen_shannon": MetricInfo(
+        "Jensen-Shannon", "divergence from the reference, nats", bounds=_POSITIVE
+    ),
     "wasserstein_1": MetricInfo(
-        "Wasserstein-1", "to the reference, between draws of class probabilities"
+        "Wasserstein-1", "to the reference, between draws of class probabilities", bounds=_POSITIVE
     ),
 }
 _REGRESSION = {
-    "rmse": MetricInfo("RMSE", "root mean squared error, target units", headline=True),
+    "rmse": MetricInfo(
+        "RMSE", "root mean squared error, target units", headline=True, bounds=_POSITIVE
+    ),
     "nll": MetricInfo("NLL", "−log predictive density, nats", headline=True),
     "joint_nll": MetricInfo(
         "joint NLL", "the same of ten points at once, nats per point", points_per_unit=BATCH_SIZE
     ),
-    "crps": MetricInfo("CRPS", "continuous ranked probability score, target units", headline=True),
+    "crps": MetricInfo(
+        "CRPS", "continuous ranked probability score, target units", headline=True, bounds=_POSITIVE
+    ),
     "energy_score": MetricInfo(
         "energy score", "CRPS of ten points at once, target units", points_per_unit=BATCH_SIZE
     ),
-    "sharpness": MetricInfo("sharpness", "root mean predictive variance, target units", None),
+    "sharpness": MetricInfo(
+        "sharpness", "root mean predictive variance, target units", None, bounds=_POSITIVE
+    ),
     "calibration_error": MetricInfo(
-        "calibration error", "mean |coverage − level| of all levels", caveat=_FLOOR
+        "calibration error", "mean |coverage − level| of all levels", caveat=_FLOOR, bounds=_SHARE
     ),
     "rms_calibration_error": MetricInfo(
-        "RMS calibration error", "root mean square of the same", caveat=_FLOOR
+        "RMS calibration error", "root mean square of the same", caveat=_FLOOR, bounds=_SHARE
     ),
     "miscalibration_area": MetricInfo(
-        "miscalibration area", "between coverage and level", caveat=_FLOOR
+        "miscalibration area", "between coverage and level", caveat=_FLOOR, bounds=_SHARE
     ),
     "ence": MetricInfo(
-        "ENCE", "mean |1 − RMSE / predicted deviation| over ten bins of it", caveat=_FLOOR
+        "ENCE",
+        "mean |1 − RMSE / predicted deviation| over ten bins of it",
+        caveat=_FLOOR,
+        bounds=_POSITIVE,
     ),
     **{
         name: info
@@ -225,14 +292,19 @@ _REGRESSION = {
                     None,
                     True,
                     level / 100,
+                    bounds=_SHARE,
                 ),
             ),
-            (f"width_{level}", MetricInfo(f"width {level} %", "of it, target units", None, True)),
+            (
+                f"width_{level}",
+                MetricInfo(f"width {level} %", "of it, target units", None, True, bounds=_POSITIVE),
+            ),
             (
                 f"interval_score_{level}",
                 MetricInfo(
                     f"interval score {level} %",
                     "target units",
+                    bounds=_POSITIVE,
                     caveat=_FEW if level >= 90 else "",
                 ),
             ),
@@ -241,23 +313,35 @@ _REGRESSION = {
 }
 _REGRESSION_DISTANCES = {
     "wasserstein_1": MetricInfo(
-        "Wasserstein-1", "to the reference, marginals, target units", headline=True
+        "Wasserstein-1",
+        "to the reference, marginals, target units",
+        headline=True,
+        bounds=_POSITIVE,
     ),
-    "wasserstein_2": MetricInfo("Wasserstein-2", "to the reference, marginals, target units"),
+    "wasserstein_2": MetricInfo(
+        "Wasserstein-2", "to the reference, marginals, target units", bounds=_POSITIVE
+    ),
 }
 _COUNTS = {
     "rmse_counts": MetricInfo(
-        "RMSE of counts", "root mean squared error of the mean, counts", caveat=_TAILS
+        "RMSE of counts",
+        "root mean squared error of the mean, counts",
+        caveat=_TAILS,
+        bounds=_POSITIVE,
     ),
     "nll": MetricInfo("NLL", "−log mean probability of the count, nats", headline=True),
     "joint_nll": _REGRESSION["joint_nll"],
-    "crps": MetricInfo("CRPS", "continuous ranked probability score, counts", headline=True),
+    "crps": MetricInfo(
+        "CRPS", "continuous ranked probability score, counts", headline=True, bounds=_POSITIVE
+    ),
 }
 _COUNT_DISTANCES = {
     "wasserstein_1": MetricInfo(
-        "Wasserstein-1", "to the reference, marginals of log rates", headline=True
+        "Wasserstein-1", "to the reference, marginals of log rates", headline=True, bounds=_POSITIVE
     ),
-    "wasserstein_2": MetricInfo("Wasserstein-2", "to the reference, marginals of log rates"),
+    "wasserstein_2": MetricInfo(
+        "Wasserstein-2", "to the reference, marginals of log rates", bounds=_POSITIVE
+    ),
 }
 
 _JOINT = {
@@ -272,9 +356,15 @@ _JOINT = {
     "variance_far": MetricInfo("variance far from data", "over the reference's", None, nominal=1.0),
 }
 _DETECTION = {
-    "auroc": MetricInfo("AUROC", "chance that an unseen input scores above a test point", "higher"),
-    "aupr": MetricInfo("AUPR", "average precision, unseen inputs positive", "higher"),
-    "fpr95": MetricInfo("FPR at 95 % TPR", "share of test points rejected with 95 % of the unseen"),
+    "auroc": MetricInfo(
+        "AUROC", "chance that an unseen input scores above a test point", "higher", bounds=_SHARE
+    ),
+    "aupr": MetricInfo(
+        "AUPR", "average precision, unseen inputs positive", "higher", bounds=_SHARE
+    ),
+    "fpr95": MetricInfo(
+        "FPR at 95 % TPR", "share of test points rejected with 95 % of the unseen", bounds=_SHARE
+    ),
 }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ntkbayes._checks import check_at_least, check_choice
+from ntkbayes._progress import bar_in_notebooks
 from ntkbayes._types import Array, Key, Progress, silent, typed
 from ntkbayes.evaluation._checked import check_chains, num_classes
 from ntkbayes.evaluation.schema import SPLITS, ClosedForm, Labels, prediction_tree
@@ -52,6 +53,7 @@ class DatasetLike(Protocol):
     y_test: Any
 
 
+@bar_in_notebooks
 @typed
 def predict(
     predictor: Predictor,

@@ -15,6 +15,7 @@ import scipy.special
 import xarray as xr
 
 from ntkbayes._checks import check_finite, check_not_empty
+from ntkbayes._progress import bar_in_notebooks
 from ntkbayes._types import AnyArray, Float, Key, Progress, silent, typed
 from ntkbayes.datasets import Dataset, shift
 from ntkbayes.evaluation import metrics
@@ -32,6 +33,7 @@ __all__ = ["detection_table", "severity_curve", "severity_table"]
 SEVERITIES = (0, 1, 2, 3, 4, 5)
 
 
+@bar_in_notebooks
 @typed
 def severity_curve(
     predictors: dict[str, Predictor],

@@ -19,7 +19,16 @@ from ntkbayes._types import typed
 from ntkbayes.evaluation.catalog import metric_info, metric_name, metric_title
 from ntkbayes.evaluation.metrics.resampling import error_quantile
 
-__all__ = ["floors", "latex_table", "markdown_table", "wide_table", "write_table"]
+__all__ = [
+    "decimals",
+    "floors",
+    "latex_table",
+    "markdown_table",
+    "rows_by_metric",
+    "wide_table",
+    "with_error",
+    "write_table",
+]
 
 _NOTHING = "–"
 _NOTE = "Bold: best. ≈: the 95 % interval of the paired difference from the best holds 0."
@@ -74,11 +83,11 @@ def wide_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) -> p
     columns: dict[str, pd.Series] = {}
     for metric, rows in _by_metric(long, metrics):
         value, error = rows["value"].to_numpy(), rows["standard_error"].to_numpy()
-        floor, digits = floors(rows).to_numpy(), _decimals(error)
-        texts = [_with_error(v, e, digits) for v, e in zip(value, error, strict=True)]
+        floor, digits = floors(rows).to_numpy(), decimals(error)
+        texts = [with_error(v, e, digits) for v, e in zip(value, error, strict=True)]
         columns[metric] = pd.Series(texts, index=rows.index)
         if np.isfinite(floor).any():
-            texts = [_with_error(v, np.nan, digits) for v in floor]
+            texts = [with_error(v, np.nan, digits) for v in floor]
             name, *further = metric.split(", ", 1)
             columns[", ".join([f"{name}_floor", *further])] = pd.Series(texts, index=rows.index)
     table = pd.DataFrame(columns).reindex(long["method"].unique()).fillna(_NOTHING)
@@ -209,7 +218,9 @@ def write_table(
     """
     suffix = Path(path).suffix
     check_choice("suffix of path", suffix, (".md", ".tex", ".csv", ".parquet"))
-    chosen = long if metrics is None else pd.concat([rows for _, rows in _parts(long, metrics)])
+    chosen = (
+        long if metrics is None else pd.concat([rows for _, rows in rows_by_metric(long, metrics)])
+    )
     with atomic_path(path) as temporary:
         if suffix == ".parquet":
             chosen.to_parquet(temporary, index=False)
@@ -264,7 +275,7 @@ def _by_metric(long: pd.DataFrame, metrics: Sequence[str] | None) -> list[tuple[
     if long.duplicated(["method", "metric", *further]).any():
         raise ValueError("long holds a metric of a method twice; select one dataset and split.")
     columns = []
-    for name, rows in _parts(long, metrics):
+    for name, rows in rows_by_metric(long, metrics):
         keys = [
             ", ".join([name, *map(str, v)]) for v in zip(*(rows[k] for k in further), strict=True)
         ]
@@ -276,13 +287,17 @@ def _by_metric(long: pd.DataFrame, metrics: Sequence[str] | None) -> list[tuple[
     return columns
 
 
-def _parts(long: pd.DataFrame, metrics: Sequence[str] | None) -> list[tuple[str, pd.DataFrame]]:
+def rows_by_metric(
+    long: pd.DataFrame, metrics: Sequence[str] | None
+) -> list[tuple[str, pd.DataFrame]]:
+    """Return each metric that is asked for by name or title, with its rows."""
     known = list(long["metric"].unique())
     names = known if metrics is None else [metric_name(text, known) for text in metrics]
     return [(name, long.loc[long["metric"] == name]) for name in names]
 
 
-def _with_error(value: float, error: float, digits: int) -> str:
+def with_error(value: float, error: float, digits: int) -> str:
+    """Write a number and its standard error, if it has one; "–" if there is no number."""
     if np.isnan(value):
         return _NOTHING
     text = f"{round(value, digits) + 0.0:.{digits}f}"  # no "-0.000"
@@ -293,7 +308,7 @@ def _escaped(text: str) -> str:
     return "".join(_SPECIAL.get(character, character) for character in str(text))
 
 
-def _decimals(standard_errors: np.ndarray) -> int:
+def decimals(standard_errors: np.ndarray) -> int:
     """Three or four decimals, so that the typical standard error shows a digit."""
     positive = standard_errors[standard_errors > 1e-12]  # smaller ones are rounding
     if positive.size == 0:

@@ -8,7 +8,6 @@ import xarray as xr
 
 from ntkbayes.datasets import Dataset
 from ntkbayes.evaluation import ChainDiagnostics, headline_metrics
-from ntkbayes.evaluation.catalog import metric_title
 from ntkbayes.experiment.config import ComparisonConfig
 from ntkbayes.experiment.tuning import tuning_remarks
 from ntkbayes.hyperparameters import HyperparameterSelection
@@ -51,7 +50,7 @@ class Comparison(eqx.Module):
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader of the table must know: warnings, Monte-Carlo error and units."""
+        """What a reader of the table must know: warnings, how chains and training ended, units."""
         return [
             *(tuning_remarks(self.selection, len(self.data.x_train)) if self.selection else ()),
             *(_chain_remark(title, found) for title, found in self.diagnostics.items()),
@@ -60,7 +59,6 @@ class Comparison(eqx.Module):
                 for title, tree in self.predictions.items()
                 if "converged" in tree["sample_stats"]
             ),
-            *_floor_remark(self.metrics.loc[self.metrics["metric"].isin(self.headlines), :]),
             _unit_remark(self.data),
         ]
 
@@ -78,30 +76,13 @@ def _training_remark(title: str, stats: xr.Dataset) -> str:
     return f"{warning}{title}: {found}, largest residual gradient {residual:.2g}."
 
 
-def _floor_remark(metrics: pd.DataFrame) -> list[str]:
-    floors = metrics[metrics["monte_carlo_floor"].notna()]
-    return [
-        f"Monte-Carlo floor of {metric_title(str(name))} (what draws of one and the same "
-        f"distribution would show): "
-        + ", ".join(
-            f"{method} {floor:.3f}"
-            for method, floor in zip(rows["method"], rows["monte_carlo_floor"], strict=True)
-        )
-        + "."
-        for name, rows in floors.groupby("metric", sort=False)
-    ]
-
-
 def _unit_remark(data: Dataset) -> str:
     if data.task == "classification":
         return (
-            "± is one standard error over the test points, for the methods as trained. NLL, "
-            "entropy and mutual information in nats; Brier is the sum over classes; squared ECE is "
-            "without bias, so 0 on average if calibrated and below it by chance."
+            "NLL, entropy and mutual information in nats; Brier is the sum over classes; squared "
+            "ECE is without bias, so 0 on average if calibrated and below it by chance."
         )
     return (
-        "± is one standard error over the test points, for the methods as trained. NLL in nats; "
-        "RMSE, CRPS, widths and "
-        f"Wasserstein-1 in standardised target units (1 = {data.target_scale:.4g} in the "
-        "original ones); intervals include the noise."
+        "NLL in nats; RMSE, CRPS, widths and Wasserstein-1 in standardised target units "
+        f"(1 = {data.target_scale:.4g} in the original ones); intervals include the noise."
     )

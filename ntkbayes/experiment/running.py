@@ -14,6 +14,7 @@ import xarray as xr
 
 from ntkbayes._checks import check_choice
 from ntkbayes._files import atomic_path
+from ntkbayes._progress import bar_in_notebooks
 from ntkbayes._types import Key, OnProgress, Progress
 from ntkbayes.datasets import Dataset, load_dataset
 from ntkbayes.evaluation import (
@@ -53,6 +54,7 @@ TUNING_SHARE = 0.25
 NUM_GRID_DRAWS = 200
 
 
+@bar_in_notebooks
 def run_comparison(
     config: ComparisonConfig,
     out: str | os.PathLike[str],
@@ -71,7 +73,8 @@ def run_comparison(
         (the choice of methods aside), only what is missing, unreadable or made by another version
         of ntkbayes is computed, and methods that are finished there stay in the comparison.
     on_progress
-        Called with what is being done and the finished fraction.
+        Called with what is being done, and the finished fractions of the whole and of this step.
+        By default a bar in notebooks (``NTKBAYES_PROGRESS=off``: none).
     figure_format
         "png", "pdf" or "svg"; the report has its own.
 
@@ -89,12 +92,12 @@ def run_comparison(
     check_same_settings(directory, config.settings(), free="methods")
     problem = problem_of(config)
     make_directories(directory)
-    report = on_progress or (lambda step, fraction: None)
+    report = on_progress or (lambda step, fraction, part: None)
     with own_directory(directory):
         comparison = _run(config, problem, directory, report)
-        report("figures and report", 1 - LAST_STEPS_SHARE / 2)
+        report("figures and report", 1 - LAST_STEPS_SHARE / 2, 1.0)
         write_figures_and_report(comparison, figure_format=figure_format)
-    report("done", 1.0)
+    report("done", 1.0, 1.0)
     return comparison
 
 
@@ -110,7 +113,7 @@ def _run(
             config,
             problem,
             directory,
-            lambda done: report_progress("choosing hyperparameters", TUNING_SHARE * done),
+            lambda done: report_progress("choosing hyperparameters", TUNING_SHARE * done, done),
         )
         problem = tuned_problem(problem, selection)
     settings = fingerprint(config, None if selection is None else selection.values)
@@ -122,9 +125,9 @@ def _run(
     end = begin if set(config.methods) == set(kept) else 1 - LAST_STEPS_SHARE
     predictions = _all_predictions(
         config, problem, settings, kept, directory,
-        lambda step, share: report_progress(step, begin + (end - begin) * share),
+        lambda step, share, part: report_progress(step, begin + (end - begin) * share, part),
     )  # fmt: skip
-    report_progress("metrics", end)
+    report_progress("metrics", end, 1.0)
     diagnostics = {
         title: chain_diagnostics(tree)
         for title, tree in predictions.items()
@@ -199,14 +202,14 @@ def _all_predictions(
     for name, tree in found.items():
         made = other_versions(tree)
         by = f" with {made}" if made else ""
-        on_progress(f"{METHODS[name].title}: kept from an earlier run{by}", 0.0)
+        on_progress(f"{METHODS[name].title}: kept from an earlier run{by}", 0.0, 1.0)
     missing = sorted(set(config.methods) - set(found), key=lambda name: METHODS[name].cost)
     total, done = sum(METHODS[name].cost for name in missing), 0.0
     for name in missing:
         method = METHODS[name]
 
         def progress(fraction: float, method: Method = method, done: float = done) -> None:
-            on_progress(method.title, (done + method.cost * fraction) / total)
+            on_progress(method.title, (done + method.cost * fraction) / total, fraction)
 
         progress(0.0)
         path = predictions_path(directory, name)

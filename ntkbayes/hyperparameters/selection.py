@@ -24,6 +24,7 @@ from ntkbayes._checks import (
     warn_caller,
 )
 from ntkbayes._problem import TrainingSet, checked_inputs, infinite_width, training_set
+from ntkbayes._progress import bar_in_notebooks
 from ntkbayes._types import AnyArray, Key, Progress, silent, typed
 from ntkbayes.hyperparameters.objectives import Model
 from ntkbayes.hyperparameters.record import OBJECTIVES, HyperparameterSelection
@@ -40,6 +41,7 @@ AGREEMENT = 0.05
 """Nats by which restarts may differ; a Bayes factor of exp 0.05 decides nothing."""
 
 
+@bar_in_notebooks
 @typed
 def select_hyperparameters(
     network: Network,

@@ -5,6 +5,7 @@ Bars are 95 % intervals from standard errors; see `ntkbayes.evaluation.plots`.
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -18,6 +19,7 @@ from ntkbayes.evaluation.plots.style import (
     styled,
 )
 from ntkbayes.lazy.ensembles import ENSEMBLE_COLUMNS, ENSEMBLE_MEASURES
+from ntkbayes.lazy.plots import name_widths
 from ntkbayes.lazy.variances import PROFILE_COLUMNS
 
 __all__ = ["plot_ensembles", "plot_variance_profile"]
@@ -61,6 +63,7 @@ def plot_ensembles(table: pd.DataFrame) -> NotebookFigure:
     rows, columns = grid_shape(len(measures), max_columns=2)
     figure = new_figure(0.6 + 3.1 * columns, 0.5 + 2.1 * rows)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    floors: dict[str, Artist] = {}
     for axes, measure in zip(panels, measures, strict=False):
         part = table.loc[table["measure"] == measure, :].sort_values("width")
         width = part["width"].to_numpy(float)
@@ -70,13 +73,14 @@ def plot_ensembles(table: pd.DataFrame) -> NotebookFigure:
         floor = part["monte_carlo_floor"].to_numpy(float)
         if np.isfinite(floor).any():
             label = "what equal distributions would show"
-            axes.plot(width, floor, color="0.5", ls=(0, (4, 1.5)), lw=1.2, label=label)
-            legend_below(figure, axes)
+            (dashed,) = axes.plot(width, floor, color="0.5", ls=(0, (4, 1.5)), lw=1.2)
+            floors[label] = dashed
         axes.set_xscale("log")
-        axes.set_xticks(width, [f"{each:g}" for each in width])
-        axes.minorticks_off()
         axes.set_title(ENSEMBLE_MEASURES[measure])
+    name_widths(panels, sorted(set(table["width"])))
     finish_panels(panels, len(measures), columns, xlabel="width")
+    if floors:
+        legend_below(figure, panels[0], floors)
     return figure
 
 

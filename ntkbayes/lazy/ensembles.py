@@ -22,6 +22,7 @@ import pandas as pd
 import xarray as xr
 
 from ntkbayes._checks import check_at_least
+from ntkbayes._progress import bar_in_notebooks
 from ntkbayes._types import Key, Progress, silent, typed
 from ntkbayes.datasets import Dataset
 from ntkbayes.ensembles import deep_ensemble, ntk_ensemble
@@ -46,6 +47,7 @@ CLOSED_FORM = "infinite width"
 TRAINED = "trained networks"
 
 
+@bar_in_notebooks
 @typed
 def ensemble_sweep(
     network: NetworkOfWidth,

@@ -4,7 +4,6 @@ Points and lines are means over seeds (of logarithms where the axis is one), bar
 intervals of these means.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,12 +22,13 @@ from ntkbayes.evaluation.plots.style import (
     legend_below,
     new_figure,
     styled,
+    wrapped,
 )
 from ntkbayes.lazy.conditions import CONDITIONS
 from ntkbayes.lazy.dynamics import ALL_LAYERS, MEASURES
 from ntkbayes.lazy.sweep import COLUMNS, at_end
 
-__all__ = ["plot_against_time", "plot_against_width", "plot_layers"]
+__all__ = ["name_widths", "plot_against_time", "plot_against_width", "plot_layers"]
 
 LOOKS = {
     "regularized": ("#0072B2", "o", "-"),
@@ -46,6 +46,10 @@ LINEAR = ("logit_norm",)
 """Measures without a logarithmic axis: they have a scale of their own."""
 SPREAD = 1.04
 """Points of different conditions at one width stand this factor beside each other."""
+PANEL = 1.55
+"""Size of a panel of a figure of many, in inches."""
+MAX_WIDTHS = 6
+"""Most widths named below a panel; of more, every second, third, …"""
 
 
 @styled
@@ -92,7 +96,7 @@ def plot_against_width(
         _guide(axes)
         _name_values(axes)
         axes.set_title(MEASURES[measure])
-    _name_widths(panels, sorted(set(shown["width"])))
+    name_widths(panels, sorted(set(shown["width"])))
     finish_panels(panels, len(measures), columns, xlabel="width")
     legend_below(figure, panels[0])
     return figure
@@ -131,7 +135,7 @@ def plot_against_time(
     shown = shown.loc[shown["time"] > 0, :]
     names, widths = list(dict.fromkeys(shown["condition"])), sorted(set(shown["width"]))
     titles = {name: condition.title for name, condition in CONDITIONS.items()} | dict(titles or {})
-    figure = new_figure(0.8 + 1.55 * max(len(names), 2), 0.6 + 1.6 * len(measures))
+    figure = new_figure(0.8 + PANEL * max(len(names), 2), 0.6 + PANEL * len(measures))
     panels = figure.subplots(len(measures), len(names), squeeze=False, sharex=True, sharey="row")
     shades = dict(zip(widths, _shades(len(widths)), strict=True))
     for row, measure in zip(panels, measures, strict=True):
@@ -148,9 +152,9 @@ def plot_against_time(
                 axes.text(
                     0.5, 0.5, "no reference", transform=axes.transAxes, ha="center", color="0.5"
                 )
-        row[0].set_ylabel(_wrapped(MEASURES[measure]), fontsize=8)
+        row[0].set_ylabel(wrapped(MEASURES[measure], PANEL), fontsize=8)
     for axes, name in zip(panels[0], names, strict=True):
-        axes.set_title(_wrapped(str(titles.get(name, name))), fontsize=8)
+        axes.set_title(wrapped(str(titles.get(name, name)), PANEL), fontsize=8)
     for axes in panels[-1]:
         axes.set_xlabel("training time")
     legend_below(figure, panels[0, 0])
@@ -194,7 +198,7 @@ def plot_layers(table: pd.DataFrame) -> NotebookFigure:
         axes.set_xlabel("width")
     for axes in panels[len(layers) :]:
         axes.set_visible(False)
-    _name_widths(panels, sorted(set(shown["width"])))
+    name_widths(panels, sorted(set(shown["width"])))
     figure.supylabel(MEASURES["weight_movement"], fontsize=9)
     legend_below(figure, panels[0])
     return figure
@@ -249,9 +253,12 @@ def _guide(axes: Axes) -> None:
     axes.plot(x, y, color="0.7", lw=2.5, zorder=0, label="slope −½")
 
 
-def _name_widths(panels: np.ndarray, widths: list[int]) -> None:
+def name_widths(panels: np.ndarray, widths: Sequence[int]) -> None:
+    """Put a tick at every width, and a name at as many as there is room for."""
+    step = -(-len(widths) // MAX_WIDTHS)
+    names = ["" if i % step else str(width) for i, width in enumerate(widths)]
     for axes in panels:
-        axes.set_xticks(widths, [str(width) for width in widths])
+        axes.set_xticks(widths, names)
         axes.minorticks_off()
 
 
@@ -265,7 +272,3 @@ def _name_values(axes: Axes) -> None:
 def _shades(count: int) -> list[tuple[float, ...]]:
     """Pale to dark blue."""
     return [tuple(colormaps["Blues"](value)) for value in np.linspace(0.35, 1.0, count)]
-
-
-def _wrapped(text: str) -> str:
-    return "\n".join(textwrap.wrap(text, 20))

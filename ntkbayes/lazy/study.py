@@ -219,10 +219,12 @@ def _run(
         network, Categorical(data.num_classes), data, key=key,
         prior_precision=config.prior_precision, widths=config.ensemble_widths,
         num_members=config.num_members, num_draws=config.num_draws, directory=directory / "cells",
-        progress=lambda part: on_progress("ensembles of trained networks", 0.2 + 0.3 * part),
+        progress=lambda part: on_progress("ensembles of trained networks", 0.2 + 0.3 * part, part),
     )  # fmt: skip
     sweep = run_sweep(
-        plan, directory / "cells", lambda step, part: on_progress(step, 0.5 + 0.5 * part)
+        plan,
+        directory / "cells",
+        lambda step, fraction, part: on_progress(step, 0.5 + 0.5 * fraction, part),
     )
     study = LazyStudy(config, sweep, fit_slopes(sweep.table), ensembles, variances, directory)
     _write(study)
@@ -239,7 +241,9 @@ def _variances(
         found = variance_profile(
             network, data, key=jax.random.key(config.seed), num_draws=config.num_draws,
             prior_precision=config.prior_precision,
-            progress=lambda part: on_progress("variances of ensembles, Laplace, HMC", 0.2 * part),
+            progress=lambda part: on_progress(
+                "variances of ensembles, Laplace, HMC", 0.2 * part, part
+            ),
         )  # fmt: skip
         kept.write("variances", settings, found)
     return found

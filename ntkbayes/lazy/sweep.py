@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import pandas as pd
 
+from ntkbayes._progress import bar_in_notebooks
 from ntkbayes._types import AnyArray, Float, Int, Key, OnProgress, Progress, silent, typed
 from ntkbayes.lazy.cells import Cells, digest
 from ntkbayes.lazy.conditions import CONDITIONS, Condition
@@ -49,6 +50,7 @@ class WidthSweep:
     steps: dict[str, float]
 
 
+@bar_in_notebooks
 @typed
 def width_sweep(
     network: NetworkOfWidth,
@@ -137,7 +139,7 @@ def width_sweep(
         num_kernel_points=num_kernel_points,
     )
     where = None if directory is None else Path(directory)
-    return run_sweep(plan, where, lambda _, fraction: progress(fraction))
+    return run_sweep(plan, where, lambda _, fraction, part: progress(fraction))
 
 
 def at_end(table: pd.DataFrame) -> pd.DataFrame:
@@ -168,7 +170,7 @@ def run_sweep(plan: Plan, directory: Path | None, on_progress: OnProgress) -> Wi
         def progress(
             part: float, title: str = title, done: float = done, cost: float = cost
         ) -> None:
-            on_progress(title, (done + cost * part) / total)
+            on_progress(title, (done + cost * part) / total, part)
 
         progress(0.0)
         records = train_width(
@@ -182,7 +184,7 @@ def run_sweep(plan: Plan, directory: Path | None, on_progress: OnProgress) -> Wi
         found[name, width] = _to_table(name, width, records)
         cells.write(f"{name}-{width}", _settings(plan, name, width, data), found[name, width])
         done += cost
-    on_progress("done", 1.0)
+    on_progress("done", 1.0, 1.0)
     steps = {name: schedule.step for name, schedule in plan.schedules.items()}
     table = pd.concat([found[cell] for cell in order], ignore_index=True)
     return WidthSweep(table, plan.conditions, steps)

@@ -20,6 +20,7 @@ import pandas as pd
 
 from ntkbayes._checks import check_at_least, check_choice
 from ntkbayes._problem import over_precision
+from ntkbayes._progress import bar_in_notebooks
 from ntkbayes._types import Array, Float, Key, Progress, silent, typed
 from ntkbayes.datasets import Dataset, away_inputs, shift
 from ntkbayes.ensembles import ntk_ensemble
@@ -49,6 +50,7 @@ PROFILE_COLUMNS = (
 NUM_SEVERITIES = 5
 
 
+@bar_in_notebooks
 @typed
 def variance_profile(
     network: WideNetwork,

@@ -32,6 +32,7 @@ from ntkbayes._problem import (
     prior_kernel,
     training_set,
 )
+from ntkbayes._progress import bar_in_notebooks
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent, typed
 from ntkbayes.likelihoods import Gaussian, Likelihood
 from ntkbayes.networks import Network
@@ -249,6 +250,7 @@ class VariationalGP(GaussianPredictor):
         return solve_triangular(self.projection.factor, k_cross, lower=True).T
 
 
+@bar_in_notebooks
 @typed
 def gp_posterior(
     network: Network,

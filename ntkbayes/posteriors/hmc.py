@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from ntkbayes._checks import check_at_least, check_choice, check_positive
 from ntkbayes._problem import training_set
+from ntkbayes._progress import bar_in_notebooks
 from ntkbayes._types import AnyArray, Key, Progress, silent, typed
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import Network
@@ -25,6 +26,7 @@ from ntkbayes.posteriors.weight_space import sample_weights
 __all__ = ["HMCPredictor", "hmc"]
 
 
+@bar_in_notebooks
 @typed
 def hmc(
     network: Network,

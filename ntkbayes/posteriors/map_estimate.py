@@ -20,6 +20,7 @@ import optax
 
 from ntkbayes._checks import check_at_least, check_choice, check_positive, warn_caller
 from ntkbayes._problem import Objective, initial_params, training_set
+from ntkbayes._progress import bar_in_notebooks
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent, typed
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import Network
@@ -59,6 +60,7 @@ class MAPEstimate(eqx.Module):
     num_steps: int
 
 
+@bar_in_notebooks
 @typed
 def map_estimate(
     network: Network,

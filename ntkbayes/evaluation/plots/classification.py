@@ -12,13 +12,19 @@ from ntkbayes.evaluation.plots.style import (
     NotebookFigure,
     method_colors,
     new_figure,
+    note_below,
     styled,
-    two_lines,
+    wrapped,
 )
 from ntkbayes.evaluation.schema import output_names
 from ntkbayes.evaluation.storage import observations, probabilities
 
 __all__ = ["plot_predictive_distributions"]
+
+ROW, COLUMN = 1.0, 1.35
+"""Height and width of a panel, in inches."""
+MAX_NAMES = 10
+"""Most classes named below a panel; of more, every second, third, …"""
 
 
 @styled
@@ -69,27 +75,29 @@ def plot_predictive_distributions(
     y, points = observations(first), _ambiguous_and_confident(draws, num_points)
     x = np.asarray(getattr(data, f"x_{first.attrs['split']}"))[rows[points]]
     classes = [name or f"output_{i}" for i, name in enumerate(output_names(first))]
-    figure = new_figure(1.2 + 1.35 * len(trees), 0.5 + 1.0 * len(points))
+    named = range(0, len(classes), -(-len(classes) // MAX_NAMES))
+    slant = 90 if max(map(len, classes)) > 2 else 0
+    figure = new_figure(1.2 + COLUMN * len(trees), 0.5 + ROW * len(points))
     panels = figure.subplots(len(points), 1 + len(trees), squeeze=False, sharey=False)
     pictures = _shown(np.asarray(data.images(x)), np.asarray(data.images(data.x_train)))
     for i, (row, point) in enumerate(zip(panels, points, strict=True)):
         row[0].imshow(pictures[i], cmap="gray_r")
-        row[0].set(xticks=[], yticks=[], ylabel=f"true: {classes[y[point]]}")
+        truth = wrapped(f"true: {classes[y[point]]}", ROW)
+        row[0].set(xticks=[], yticks=[], ylabel=truth)
         row[0].spines[:].set_visible(False)
         for axes, (name, p) in zip(row[1:], draws.items(), strict=True):
             _probability_bars(axes, p[:, point], int(y[point]), colors[name])
-            axes.set_xticks(range(len(classes)), classes)
+            axes.set_xticks(named, [wrapped(classes[c], ROW) for c in named], rotation=slant)
             axes.tick_params(
                 labelbottom=i == len(points) - 1, labelleft=axes is row[1], labelsize=7
             )
     for axes, name in zip(panels[0, 1:], draws, strict=True):
-        axes.set_title(two_lines(name), fontsize=8)
+        axes.set_title(wrapped(name, COLUMN), fontsize=8)
     panels[0, 0].set_title("image", fontsize=8)
-    figure.supxlabel(
+    note_below(
+        figure,
         "class  ·  bars: predictive probability, lines: central 90 % of the draws, "
         "shaded: true class",
-        fontsize=8,
-        color="0.35",
     )
     return figure
 

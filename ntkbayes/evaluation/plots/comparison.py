@@ -1,22 +1,33 @@
 """Figures for any task: distances between methods, and metrics with their errors."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from ntkbayes.evaluation.catalog import metric_info, metric_title
 from ntkbayes.evaluation.plots.style import (
+    CHARACTER,
+    LINE,
     NotebookFigure,
+    check_columns,
     finish_panels,
     grid_shape,
     method_looks,
     new_figure,
+    note_below,
     styled,
+    two_errors,
+    wrapped,
 )
-from ntkbayes.evaluation.tables import floors
+from ntkbayes.evaluation.tables import floors, rows_by_metric
 
 __all__ = ["plot_distance_heatmap", "plot_metric_forest"]
+
+NAME = 1.9
+"""Width of a method's name beside a panel, in inches; what is longer goes over several lines."""
 
 
 @styled
@@ -44,7 +55,8 @@ def plot_distance_heatmap(
     >>> [label.get_text() for label in figure.axes[0].get_xticklabels()]
     ['NTK ensemble', 'Laplace']
     """
-    values, names = matrix.to_numpy(dtype=float), [str(name) for name in matrix.index]
+    values = matrix.to_numpy(dtype=float)
+    names = [wrapped(str(name), NAME) for name in matrix.index]
     if values.shape[0] != values.shape[1]:
         raise ValueError(f"matrix must be square, but has shape {values.shape}.")
     size = 0.72 * len(names)
@@ -60,7 +72,7 @@ def plot_distance_heatmap(
         text = "0" if row == column else f"{value:.3f}"
         color = "white" if value > middle else "black"
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
-    figure.colorbar(image, ax=axes, label=label, shrink=0.8)
+    figure.colorbar(image, ax=axes, label=wrapped(label, size), shrink=0.8)
     return figure
 
 
@@ -70,8 +82,9 @@ def plot_metric_forest(
 ) -> NotebookFigure:
     """Show every metric of every method with ± 2 standard errors; one panel per metric.
 
-    A tick marks a floor: the Monte-Carlo floor of a distance, what draws of the same distribution
-    would show, or the calibration error that chance alone would show. A dashed line marks what a
+    The bars end where a metric does: none says that an accuracy could be above 1. A tick marks
+    a floor: the Monte-Carlo floor of a distance, what draws of the same distribution would
+    show, or the calibration error that chance alone would show. A dashed line marks what a
     calibrated predictor has, such as the level of a coverage.
 
     Parameters
@@ -79,12 +92,12 @@ def plot_metric_forest(
     long
         From `compare`.
     metrics
-        Panels to show, in this order, by name or title, of those that `long` has; None for all.
+        Panels to show, in this order, by name or title; None for all.
 
     Raises
     ------
     ValueError
-        If there is nothing to show.
+        If `long` lacks a column or is empty, or a metric is not in it.
 
     Examples
     --------
@@ -93,37 +106,46 @@ def plot_metric_forest(
     >>> [axes.get_title() for axes in figure.axes]
     ['NLL', 'ECE', 'total variation']
     """
-    known = list(long["metric"].unique())
-    titles = {metric_title(name): name for name in known}
-    chosen = known if metrics is None else [titles.get(text, text) for text in metrics]
-    names = [name for name in chosen if name in known]
-    if not names:
-        raise ValueError("long holds none of the metrics to show.")
+    check_columns("long", long, ("method", "metric", "value", "standard_error"))
+    shown = rows_by_metric(long, metrics)
     methods = list(long["method"].unique())
-    looks, (rows, columns) = method_looks(methods), grid_shape(len(names))
-    figure = new_figure(1.5 + 2.0 * columns, 0.4 + rows * (0.75 + 0.21 * len(methods)))
+    names = [wrapped(str(method), NAME) for method in methods]
+    lines = [name.splitlines() for name in names]
+    height = 0.75 + len(methods) * (0.06 + LINE * max(map(len, lines)))
+    width = 0.4 + CHARACTER * max(len(line) for name in lines for line in name)
+    rows, columns = grid_shape(len(shown))
+    figure = new_figure(width + 2.0 * columns, 0.4 + rows * height)
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-    for axes, name in zip(panels, names, strict=False):
-        part = long.loc[long["metric"] == name, :]
-        series = (part["method"], part["value"], part["standard_error"], floors(part))
-        for method, value, error, floor in zip(*series, strict=True):
-            y, look = methods.index(method), looks[method] | {"linestyle": "none"}
-            axes.errorbar(value, y, xerr=2 * error, ms=4.5, elinewidth=1.3, **look)
-            if np.isfinite(floor):
-                axes.plot(floor, y, "|", ms=9, mew=1.5, color="0.45")
-        if (nominal := metric_info(name).nominal) is not None:
-            axes.axvline(nominal, color="0.45", lw=0.8, ls="--")
-        axes.set_title(metric_title(name))
-        axes.set_yticks(range(len(methods)), methods)
+    for axes, (metric, part) in zip(panels, shown, strict=False):
+        _forest_panel(axes, metric, part, methods)
+        axes.set_yticks(range(len(methods)), names)
         axes.set_ylim(len(methods) - 0.5, -0.5)
-        axes.locator_params(axis="x", nbins=4)
-        axes.grid(axis="y", color="0.9", linewidth=0.6)
-        axes.set_axisbelow(True)
-    finish_panels(panels, len(names), columns)
-    legend = "bars: ± 2 standard errors over test points"
-    if any(metric_info(name).nominal is not None for name in names):
-        legend += "  ·  dashed: calibrated"
-    if floors(long.loc[long["metric"].isin(names), :]).notna().any():
-        legend += "  ·  grey tick: floor (finite draws, or chance)"
-    figure.supxlabel(legend, fontsize=8, color="0.35")
+    finish_panels(panels, len(shown), columns)
+    note = "bars: ± 2 standard errors over test points"
+    if any(metric_info(metric).nominal is not None for metric, _ in shown):
+        note += "  ·  dashed: calibrated"
+    if any(floors(part).notna().any() for _, part in shown):
+        note += "  ·  grey tick: floor (finite draws, or chance)"
+    note_below(figure, note)
     return figure
+
+
+def _forest_panel(axes: Axes, metric: str, part: pd.DataFrame, methods: list[str]) -> None:
+    """Draw one metric, and around it no more than what it can be."""
+    looks, info = method_looks(methods), metric_info(metric)
+    reach = two_errors(metric, part).T
+    series = (part["method"], part["value"], reach, floors(part))
+    for method, value, ends, floor in zip(*series, strict=True):
+        y, look = methods.index(method), dict[str, Any](looks[method], linestyle="none")
+        axes.errorbar(value, y, xerr=ends[:, None], ms=4.5, elinewidth=1.3, **look)
+        if np.isfinite(floor):
+            axes.plot(floor, y, "|", ms=9, mew=1.5, color="0.45")
+    if info.nominal is not None:
+        axes.axvline(info.nominal, color="0.45", lw=0.8, ls="--")
+    low, high = axes.get_xlim()
+    room = 0.04 * (high - low)  # for a marker at the end of what the metric can be
+    axes.set_xlim(max(low, info.bounds[0] - room), min(high, info.bounds[1] + room))
+    axes.set_title(metric_title(metric))
+    axes.locator_params(axis="x", nbins=4)
+    axes.grid(axis="y", color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)

@@ -14,6 +14,7 @@ from ntkbayes.evaluation.plots.style import (
     grid_shape,
     legend_below,
     method_colors,
+    name_panel,
     new_figure,
     plot_others,
     styled,
@@ -92,7 +93,7 @@ def plot_convergence(
         axes.plot(sizes, mean, "o-", color=colors[name], ms=3.5, lw=1.3)
         if len(sizes) == 1:  # one draw says the same at every number
             axes.axhline(mean[0], color=colors[name], lw=1.3)
-        axes.set_title(name)
+        name_panel(axes, name)
     finish_panels(panels, len(curves), columns, xlabel="number of draws")
     figure.supylabel(metric_title(metric), fontsize=9)
     if len(curves) > 1:

@@ -6,11 +6,13 @@ from matplotlib.axes import Axes
 
 from ntkbayes._types import AnyArray, Float, Int, typed
 from ntkbayes.evaluation import metrics
-from ntkbayes.evaluation.plots.style import NotebookFigure, new_figure, styled, two_lines
+from ntkbayes.evaluation.plots.style import NotebookFigure, new_figure, styled, wrapped
 
 __all__ = ["draw_classes", "grid_points", "plot_probability_maps"]
 
 _MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*", "<", ">")
+PANEL = 1.55
+"""Width of a panel, in inches."""
 
 
 @typed
@@ -88,7 +90,7 @@ def plot_probability_maps(
         "mutual information\n(nats)": [metrics.pointwise_mutual_information(v) for v in p.values()],
     }
     ratio = float((x2[-1] - x2[0]) / (x1[-1] - x1[0]))
-    size = (1.6 + 1.55 * len(p), 0.7 + len(rows) * 1.5 * ratio)
+    size = (1.6 + PANEL * len(p), 0.7 + len(rows) * 1.5 * ratio)
     figure = new_figure(*size, compressed=True)
     panels = figure.subplots(len(rows), len(p), squeeze=False, sharex=True, sharey=True)
     top = max(float(v.max()) for v in rows["mutual information\n(nats)"])
@@ -109,7 +111,7 @@ def plot_probability_maps(
             axes.locator_params(nbins=3)
         figure.colorbar(images[-1], ax=list(row), label=label)
     for axes, name in zip(panels[0], p, strict=True):
-        axes.set_title(two_lines(name))
+        axes.set_title(wrapped(name, PANEL - 0.15))
     return figure
 
 

@@ -18,6 +18,7 @@ from ntkbayes.evaluation.plots.style import (
     grid_shape,
     legend_below,
     method_colors,
+    name_panel,
     new_figure,
     plot_others,
     styled,
@@ -79,7 +80,8 @@ def plot_pit_ecdf(trees: dict[str, xr.DataTree], *, level: float = 0.95) -> Note
         axes.axhline(0, color="0.6", linewidth=0.8)
         plot_others(axes, name, curves)
         axes.plot(*curves[name], color=colors[name], lw=1.4)
-        axes.set(xlim=(0, 1), xticks=[0, 0.5, 1], title=name)
+        axes.set(xlim=(0, 1), xticks=[0, 0.5, 1])
+        name_panel(axes, name)
     finish_panels(panels, len(trees), columns, xlabel="PIT")
     figure.supylabel("ECDF − uniform", fontsize=9)
     legend_below(figure, panels[0])

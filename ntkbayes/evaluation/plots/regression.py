@@ -17,6 +17,7 @@ from ntkbayes.evaluation.plots.style import (
     grid_shape,
     legend_below,
     method_colors,
+    name_panel,
     new_figure,
     plot_others,
     styled,
@@ -83,7 +84,7 @@ def plot_bands(
         axes.plot(x_train, y_train, ".", color="0.25", ms=2.5, zorder=3, label="training data")
         if exact is not None:
             _exact_outline(axes, x, *exact)
-        axes.set_title(name)
+        name_panel(axes, name)
     finish_panels(panels, len(draws), columns, xlabel="x")
     figure.supylabel("latent function (noise excluded)", fontsize=9)
     grey = {
@@ -134,7 +135,7 @@ def plot_coverage(trees: dict[str, xr.DataTree]) -> NotebookFigure:
         for central_level in [mixtures.central_level(*predictive_mixture(tree), y)]
     }
     rows, columns = grid_shape(len(trees))
-    figure = new_figure(0.6 + 1.8 * columns, 0.8 + 1.95 * rows)
+    figure = new_figure(0.6 + 1.8 * columns, 0.8 + 1.95 * rows, compressed=True)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     fine = np.linspace(0, 1, 201)
     band = scipy.stats.binom.ppf([[0.025], [0.975]], y.size, fine) / y.size
@@ -143,7 +144,8 @@ def plot_coverage(trees: dict[str, xr.DataTree]) -> NotebookFigure:
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
         plot_others(axes, name, shares)
         axes.plot(*curve, "o-", ms=2.5, lw=1.2, color=colors[name])
-        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title=name)
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        name_panel(axes, name)
     finish_panels(panels, len(trees), columns, xlabel="nominal level")
     figure.supylabel("share of test points inside", fontsize=9)
     legend_below(figure, panels[0])

@@ -22,6 +22,7 @@ from ntkbayes.evaluation.plots.style import (
     grid_shape,
     legend_below,
     method_colors,
+    name_panel,
     new_figure,
     styled,
 )
@@ -66,7 +67,8 @@ def plot_reliability(trees: dict[str, xr.DataTree]) -> NotebookFigure:
     grid = figure.add_gridspec(2 * rows, columns, height_ratios=[3, 1] * rows)
     for i, (name, tree) in enumerate(trees.items()):
         row, column = divmod(i, columns)
-        axes = figure.add_subplot(grid[2 * row, column], aspect="equal", title=name)
+        axes = figure.add_subplot(grid[2 * row, column], aspect="equal")
+        name_panel(axes, name)
         below = figure.add_subplot(grid[2 * row + 1, column], sharex=axes)
         _reliability_panel(axes, below, tree, colors[name])
         axes.tick_params(labelbottom=False)
@@ -125,7 +127,8 @@ def plot_confidence_histogram(trees: dict[str, xr.DataTree]) -> NotebookFigure:
         axes.stairs(shares[1], edges, color="black", hatch="////", lw=0.9, label="wrong")
         counts = f"{correct.sum()} right, {(~correct).sum()} wrong"
         axes.text(0.03, 0.97, counts, transform=axes.transAxes, va="top", fontsize=7.5)
-        axes.set(xlim=(0, 1), xticks=[0, 0.5, 1], title=name)
+        axes.set(xlim=(0, 1), xticks=[0, 0.5, 1])
+        name_panel(axes, name)
     highest = max(axes.dataLim.y1 for axes in panels[: len(trees)])
     panels[0].set_ylim(0, 1.2 * highest)  # room for the counts
     finish_panels(panels, len(trees), columns, xlabel="confidence")
@@ -151,7 +154,8 @@ def _reliability_panel(axes: Axes, below: Axes, tree: xr.DataTree, color: str) -
         label = "bin, 95 % interval" if b == bins.min() else None
         axes.plot(where, hits / count, "o", color=color, markersize=4, label=label)
     ece = metrics.ece(p, y, weights)
-    axes.text(0.97, 0.05, f"ECE {ece:.3f}", ha="right", fontsize=8)
+    behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
+    axes.text(0.97, 0.05, f"ECE {ece:.3f}", ha="right", fontsize=8, bbox=behind)
     edges, counts = np.linspace(0, 1, NUM_BINS + 1), np.bincount(bins, minlength=NUM_BINS)
     look = {"align": "edge", "color": color, "edgecolor": "white", "linewidth": 0.4}
     below.bar(edges[:-1], counts, np.diff(edges)[0], **look)

@@ -7,9 +7,12 @@ arXiv 1610.02136: scores of inputs in and out of distribution, and their AUROC Â
 (2019), arXiv 1906.02530: metrics against the severity of a shift.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from sklearn.metrics import roc_auc_score
 
@@ -26,15 +29,18 @@ from ntkbayes.evaluation.plots.style import (
     legend_below,
     method_colors,
     method_looks,
+    name_panel,
     new_figure,
-    plot_others,
     styled,
+    two_errors,
 )
 from ntkbayes.evaluation.storage import observations, probabilities
 
 __all__ = ["plot_ood_scores", "plot_risk_coverage", "plot_severity"]
 
 NUM_SCORE_BINS = 30
+FEW = 20
+"""Error rates of fewer answers are too noisy to decide what a figure shows."""
 
 
 @styled
@@ -44,7 +50,8 @@ def plot_risk_coverage(trees: dict[str, xr.DataTree]) -> NotebookFigure:
     Coverage k/m: the k points with the highest confidence (probability of the top label) are
     answered, the others left; risk: the share of wrong labels among the k. Points of equal
     confidence are answered together. A curve that falls to the left earns from its uncertainty;
-    the dot at coverage 1 is the error rate. One panel per method, with the others in grey.
+    at coverage 1 is the error rate. Shown is where the curves are: to the left of it no method
+    errs, and the rates of the first twenty answers, too few to tell, may leave the axes.
 
     Parameters
     ----------
@@ -59,7 +66,7 @@ def plot_risk_coverage(trees: dict[str, xr.DataTree]) -> NotebookFigure:
     Examples
     --------
     >>> figure = nb.evaluation.plot_risk_coverage(trees)
-    >>> figure.axes[0].get_xlabel(), figure.get_supylabel()
+    >>> figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()
     ('share answered (coverage)', 'error rate of the answers (risk)')
     """
     trees = aligned(trees)
@@ -68,19 +75,15 @@ def plot_risk_coverage(trees: dict[str, xr.DataTree]) -> NotebookFigure:
         for name, tree in trees.items()
         for p, y in [(probabilities(tree).mean(axis=0), observations(tree))]
     }
-    colors, (rows, columns) = method_colors(trees), grid_shape(len(trees))
-    figure = new_figure(0.7 + 1.9 * max(columns, 2), 0.7 + 1.75 * rows)
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    for axes, (name, (coverage, risk)) in zip(panels, curves.items(), strict=False):
-        plot_others(axes, name, curves)
-        axes.plot(coverage, risk, color=colors[name], lw=1.4)
-        axes.plot(coverage[-1], risk[-1], "o", color=colors[name], ms=4, clip_on=False)
-        axes.set(xlim=(0, 1), xticks=[0, 0.5, 1], title=name)
-    panels[0].set_ylim(bottom=0)
-    finish_panels(panels, len(trees), columns, xlabel="share answered (coverage)")
-    figure.supylabel("error rate of the answers (risk)", fontsize=9)
-    if len(trees) > 1:
-        legend_below(figure, panels[0])
+    figure = new_figure(5.0, 3.4)
+    axes = figure.add_subplot()
+    for name, look in method_looks(trees).items():
+        marked = np.linspace(0.1, 1, 7) * (len(curves[name][0]) - 1)  # the last is the error rate
+        axes.plot(*curves[name], **look, lw=1.4, ms=4.5, markevery=marked.astype(int), label=name)
+    _crop(axes, curves, len(observations(next(iter(trees.values())))))
+    axes.set_xlabel("share answered (coverage)")
+    axes.set_ylabel("error rate of the answers (risk)")
+    legend_below(figure, axes)
     return figure
 
 
@@ -142,7 +145,7 @@ def plot_ood_scores(
         )
         where = {"transform": axes.transAxes, "ha": "right", "va": "top", "fontsize": 8}
         axes.text(0.97, 0.97, f"AUROC {auroc:.3f}", **where)
-        axes.set_title(name)
+        name_panel(axes, name)
     panels[0].set_ylim(0, 1.15 * max(axes.dataLim.y1 for axes in panels[: len(arrays)]))
     finish_panels(panels, len(arrays), columns, xlabel=label)
     figure.supylabel("share of the points", fontsize=9)
@@ -154,7 +157,8 @@ def plot_ood_scores(
 def plot_severity(table: pd.DataFrame) -> NotebookFigure:
     """Show metrics of every method against the severity of a shift, with Â± 2 standard errors.
 
-    Methods stand a little beside each other, so that their error bars can be told apart.
+    The bars end where a metric does: none says that an accuracy could be above 1. Methods stand
+    a little beside each other, so that their error bars can be told apart.
 
     Parameters
     ----------
@@ -192,7 +196,7 @@ def plot_severity(table: pd.DataFrame) -> NotebookFigure:
             axes.errorbar(
                 part["severity"] + aside,
                 part["value"],
-                yerr=2 * part["standard_error"],
+                yerr=two_errors(name, part),
                 **looks[method],
                 ms=4.5,
                 lw=1.3,
@@ -204,3 +208,14 @@ def plot_severity(table: pd.DataFrame) -> NotebookFigure:
     finish_panels(panels, len(names), columns, xlabel="severity of the shift")
     legend_below(figure, panels[0])
     return figure
+
+
+def _crop(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], num_points: int) -> None:
+    """Show from the first error on, at a height that does not follow the first few answers."""
+    first = min(coverage[risk > 0].min(initial=1.0) for coverage, risk in curves.values())
+    left = min(np.floor(10 * first) / 10, 0.9)
+    enough = max(left, min(FEW / num_points, 1.0))
+    seen = np.concatenate([risk[coverage >= enough] for coverage, risk in curves.values()])
+    margin = max(0.05 * np.ptp(seen), 0.005)
+    axes.set_xlim(left, 1 + 0.02 * (1 - left))
+    axes.set_ylim(max(seen.min() - margin, 0), seen.max() + margin)

@@ -1,5 +1,6 @@
 """The one look of all figures: fonts, colours per method, and figures without global state."""
 
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from io import BytesIO
@@ -12,6 +13,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ntkbayes.evaluation.catalog import metric_info
+
 __all__ = [
     "METHOD_COLORS",
     "NotebookFigure",
@@ -21,11 +24,14 @@ __all__ = [
     "legend_below",
     "method_colors",
     "method_looks",
+    "name_panel",
     "new_figure",
+    "note_below",
     "plot_others",
     "png",
     "styled",
-    "two_lines",
+    "two_errors",
+    "wrapped",
 ]
 
 METHOD_COLORS = {
@@ -82,6 +88,10 @@ RC: Any = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
 }
+
+
+CHARACTER, LINE = 0.075, 0.15
+"""Inches a character takes on average, and a line, at the font size of titles; less at others."""
 
 
 class NotebookFigure(Figure):
@@ -153,9 +163,31 @@ def grid_shape(count: int, max_columns: int = 4) -> tuple[int, int]:
     return rows, -(-count // rows)
 
 
-def two_lines(method: str) -> str:
-    """Break a long method name, to stand above a narrow panel."""
-    return method if len(method) < 17 else method.replace(" ", "\n", 1)
+def wrapped(text: str, inches: float) -> str:
+    """Break a text into lines that are no wider than that."""
+    return "\n".join(textwrap.wrap(text, max(int(inches / CHARACTER), 8)))
+
+
+def name_panel(axes: Axes, name: str) -> None:
+    """Write a name above one of the panels of a grid, in as many lines as it needs."""
+    figure, grid = axes.get_figure(root=True), axes.get_subplotspec()
+    assert figure is not None  # for the type checker: every panel of a grid has both
+    assert grid is not None
+    axes.set_title(wrapped(name, figure.get_figwidth() / grid.get_gridspec().ncols - 0.15))
+
+
+def note_below(figure: NotebookFigure, text: str) -> None:
+    """Say below all panels how to read them; the figure grows with the lines."""
+    lines = wrapped(text, figure.get_figwidth())
+    figure.set_figheight(figure.get_figheight() + LINE * lines.count("\n"))
+    figure.supxlabel(lines, fontsize=8, color="0.35")
+
+
+def two_errors(metric: str, rows: pd.DataFrame) -> np.ndarray:
+    """Return how far ± 2 standard errors reach down and up, but not beyond what a metric can be."""
+    low, high = metric_info(metric).bounds
+    value, error = (rows[name].to_numpy(float) for name in ("value", "standard_error"))
+    return np.stack([np.clip(room, 0, 2 * error) for room in (value - low, high - value)])
 
 
 def finish_panels(panels: np.ndarray, count: int, columns: int, *, xlabel: str = "") -> None:
@@ -178,8 +210,15 @@ def plot_others(axes: Axes, name: str, curves: Mapping[str, Curve]) -> None:
 def legend_below(
     figure: NotebookFigure, axes: Axes, neutral: Mapping[str, Artist] | None = None
 ) -> None:
-    """Explain one panel for all; `neutral` replaces handles that have the panel's own color."""
+    """Explain one panel for all; `neutral` replaces handles that have the panel's own color.
+
+    The figure grows with the rows.
+    """
     handles, labels = axes.get_legend_handles_labels()
     shown = dict(zip(labels, handles, strict=True)) | dict(neutral or {})
-    ncols = min(len(shown), max(1, int(figure.get_figwidth() / 1.6)))  # an entry needs 1.6 inches
-    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=ncols)
+    width, beside = figure.get_figwidth(), 0.55  # inches of a handle and the space around it
+    texts = [wrapped(label, width - beside) for label in shown]
+    needed = [beside + CHARACTER * max(map(len, text.splitlines())) for text in texts]
+    ncols = len(texts) if sum(needed) <= width else max(1, int(width / max(needed)))
+    figure.set_figheight(figure.get_figheight() + LINE * (-(-len(texts) // ncols) - 1))
+    figure.legend(list(shown.values()), texts, loc="outside lower center", ncols=ncols)

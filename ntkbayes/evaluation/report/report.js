@@ -4,7 +4,7 @@ const MISSING = "–";
 
 function key(row, column) {
   const text = row.cells[column].textContent.trim();
-  const number = parseFloat(text.replaceAll(",", ""));
+  const number = parseFloat(text.replaceAll(",", "").replaceAll("−", "-"));
   return { text, number, missing: text === MISSING || text === "" };
 }
 

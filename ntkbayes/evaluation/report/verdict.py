@@ -8,7 +8,6 @@ difference, nor is rounding. Where there is no standard error there is no claim.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from ntkbayes.evaluation.catalog import metric_title
 from ntkbayes.evaluation.diagnostics import ChainDiagnostics
 from ntkbayes.evaluation.metrics.resampling import error_quantile
 from ntkbayes.evaluation.plots.style import check_columns
+from ntkbayes.evaluation.tables import decimals, wide_table, with_error
 
 __all__ = ["verdict", "verdict_baselines"]
 
@@ -118,6 +118,14 @@ def _rows(metrics: pd.DataFrame, name: str) -> pd.DataFrame:
     return metrics.loc[metrics["metric"] == name].dropna(subset=["value"])
 
 
+def _texts(metrics: pd.DataFrame, name: str) -> dict[str, str]:
+    """Value and error of every method, as the table has them."""
+    if not len(_rows(metrics, name)):
+        return {}
+    texts = wide_table(metrics, metrics=[name])[name]
+    return {str(method): str(text) for method, text in texts.items()}
+
+
 def _distance(metrics: pd.DataFrame) -> list[str]:
     """Name of the distance that says how close methods are; none without a reference."""
     return [name for name in DISTANCES if len(_rows(metrics, name))][:1]
@@ -146,11 +154,12 @@ def _closeness(
     if not distance or reference is None:
         return []
     rows = _rows(metrics, *distance).sort_values("value", kind="stable")
-    name, best = metric_title(rows["metric"].iloc[0]), rows.iloc[0]
+    name, best = metric_title(*distance), rows["method"].iloc[0]
+    numbers = _texts(metrics, *distance)
     floors = dict(zip(rows["method"], rows["monte_carlo_floor"], strict=True))
     lower = rows["value"] - needed * rows["standard_error"]
     at_floor = list(rows["method"][lower <= rows["monte_carlo_floor"]])
-    texts = [f"Closest to {reference} is {best['method']}: {name} {_value(best)}."]
+    texts = [f"Closest to {reference} is {best}: {name} {numbers[best]}."]
     if at_floor:
         verb = "is" if len(at_floor) == 1 else "are"
         texts.append(
@@ -160,13 +169,14 @@ def _closeness(
     others = list(rows["method"])[1:]
     if differences is None or not others:
         return texts
-    apart = _differences(differences, best["method"], rows["metric"].iloc[0])
+    apart = _differences(differences, best, *distance)
     as_close, beyond = _told_apart(apart, needed, floors)
     further = [method for method in others if method in beyond]
     if as_close:
         texts.append(f"As close as that, for all one can tell: {_list(as_close)}.")
     if further:
-        texts.append(f"Further away: {_list(_with_value(rows, further))}.")
+        named = [f"{method} ({numbers[method]})" for method in further]
+        texts.append(f"Further away: {_list(named)}.")
     return texts
 
 
@@ -182,17 +192,18 @@ def _alike(metrics: pd.DataFrame, distances: pd.DataFrame | None) -> list[str]:
         names = [str(name) for name in distances.index[same]]
         return [f"No distance to speak of between {_list(names)}: below {NEGLIGIBLE:g}."]
     names = [str(distances.index[pair[closest]]) for pair in (first, second)]
-    return [f"The most alike of all are {_list(names)}, at a distance of {distance:.4f}."]
+    return [f"The most alike of all are {_list(names)}, at a distance of {distance:.3f}."]
 
 
 def _confidence(metrics: pd.DataFrame, needed: float) -> list[str]:
     """Sign of mean confidence minus accuracy, for classes."""
     gaps = _rows(metrics, "confidence_gap").dropna(subset=["standard_error"])
+    numbers = _texts(metrics, "confidence_gap")
     over, under, neither = [], [], []
     for method, gap, error in zip(
         gaps["method"], gaps["value"], gaps["standard_error"], strict=True
     ):
-        named = f"{method} (by {abs(gap):.3f} ± {error:.3f})"
+        named = f"{method} (by {numbers[method].removeprefix('-')})"
         if not abs(gap) > needed * error:
             neither.append(method)
         else:
@@ -216,7 +227,8 @@ def _coverage(metrics: pd.DataFrame, needed: float) -> list[str]:
         level = part["metric"].str.removeprefix("coverage_").astype(int).to_numpy() / 100
         score = ((part["value"] - level) / part["standard_error"]).to_numpy()
         worst = int(np.argmax(np.abs(score)))
-        named = f"{method} ({level[worst]:.0%} interval: {part['value'].iloc[worst]:.0%})"
+        number = _texts(metrics, part["metric"].iloc[worst])[str(method)]
+        named = f"{method} ({100 * level[worst]:.0f} % interval: {number})"
         low, high = (score < -needed).any(), (score > needed).any()
         if low and high:
             both.append(named)
@@ -240,13 +252,14 @@ def _likelihood(
     rows = _rows(metrics, "nll")
     if len(rows) < 2:
         return []
-    best = rows.loc[rows["value"].idxmin()]
-    text = f"Lowest NLL: {best['method']}, {_value(best)} nats."
-    apart = {} if differences is None else _differences(differences, best["method"], "nll")
+    best = rows.loc[rows["value"].idxmin(), "method"]
+    text = f"Lowest NLL: {best}, {_texts(metrics, 'nll')[best]} nats."
+    apart = {} if differences is None else _differences(differences, best, "nll")
     if not apart:
         return [text]
     same, beyond = _told_apart(apart, needed, {})
-    worse = [f"{method} (by {apart[method][0]:.3f} ± {apart[method][1]:.3f})" for method in beyond]
+    digits = decimals(np.array([error for _, error in apart.values()]))
+    worse = [f"{method} (by {with_error(*apart[method], digits)})" for method in beyond]
     if worse:
         text += f" Worse on the same test points: {_list(worse)}."
     if same:
@@ -278,19 +291,6 @@ def _told_apart(
         if not np.isnan([difference, error]).any():
             (beyond if difference > limit else same).append(method)
     return same, beyond
-
-
-def _with_value(rows: pd.DataFrame, methods: Iterable[str]) -> list[str]:
-    values = rows.set_index("method")["value"]
-    return [f"{method} ({values[method]:.3f})" for method in methods]
-
-
-def _value(row: Any) -> str:
-    value, error = row["value"], row["standard_error"]
-    if np.isnan(error):
-        return f"{value:.3f}"
-    digits = 3 if error >= 0.001 else 4
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def _list(names: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -86,6 +87,7 @@ def write_report(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["minus"] = _minus
     names = [str(name) for name in table.columns]
     headline = _headline(names) or names
     html = environment.from_string(_resource("report.html")).render(
@@ -95,7 +97,7 @@ def write_report(
         verdict=verdict,
         warnings=[text for text in notes if text.startswith("WARNING")],
         remarks=[text for text in notes if not text.startswith("WARNING")],
-        facts=dict(facts or {}),
+        read={name: _minus(str(value)) for name, value in (facts or {}).items()},
         methods=methods,
         headline=[(metric_title(name), *_ARROWS[metric_info(name).better]) for name in headline],
         rows=_rows(table.loc[:, headline])[1],
@@ -140,6 +142,11 @@ def _embedded(caption: str, figure: Figure) -> dict[str, Any]:
         "png": base64.b64encode(png(figure)).decode(),
         "width": round(96 * figure.get_figwidth()),  # CSS pixels per inch
     }
+
+
+def _minus(text: str) -> str:
+    """Typeset the minus signs of numbers, which are hyphens where they are to be copied."""
+    return re.sub(r"(?<!\w)-(?=\d|inf)|(?<=\de)-(?=\d)", "−", text)
 
 
 def _resource(name: str) -> str:
