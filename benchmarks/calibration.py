@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jax
 import pandas as pd
-from common import results, write_results
+from common import add_out, write_results
 
 import ntkbayes as nb
 from ntkbayes.cli.progress import progress_shown
@@ -107,16 +107,15 @@ def _differences(axes, rows, looks):
 
 def main():
     """Run, write JSON and figures."""
-    jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_num_cpu_devices", 2)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=DATASETS)
     parser.add_argument("--num-seeds", type=int, default=5)
     parser.add_argument("--num-train", type=int, help="of every dataset; default: its own")
     parser.add_argument("--directory", type=Path, default=Path("runs/calibration"))
-    parser.add_argument("--out", type=Path, default=results("calibration"))
+    add_out(parser)
     options = parser.parse_args()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_num_cpu_devices", 2)
     parts, hyperparameters, reliable = [], {}, {}
     with progress_shown() as on_progress:
         for dataset in options.datasets:
@@ -138,7 +137,7 @@ def main():
     classes = seeds[seeds["dataset"].map(lambda name: nb.DATASETS[name].task) == "classification"]
     if len(classes):
         figure = plot_differences(classes, ["nll", "brier", "ece_squared"])
-        figure.savefig(options.out.with_suffix(".png"))
+        figure.savefig(options.out / "calibration.png")
     found = {
         "seeds": options.num_seeds,
         "hyperparameters": hyperparameters,
@@ -148,7 +147,7 @@ def main():
         "floors": records(floors(shown)),
         "values": records(shown[["dataset", "seed", "method", "metric", "value"]]),
     }
-    write_results(options.out, found | {"environment": environment()})
+    write_results(options.out, "calibration", found | {"environment": environment()})
 
 
 if __name__ == "__main__":

@@ -18,12 +18,11 @@ the same kernel, which finds one mode per class and no draw.
 
 import argparse
 import statistics
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import PrecomputedKernel, digits, measured, results, write_results
+from common import PrecomputedKernel, add_out, digits, measured, write_results
 from sklearn.gaussian_process import GaussianProcessClassifier
 
 import ntkbayes as nb
@@ -112,7 +111,7 @@ def main():
     parser.add_argument("--num-draws", type=int, default=256)
     parser.add_argument("--max-steps", type=int, default=1000)
     parser.add_argument("--skip-peers", action="store_true")
-    parser.add_argument("--out", type=Path, default=results("classification_ensemble"))
+    add_out(parser)
     options = parser.parse_args()
 
     x, y = digits(options.num_train)
@@ -144,7 +143,7 @@ def main():
         "peers": peers,
         "environment": environment(),
     }
-    write_results(options.out, result)
+    write_results(options.out, "classification_ensemble", result)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import ctypes
 import gc
 import json
 import re
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +14,8 @@ import jax
 import numpy as np
 import sklearn.datasets
 from sklearn.gaussian_process.kernels import Kernel
+
+RESULTS = Path(__file__).parent / "results"
 
 
 class PrecomputedKernel(Kernel):
@@ -82,13 +86,36 @@ def _status(name):
     return int(re.search(rf"{name}:\s+(\d+) kB", text)[1]) / 1e6
 
 
-def results(name):
-    """Path of a benchmark's results."""
-    return Path(__file__).parent / "results" / f"{name}.json"
+def add_out(parser, default=RESULTS):
+    """Add the option of the directory that results go into, checked when arguments are parsed."""
+    parser.add_argument(
+        "--out", type=out_directory, default=str(default), help="directory of the results"
+    )
 
 
-def write_results(path, result):
-    """Write JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def out_directory(text):
+    """Make the directory of `--out`; end with one line and exit code 2 if it cannot be one."""
+    path = Path(text)
+    if path.is_file():
+        _end(f"{path} is a file; give a directory")
+    if path.suffix in (".json", ".png") and not path.is_dir():
+        _end(f"{path} is the name of a file; give a directory")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        _end(f"{path} is not a directory one can write to ({error.strerror})")
+    return path
+
+
+def _end(reason):
+    print(f"error: --out {reason}.", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def write_results(directory, name, result):
+    """Write a benchmark's results as JSON."""
+    path = directory / f"{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"written: {path}")

@@ -13,11 +13,11 @@ import argparse
 import json
 import statistics
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from common import add_out, write_results
 
 import ntkbayes as nb
 from ntkbayes.experiment.environment import environment
@@ -86,8 +86,7 @@ def main():
     parser.add_argument("--num-points", type=int, default=4000)
     parser.add_argument("--num-features", type=int, default=784)
     parser.add_argument("--rounds", type=int, default=7)
-    default_out = Path(__file__).parent / "results" / "dense_kernel.json"
-    parser.add_argument("--out", type=Path, default=default_out)
+    add_out(parser)
     options = parser.parse_args()
 
     x = jnp.asarray(points(options.num_points, options.num_features), jnp.float32)
@@ -121,9 +120,7 @@ def main():
         "errors": error,
         "environment": environment() | {"dtype": "float32"},
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"written: {options.out}")
+    write_results(options.out, "dense_kernel", result)
 
 
 if __name__ == "__main__":

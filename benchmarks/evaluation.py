@@ -10,11 +10,10 @@ resamples, from the mean probabilities alone.
 
 import argparse
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
-from common import measured, results, write_results
+from common import add_out, measured, write_results
 from sklearn.metrics import brier_score_loss, log_loss
 
 import ntkbayes as nb
@@ -63,7 +62,7 @@ def main():
     parser.add_argument("--num-points", type=int, default=10_000)
     parser.add_argument("--num-classes", type=int, default=10)
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float64")
-    parser.add_argument("--out", type=Path, default=results("evaluation"))
+    add_out(parser)
     options = parser.parse_args()
     size = (options.num_draws, options.num_points, options.num_classes, options.dtype)
     making = measured(lambda: predictions(*size), warm_up=False)
@@ -91,7 +90,7 @@ def main():
         ),
     }
     print(result, flush=True)
-    write_results(options.out, result | {"environment": environment()})
+    write_results(options.out, "evaluation", result | {"environment": environment()})
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ and probit probabilities at test points. Needs ``torch``, ``laplace-torch`` and
 import argparse
 import importlib.metadata
 import warnings
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from common import digits, measured, results, write_results
+from common import add_out, digits, measured, write_results
 from laplace import Laplace
 
 import ntkbayes as nb
@@ -58,7 +57,7 @@ def main():
     jax.config.update("jax_enable_x64", True)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-train", type=int, default=1000)
-    parser.add_argument("--out", type=Path, default=results("finite_laplace"))
+    add_out(parser)
     options = parser.parse_args()
     x, y = digits(options.num_train + NUM_TEST)
     x_train, y_train, x_test = x[:-NUM_TEST], y[:-NUM_TEST], x[-NUM_TEST:]
@@ -112,7 +111,7 @@ def main():
     }
     for name, value in result.items():
         print(f"{name}: {value}")
-    write_results(options.out, result)
+    write_results(options.out, "finite_laplace", result)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import scipy.special
+from common import add_out
 
 from ntkbayes.cli.progress import progress_shown
 from ntkbayes.evaluation import metrics
@@ -31,15 +32,14 @@ def main():
     jax.config.update("jax_enable_x64", True)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--directory", type=Path, default=Path("runs/front-figure"))
-    default = Path(__file__).parents[1] / "docs" / "moons.png"
-    parser.add_argument("--out", type=Path, default=default)
+    add_out(parser, default=Path(__file__).parents[1] / "docs")
     options = parser.parse_args()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     with progress_shown() as on_progress:
         config = preset("moons", methods=METHODS)
         comparison = run_comparison(config, options.directory, on_progress=on_progress)
-    draw(comparison).savefig(options.out)
-    print(f"written: {options.out}")
+    path = options.out / "moons.png"
+    draw(comparison).savefig(path)
+    print(f"written: {path}")
 
 
 @styled

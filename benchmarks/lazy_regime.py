@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jax
 import scipy.stats
-from common import results, write_results
+from common import add_out, write_results
 
 import ntkbayes as nb
 from ntkbayes.cli.progress import progress_shown
@@ -56,20 +56,19 @@ def main():
     parser.add_argument("--long-widths", type=int, nargs="+", default=[32, 64, 128])
     parser.add_argument("--long-time", type=float, default=1000.0)
     parser.add_argument("--directory", type=Path, default=Path("runs/lazy-regime"))
-    parser.add_argument("--out", type=Path)
+    add_out(parser)
     options = parser.parse_args()
-    out = options.out or results(f"lazy_{options.dataset}")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    title = f"lazy_{options.dataset}"
     config = dataclasses.replace(STUDIES[options.dataset], widths=tuple(options.widths))
     with progress_shown() as on_progress:
         study = run_lazy_study(config, options.directory, on_progress=on_progress)
     for name in ("width", "time", "ensembles", "variances"):
         figure = options.directory / "figures" / f"{name}.png"
-        out.with_name(f"{out.stem}_{name}.png").write_bytes(figure.read_bytes())
+        (options.out / f"{title}_{name}.png").write_bytes(figure.read_bytes())
     long = long_training(
         config, options.directory, widths=options.long_widths, time=options.long_time
     )
-    plot_against_time(long).savefig(out.with_name(f"{out.stem}_long.png"))
+    plot_against_time(long).savefig(options.out / f"{title}_long.png")
     table = study.sweep.table
     found = {
         "config": config.settings(),
@@ -84,7 +83,7 @@ def main():
         "long_slopes": fit_slopes(long).to_dict("records"),
         "environment": environment(),
     }
-    write_results(out, found)
+    write_results(options.out, title, found)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,11 @@ Compilation is excluded everywhere: every time is that of a second call.
 
 import argparse
 from functools import partial
-from pathlib import Path
 
 import arviz as az
 import jax
 import numpy as np
-from common import PrecomputedKernel, digits, measured, results, write_results
+from common import PrecomputedKernel, add_out, digits, measured, write_results
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.metrics import log_loss
 
@@ -164,14 +163,14 @@ def main():
     parser.add_argument("--num-warmup", type=int, default=200)
     parser.add_argument("--num-draws", type=int, default=250)
     parser.add_argument("--num-devices", type=int, default=1, help="for our chains to share")
-    parser.add_argument("--out", type=Path, default=results("posteriors"))
+    add_out(parser)
     options = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", options.num_devices)
     result = {"laplace": laplace(options.num_train)}
     print(result["laplace"], flush=True)
     result["chains"] = chains(options.num_chain_train, options.num_warmup, options.num_draws)
     print(result["chains"], flush=True)
-    write_results(options.out, result | {"environment": environment()})
+    write_results(options.out, "posteriors", result | {"environment": environment()})
 
 
 if __name__ == "__main__":

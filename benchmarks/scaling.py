@@ -16,11 +16,9 @@ call, beyond 2,000 training points of the first one, where compilation no longer
 """
 
 import argparse
-import json
 import multiprocessing
 import resource
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -126,10 +124,11 @@ def draw_figure(series, path):
 
 def main():
     """Run, print, write JSON and the figure."""
+    from common import add_out, write_results  # not in the processes that measure memory
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--largest", type=int, default=10_000, help="leave out larger sizes")
-    default_out = Path(__file__).parent / "results" / "scaling.json"
-    parser.add_argument("--out", type=Path, default=default_out)
+    add_out(parser)
     options = parser.parse_args()
 
     sizes = {
@@ -154,10 +153,8 @@ def main():
         "series": series,
         "environment": environment(),
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    draw_figure(series, options.out.with_suffix(".png"))
-    print(f"written: {options.out} and {options.out.with_suffix('.png')}")
+    write_results(options.out, "scaling", result)
+    draw_figure(series, options.out / "scaling.png")
 
 
 if __name__ == "__main__":

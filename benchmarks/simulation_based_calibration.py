@@ -14,11 +14,10 @@ Talts et al. 2018, arXiv 1804.06788. Säilynoja, Bürkner, Vehtari 2022, arXiv 2
 """
 
 import argparse
-from pathlib import Path
 
 import jax
 import numpy as np
-from common import results, write_results
+from common import add_out, write_results
 from scipy.stats import kstest
 
 import ntkbayes as nb
@@ -97,9 +96,8 @@ def main():
     jax.config.update("jax_enable_x64", True)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-repetitions", type=int, default=300)
-    parser.add_argument("--out", type=Path, default=results("simulation_based_calibration"))
+    add_out(parser)
     options = parser.parse_args()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     network = nb.dense_network()
     ranks = {name: [] for name in METHODS}
     done, seed = 0, 0
@@ -117,9 +115,10 @@ def main():
             print(f"{done} of {options.num_repetitions}", flush=True)
     tests = {name: float(kstest(values, "uniform").pvalue) for name, values in ranks.items()}
     print(tests)
-    options.out.with_suffix(".png").write_bytes(png(draw_figure(ranks)))
+    (options.out / "simulation_based_calibration.png").write_bytes(png(draw_figure(ranks)))
     write_results(
         options.out,
+        "simulation_based_calibration",
         {
             "num_train": NUM_TRAIN,
             "prior_precision": PRIOR_PRECISION,

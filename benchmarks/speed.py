@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from common import add_out
 from tables import speed_table
 
 HERE = Path(__file__).parent
@@ -46,9 +47,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=sorted(ARGUMENTS), default="small")
     parser.add_argument("--only", nargs="+", choices=SCRIPTS, default=SCRIPTS)
-    parser.add_argument("--out", type=Path, default=Path("runs/speed"), help="a directory")
+    add_out(parser, default="runs/speed")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     left_out, failed = {}, []
     for name in options.only:
         missing = [m for m in NEEDS.get(name, ()) if importlib.util.find_spec(m) is None]
@@ -57,8 +57,7 @@ def main():
             continue
         print(f"\n==> {name}", flush=True)
         arguments = ARGUMENTS[options.size].get(name, "").split()
-        out = options.out / f"{name}.json"
-        command = [sys.executable, str(HERE / f"{name}.py"), *arguments, "--out", str(out)]
+        command = [sys.executable, str(HERE / f"{name}.py"), *arguments, "--out", str(options.out)]
         if subprocess.run(command, check=False).returncode:
             failed.append(name)
     print(f"\n{speed_table(options.out)}")

@@ -25,7 +25,6 @@ import argparse
 import json
 import os
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,7 +32,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import scipy.special
 import scipy.stats
-from common import results, write_results
+from common import add_out, write_results
 
 from ntkbayes.evaluation import METRICS, metrics, mixtures
 from ntkbayes.evaluation.comparison import num_units, significance
@@ -332,10 +331,11 @@ def main():
     """Simulate cell by cell, write JSON after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-repetitions", type=int, default=300)
-    parser.add_argument("--out", type=Path, default=results("standard_errors"))
+    add_out(parser)
     options = parser.parse_args()
     number = options.num_repetitions
-    found = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
+    path = options.out / "standard_errors.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if found.get("num_repetitions") != number:
         found = {"num_repetitions": number, "num_resamples": NUM_RESAMPLES, "cells": {}}
     truths = {}
@@ -350,7 +350,7 @@ def main():
         done |= one_cell(world, missing, m, calibrated, number, seed)
         found["cells"][name] = {metric: done[metric] for metric in METRICS[world.task]}
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
-        write_results(options.out, found | {"environment": environment()})
+        write_results(options.out, "standard_errors", found | {"environment": environment()})
     rare = found.setdefault("rare", {})
     for name, (world, m, calibrated), seed in rare_cells():
         if name not in rare:
@@ -358,7 +358,7 @@ def main():
             truth = {metric: truth[metric] for metric in RARE_METRICS if metric in truth}
             rare[name] = one_cell(world, truth, m, calibrated, number, seed, student=True)
             print(f"rare, {name}", flush=True)
-            write_results(options.out, found | {"environment": environment()})
+            write_results(options.out, "standard_errors", found | {"environment": environment()})
     for m in SIZES:
         name = f"detection, {m}"
         if name not in found["cells"]:
@@ -368,7 +368,7 @@ def main():
         missing = set(METRICS[task]) - known
         assert not missing, f"not simulated: {missing}"
     found["diffuse_preferred"] = diffuse_preferred(number)
-    write_results(options.out, found | {"environment": environment()})
+    write_results(options.out, "standard_errors", found | {"environment": environment()})
 
 
 if __name__ == "__main__":

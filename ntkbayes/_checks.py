@@ -106,9 +106,16 @@ def check_positive(name: str, value: float, *, or_zero: bool = False) -> None:
     """Raise `ValueError` unless `value` is finite and > 0 (or ≥ 0 with `or_zero`)."""
     if isinstance(value, str):
         raise ValueError(f"{name} must be a number, but is {value!r}.")
-    if not (math.isfinite(value) and (value > 0 or (or_zero and value == 0))):
+    if not (_is_finite(value) and (value > 0 or (or_zero and value == 0))):
         wanted = "zero or positive" if or_zero else "positive"
         raise ValueError(f"{name} must be {wanted} and finite, but is {value}.")
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floating ones
+        return False
 
 
 def check_fraction(name: str, value: float) -> None:

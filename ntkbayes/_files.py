@@ -1,12 +1,14 @@
-"""Writing files so that a killed run leaves no half of one, and a full disk says so."""
+"""Files: written so that a killed run leaves no half of one, and read whatever they hold."""
 
 import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import filelock
@@ -77,6 +79,29 @@ def _of_files(error: RuntimeError) -> bool:
     return any(name in str(error) for name in ("NetCDF", "HDF", "zarr"))
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return what a TOML file holds.
+
+    Raises
+    ------
+    ValueError
+        If it is not there or not readable.
+    """
+    return _parsed(path, tomllib.loads, "TOML")
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds; as `read_toml`."""
+    return _parsed(path, json.loads, "JSON")
+
+
+def _parsed(path: Path, parse: Callable[[str], Any], kind: str) -> Any:
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # the latter of a thousand brackets
+        raise ValueError(f"{path} is not a readable {kind} file ({error}).") from error
+
+
 def remove_leftovers(directory: Path) -> None:
     """Remove what processes that were killed while writing have left in a directory.
 
@@ -121,9 +146,9 @@ def locked(directory: Path) -> Iterator[None]:
 
 def _described(owner: Path) -> str:
     try:
-        content = json.loads(owner.read_text(encoding="utf-8"))
+        content = read_json(owner)
         return f"process {content['pid']} on {content['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, IndexError):
         return "another process"
 
 

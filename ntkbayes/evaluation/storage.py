@@ -25,7 +25,6 @@ __all__ = [
 ]
 
 _GROUPS = ("posterior", "posterior_predictive", "log_likelihood", "observed_data")
-_UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, AttributeError, TypeError)
 _ATTRIBUTES = ("method", "settings", "likelihood", "dataset", "split", "task", "num_chains")
 _ROOT, _DIGESTS = "zarr.json", "file_digests"
 """The file that makes a directory a Zarr group, and the attribute that lists all others."""
@@ -110,7 +109,7 @@ def load_predictions(path: str | os.PathLike[str]) -> xr.DataTree:
         raise FileNotFoundError(f"there is no file of predictions {path}.")
     try:
         tree = _read_zarr(path) if zarr else _read_netcdf(path)
-    except _UNREADABLE as error:
+    except Exception as error:  # HDF5, Zarr and xarray raise errors of any kind
         raise ValueError(
             f"{path} is not a readable file of predictions ({type(error).__name__}: {error}); it "
             "may be half written: delete it and run again."

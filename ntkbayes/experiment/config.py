@@ -1,7 +1,6 @@
 """The settings of a comparison, and those chosen for each dataset."""
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -9,6 +8,7 @@ import equinox as eqx
 from beartype.door import is_bearable
 
 from ntkbayes._checks import check_at_least, check_choice, check_positive, check_seed
+from ntkbayes._files import read_toml
 from ntkbayes._typed import INT_IS_FLOAT
 from ntkbayes.datasets import DATASETS
 from ntkbayes.methods import METHODS
@@ -140,10 +140,7 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     ValueError
         If the file cannot be read, or holds something that is no setting.
     """
-    try:
-        found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a readable TOML file ({error}).") from error
+    found = read_toml(Path(path))
     for name in found:
         check_choice(f"setting in {path}:", name, ComparisonConfig.__dataclass_fields__)
     return found

@@ -1,6 +1,5 @@
 """A comparison in words: what was run, with which versions, and how to run it again."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pandas as pd
 from ntkbayes.evaluation import pooled
 from ntkbayes.experiment.comparison import Comparison
 from ntkbayes.experiment.config import ComparisonConfig, preset
+from ntkbayes.experiment.environment import read_environment
 from ntkbayes.methods import METHODS
 
 __all__ = ["facts", "methods_table", "reproduce", "versions"]
@@ -58,11 +58,10 @@ def methods_table(comparison: Comparison) -> pd.DataFrame:
 
 def versions(directory: Path) -> dict[str, str]:
     """Name → text from a run's ``environment.json``."""
-    content = json.loads((directory / "environment.json").read_text(encoding="utf-8"))
-    packages = content.pop("packages", {})
+    content = read_environment(directory)
     content.pop("predictions", None)  # the notes name those of other versions
-    texts = {name: _text(value) for name, value in content.items() if value is not None}
-    return packages | texts
+    content = content.pop("packages") | content
+    return {name: _text(value) for name, value in content.items() if value is not None}
 
 
 def reproduce(comparison: Comparison) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import xarray as xr
 
-from ntkbayes._files import atomic_path, locked, remove_leftovers
+from ntkbayes._files import atomic_path, locked, read_toml, remove_leftovers
 from ntkbayes.evaluation import load_predictions
 from ntkbayes.experiment.config import ComparisonConfig
 
@@ -84,9 +83,9 @@ def check_same_settings(directory: Path, now: Mapping[str, Any], *, free: str) -
     if not path.exists() or not holds_results(directory):
         return
     try:
-        before = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not readable; choose another output directory.") from error
+        before = read_toml(path)
+    except ValueError as error:
+        raise ValueError(f"{error} Choose another output directory.") from error
     for name in sorted((before.keys() | now.keys()) - {free}):
         if before.get(name) != now.get(name):
             raise ValueError(

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import xarray as xr
 
-from ntkbayes._files import atomic_path
+from ntkbayes._files import atomic_path, read_json
 
-__all__ = ["environment", "other_versions", "write_environment"]
+__all__ = ["environment", "other_versions", "read_environment", "write_environment"]
 
 PACKAGES = ("ntkbayes", "jax", "jaxlib", "numpy", "scipy", "numpyro", "gpjax", "arviz", "equinox")
 
@@ -43,6 +43,21 @@ def write_environment(directory: Path, predictions: Mapping[str, xr.DataTree]) -
     content = environment() | {"predictions": made}
     with atomic_path(directory / "environment.json") as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_environment(directory: Path) -> dict[str, Any]:
+    """Return what `write_environment` has written.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, unreadable or holds something else.
+    """
+    path = directory / "environment.json"
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("packages"), dict):
+        raise ValueError(f"{path} does not say what the run was computed with.")
+    return content
 
 
 def other_versions(tree: xr.DataTree) -> str:

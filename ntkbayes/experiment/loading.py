@@ -2,22 +2,23 @@
 
 import json
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import xarray as xr
 
+from ntkbayes._files import read_toml
 from ntkbayes.evaluation import chain_diagnostics, load_predictions
 from ntkbayes.evaluation.diagnostics import from_markov_chains
 from ntkbayes.experiment.comparison import Comparison
 from ntkbayes.experiment.config import ComparisonConfig
 from ntkbayes.experiment.directory import fingerprint, predictions_path
+from ntkbayes.experiment.environment import read_environment
 from ntkbayes.experiment.running import problem_of
 from ntkbayes.experiment.tuning import read_selection
 from ntkbayes.hyperparameters import HyperparameterSelection
-from ntkbayes.methods import METHODS
+from ntkbayes.methods import METHODS, Problem
 
 __all__ = ["load_comparison"]
 
@@ -40,8 +41,7 @@ def load_comparison(directory: str | os.PathLike[str]) -> Comparison:
         were not made with the settings it names.
     """
     directory = Path(directory)
-    config = _config(directory)
-    problem = problem_of(config)
+    config, problem = _settings(directory)
     _check_environment(directory)
     selection = read_selection(config, problem, directory) if config.tune else None
     if config.tune and selection is None:
@@ -56,7 +56,7 @@ def load_comparison(directory: str | os.PathLike[str]) -> Comparison:
     return Comparison(config, problem.data, predictions, metrics, diagnostics, directory, selection)
 
 
-def _config(directory: Path) -> ComparisonConfig:
+def _settings(directory: Path) -> tuple[ComparisonConfig, Problem]:
     path = directory / "config.toml"
     if directory.is_file():
         raise ValueError(f"{directory} is a file; give the directory of the run.")
@@ -65,18 +65,19 @@ def _config(directory: Path) -> ComparisonConfig:
     if not path.is_file():
         raise ValueError(f"{directory} holds no run of `ntkbayes compare`: it has no config.toml.")
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = read_toml(path)
         if "methods" not in content:
             raise ValueError("it names no methods; is it of another command?")
-        return ComparisonConfig(**content)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        config = ComparisonConfig(**content)
+        return config, problem_of(config)
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path} does not hold the settings of a comparison: {error}") from error
 
 
 def _check_environment(directory: Path) -> None:
     try:
-        json.loads((directory / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        read_environment(directory)
+    except ValueError as error:
         raise _incomplete(directory, "environment.json") from error
 
 
@@ -93,17 +94,19 @@ def _predictions(
             tree = load_predictions(path)
         except FileNotFoundError as error:
             raise _incomplete(directory, f"predictions/{name}.nc") from error
-        if _without_dtype(tree.attrs.get("comparison", "{}")) != settings:
+        if _without_dtype(tree.attrs.get("comparison")) != settings:
             raise ValueError(f"{path} was made with other settings than config.toml names.")
         trees[METHODS[name].title] = tree
     return trees
 
 
-def _without_dtype(settings: str) -> dict:
+def _without_dtype(settings: Any) -> dict | None:
     """Return a fingerprint's settings, without the precision, which today may be another."""
-    content = json.loads(settings)
-    content.pop("dtype", None)
-    return content
+    try:
+        content = json.loads(settings)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return {k: content[k] for k in content if k != "dtype"} if isinstance(content, dict) else None
 
 
 def _metrics(directory: Path, titles: set[str]) -> pd.DataFrame:
@@ -113,7 +116,7 @@ def _metrics(directory: Path, titles: set[str]) -> pd.DataFrame:
     try:
         metrics = pd.read_parquet(path)
         methods = set(metrics["method"])
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # Arrow and pandas raise errors of any kind
         raise ValueError(f"{path} is not a readable table of metrics.") from error
     if methods != titles:
         raise _incomplete(directory, f"{path.name} for {', '.join(sorted(titles ^ methods))}")

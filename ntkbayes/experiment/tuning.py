@@ -5,6 +5,7 @@ log marginal likelihood all but unchanged (0.1 to 0.3 nats on sine, moons and di
 optimum would run along that ridge to a bound.
 """
 
+import hashlib
 import json
 import math
 import warnings
@@ -15,6 +16,7 @@ from typing import Any
 import jax
 import pandas as pd
 
+from ntkbayes._files import read_json
 from ntkbayes._problem import infinite_width
 from ntkbayes._types import Progress
 from ntkbayes.experiment.config import ComparisonConfig
@@ -57,7 +59,9 @@ def tune(
             key=jax.random.key(config.seed),
             progress=progress,
         )
-    write_text(path, json.dumps(_content(selection, settings), indent=1, allow_nan=False) + "\n")
+    content = _content(selection, settings)
+    content["sha256"] = _digest(content)
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
     return selection
 
 
@@ -107,12 +111,16 @@ def read_selection(
 ) -> HyperparameterSelection | None:
     """Return the selection in a complete file of the same settings, else None."""
     try:
-        content = json.loads((directory / TUNING_FILE).read_text(encoding="utf-8"))
-        if content["settings"] != fingerprint(config):
-            return None
-        return _selection(content, problem)
-    except (OSError, ValueError, KeyError, TypeError):
+        content = read_json(directory / TUNING_FILE)
+        whole = content.pop("sha256") == _digest(content)
+    except (ValueError, KeyError, TypeError, AttributeError):  # of what is no JSON object, too
         return None
+    same = whole and content["settings"] == fingerprint(config)
+    return _selection(content, problem) if same else None
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _selection(content: dict[str, Any], problem: Problem) -> HyperparameterSelection:

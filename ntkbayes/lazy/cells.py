@@ -30,7 +30,7 @@ class Cells:
             return None
         try:
             table = pd.read_parquet(self.directory / f"{name}.parquet")
-        except (OSError, ValueError):  # not there, or not a whole file
+        except Exception:  # not there, or not a whole file: Arrow raises errors of any kind
             return None
         same = table.attrs.get(MARK) == _mark(settings)
         return table if same and tuple(table.columns) == self.columns else None
