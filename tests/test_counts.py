@@ -50,9 +50,9 @@ def test_crps_of_large_counts_is_that_of_a_normal_and_takes_blocks(rng):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-def test_counts_that_range_too_far_are_refused():
-    with pytest.raises(ValueError, match=r"rates must keep likely counts within 1e\+08"):
-        count_mixtures.crps(np.array([[1.0], [1e9]]), np.array([3.0]))
+def test_too_many_likely_counts_are_refused():
+    with pytest.raises(ValueError, match=r"at most 1e\+08 counts may be likely"):
+        count_mixtures.crps(np.array([[1e16]]), np.array([3.0]))
 
 
 @pytest.mark.parametrize("y", [[-1.0], [0.5]])
@@ -126,3 +126,17 @@ def test_counts_of_another_likelihood_are_refused_by_name(trees):
     tree.attrs["likelihood"] = json.dumps({"name": "NegativeBinomial"})
     with pytest.raises(ValueError, match=r"need the Poisson likelihood, .* is NegativeBinomial"):
         nb.compare({"Laplace": tree}, reference=None)
+
+
+def test_crps_of_rates_far_apart_needs_their_neighbourhoods_only():
+    """Rates of 3 and 10¹²: between them F is ½, for some 10¹² counts."""
+    rates = np.array([[3.0], [1e12]])
+    far = count_mixtures.crps(rates, np.array([3.0]))[0]
+    assert far == pytest.approx(1e12 / 4, rel=1e-5)
+    for y in (0.0, 50.0, 4e4, 1e6, 2e6):  # against the sum over all counts
+        near = np.array([[3.0], [3.0], [1e6]])
+        counts = np.arange(0, 2_000_010)
+        cdf = scipy.stats.poisson.cdf(counts[:, None], near[:, 0]).mean(axis=1)
+        expected = np.sum((cdf - (counts >= y)) ** 2)
+        found = count_mixtures.crps(near, np.array([y]))[0]
+        assert found == pytest.approx(expected, rel=1e-12), y

@@ -244,7 +244,7 @@ def _newton_step(
     point: Displacement,
     score: Displacement,
     error: Array,
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array]:
     """Dual and function of the step, stepᵀ A step of the whole one, and the number of products.
 
     Lineax's solver is not used because it gives NaN where a curvature step·H step is below

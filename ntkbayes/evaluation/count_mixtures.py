@@ -28,7 +28,7 @@ __all__ = ["crps", "mean", "pit"]
 BLOCK_SIZE = 100_000
 """Counts at which distribution functions are held at a time."""
 WIDEST = 100_000_000
-"""Range of likely counts from which on a sum over them is refused."""
+"""Number of likely counts from which on a sum over them is refused."""
 REACH = 12.0
 """Deviations of the smallest and the largest rate beyond which counts are not likely."""
 
@@ -44,32 +44,45 @@ def mean(rates: Float[np.ndarray, "s m"]) -> Float[np.ndarray, "m"]:
 def crps(rates: Float[np.ndarray, "s m"], y: Float[np.ndarray, "m"]) -> Float[np.ndarray, "m"]:
     """Continuous ranked probability score Σ_k (F(k) − 1[k ≥ y])², in counts.
 
-    Summed over all counts that lie within 12 deviations of some rate or between rate and
-    observation; what is left out is below 1e-15.
+    Summed over all counts that lie within 12 deviations of some rate; between such ranges and the
+    observation F is constant. What is left out is below 1e-15.
 
     Raises
     ------
     ValueError
-        If likely counts at a point range over more than 10⁸.
+        If more than 10⁸ counts are likely at a point.
     """
     _check(rates, y)
     return np.array([_point_crps(np.sort(r), k) for r, k in zip(rates.T, y, strict=True)])
 
 
 def _point_crps(rates: np.ndarray, y: float) -> float:
-    low, high = rates[0], rates[-1]
-    start = max(np.floor(min(low - REACH * np.sqrt(low) - REACH, y)), 0.0)
-    stop = np.ceil(max(high + REACH * np.sqrt(high) + REACH, y)) + 1
-    if stop - start > WIDEST:
+    ranges = _likely_ranges(rates)
+    if (number := np.sum(ranges[:, 1] - ranges[:, 0])) > WIDEST:
         raise ValueError(
-            f"rates must keep likely counts within {WIDEST:.0e} of each other, but they range from "
-            f"{start:.3g} to {stop:.3g}."
+            f"at most {WIDEST:.0e} counts may be likely at a point, but {number:.3g} are: rates go "
+            f"up to {rates[-1]:.3g}."
         )
     total = 0.0
-    for counts in _blocks(start, stop):
+    for counts in (block for start, stop in ranges for block in _blocks(start, stop)):
         cumulative = _distribution(rates[:, None], counts).mean(axis=0)
         total += float(np.sum((cumulative - (counts >= y)) ** 2))
-    return total
+    # Between the ranges, and from an observation outside of them to the nearest, F stays.
+    starts = np.array([min(0.0, y), *ranges[:, 1]])
+    stops = np.array([*ranges[:, 0], max(y, ranges[-1, 1])])
+    below = np.searchsorted(rates, starts) / len(rates)
+    not_yet = np.clip(y, starts, stops) - starts
+    return total + float(np.sum(not_yet * below**2 + (stops - starts - not_yet) * (1 - below) ** 2))
+
+
+def _likely_ranges(rates: np.ndarray) -> np.ndarray:
+    """Disjoint ranges (r 2) of counts, the ends excluded, that hold nearly all of every rate."""
+    reach = REACH * np.sqrt(rates) + REACH
+    starts, stops = np.maximum(np.floor(rates - reach), 0), np.ceil(rates + reach) + 1
+    apart = starts[1:] > stops[:-1]
+    return np.stack(
+        [starts[np.concatenate([[True], apart])], stops[np.concatenate([apart, [True]])]], axis=1
+    )
 
 
 def _blocks(start: float, stop: float) -> Iterator[np.ndarray]:

@@ -56,9 +56,12 @@ class _NetworkKernel(gpx.kernels.AbstractKernel):
 
     def _prior(self, x: Array, y: Array | None = None) -> Array:
         """Evaluate K in the dtype of the data, whatever the linear algebra is in."""
-        inputs = (each if each is None else each.astype(self.dtype) for each in (x, y))
         k = prior_kernel(
-            self.network, *inputs, prior_precision=self.prior_precision, kind=self.kind
+            self.network,
+            x.astype(self.dtype),
+            None if y is None else y.astype(self.dtype),
+            prior_precision=self.prior_precision,
+            kind=self.kind,
         )
         return k.astype(x.dtype)
 
