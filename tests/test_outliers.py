@@ -5,6 +5,8 @@ solved by a Cholesky factorisation in it. Every method gives the same at ordinar
 refuses by name.
 """
 
+import warnings
+
 import jax
 import numpy as np
 import pytest
@@ -83,13 +85,15 @@ def test_an_outlying_row_changes_no_other_point(method, dtype, size, place):
     variance = np.diag(ntk(x_test, x_test) - gain @ ntk(x, x_test)).astype(float)
     refusal = ""
     try:
-        predictor = METHODS[method](NETWORK, nb.Gaussian(NOISE_VARIANCE), x, y)
+        with warnings.catch_warnings():  # of what rounding leaves at the outlying row itself
+            warnings.filterwarnings("ignore", message=".*outlying row of x", category=UserWarning)
+            predictor = METHODS[method](NETWORK, nb.Gaussian(NOISE_VARIANCE), x, y)
         found = [moments(predictor, x_test)] + ([drawn(predictor, x_test)] if place == 14 else [])
     except ValueError as error:
         refusal, found = str(error), []
     if refusal:
         assert size > 100
-        assert method in ("laplace", "flow")
+        assert method == "flow"
         remedies = ("use float64", "outlying inputs", "use a shorter time", "smaller scale")
         assert any(remedy in refusal for remedy in remedies)
     for (got_mean, got_variance), error in zip(found, (5e-3, 0.08), strict=False):

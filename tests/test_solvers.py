@@ -275,7 +275,9 @@ def test_a_solution_that_misses_its_tolerance_is_told_and_one_beyond_use_refused
     solution = find_mode(kernel(1.0), likelihood, targets, tolerance=1e-3)
     with pytest.warns(UserWarning, match=r"1 of 1 .* what rounding leaves .* prior_precision"):
         require_converged(solution, tolerance=1e-30)
-    worse = eqx.tree_at(lambda s: s.latent_error, solution, jnp.array(0.06))
+    worse = eqx.tree_at(
+        lambda s: (s.latent_error, s.ordinary_error), solution, (jnp.array(0.06), jnp.array(0.06))
+    )
     with pytest.raises(
         ValueError, match=r"known to be below 0.06, .* take a larger prior_precision"
     ):
@@ -284,6 +286,9 @@ def test_a_solution_that_misses_its_tolerance_is_told_and_one_beyond_use_refused
     with pytest.raises(ValueError, match=r"use float64"):
         require_converged(single, tolerance=1e-3)
     require_converged(worse, tolerance=0.1)
+    outlying = eqx.tree_at(lambda s: s.ordinary_error, worse, jnp.array(1e-4))
+    with pytest.warns(UserWarning, match=r"below 0.06 at an outlying row of x .* below 0.0001"):
+        require_converged(outlying, tolerance=1e-3)
 
 
 @pytest.mark.parametrize(("error", "num_tried"), [(0.001, 8), (1.0, stationarity.MAX_UNUSABLE)])

@@ -255,6 +255,7 @@ def _including(mode: Solution | None, solution: Solution) -> Solution:
         solution.a,
         jnp.maximum(solution.error_bound, mode.error_bound),
         jnp.maximum(solution.latent_error, mode.latent_error),
+        jnp.maximum(solution.ordinary_error, mode.ordinary_error),
         jnp.maximum(solution.residual, mode.residual),
         solution.iterations + mode.iterations,
         solution.gemm_equivalents + mode.gemm_equivalents,

@@ -31,7 +31,7 @@ from ntkbayes._types import Array, Float
 from ntkbayes.likelihoods import Gaussian, Likelihood
 from ntkbayes.networks import Linearization, Network, linearize
 from ntkbayes.solvers import Solution
-from ntkbayes.solvers.certificate import ROUNDINGS, damped_rounding
+from ntkbayes.solvers.certificate import ROUNDINGS, damped_rounding, ordinary_deviation
 
 __all__ = ["Displacement", "WeightSpaceProblem", "minimize", "minimize_precisely"]
 
@@ -112,6 +112,7 @@ def minimize(
     linearization = linearize(problem.network, problem.params, problem.x)
     deviations = _deviations(problem)
     to_latent = jnp.max(deviations) / problem.likelihood.latent_scale
+    to_ordinary = ordinary_deviation(deviations) / problem.likelihood.latent_scale
     # Where inputs are zero and there are no biases, so is the prior's deviation.
     enough, good = (each / jnp.maximum(to_latent, each) for each in (goal, tolerance))
     quadratic = isinstance(problem.likelihood, Gaussian)
@@ -159,7 +160,7 @@ def minimize(
     # half of one for the gradients of each output.
     products = final.cg_steps + 2.0 * (final.newton_steps + 1) + 0.5 * start.shape[1]
     return found, Solution(
-        found.dual, error_bound, error_bound * to_latent, final.residual,
+        found.dual, error_bound, error_bound * to_latent, error_bound * to_ordinary, final.residual,
         final.cg_steps, products,
     )  # fmt: skip
 
@@ -191,12 +192,13 @@ def minimize_precisely(
             for each in (precise.weights, optax.tree.sub(precise.weights, rounded.weights))
         )
         more = lost + ROUNDINGS * float(jnp.finfo(dtype).eps) * size
-        to_latent = certified.latent_error / certified.error_bound
         bound = certified.error_bound + more
+        times = bound / certified.error_bound
         iterations = solution.iterations + certified.iterations
         work = solution.gemm_equivalents + 2 * certified.gemm_equivalents
         certified = Solution(
-            rounded.dual, bound, bound * to_latent, certified.residual,
+            rounded.dual, bound, times * certified.latent_error,
+            times * certified.ordinary_error, certified.residual,
             iterations.astype(solution.iterations.dtype), work,
         )  # fmt: skip
         return rounded, _cast(certified, dtype)

@@ -40,6 +40,7 @@ __all__ = [
     "damped_rounding",
     "default_tolerance",
     "largest_deviation",
+    "ordinary_deviation",
     "require_accurate",
     "require_resolved",
     "rounding_of_coefficients",
@@ -50,6 +51,8 @@ ROUNDINGS = 8
 """Rounding of a kernel's entry and of a product with it, in units of eps."""
 STILL_USABLE = 0.05
 """Up to this latent error a solution that misses its tolerance is told of, beyond it refused."""
+OUTLYING = 10.0
+"""Times the median deviation from which on a point is an outlier."""
 BLOCK_BYTES = 64 * 2**20
 """Rows of a float32 kernel that are in float64 at a time."""
 
@@ -86,6 +89,16 @@ def default_tolerance(dtype: jnp.dtype) -> float:
 def largest_deviation(k: Float[Array, "n n"]) -> Float[Array, ""]:
     """Return the largest prior deviation √K(x, x) at a training point, in float64 where enabled."""
     return jnp.sqrt(jnp.max(jnp.diagonal(k)).astype(float))
+
+
+def ordinary_deviation(deviations: Float[Array, "n ..."]) -> Float[Array, ""]:
+    """Return the largest prior deviation of points that are not outlying.
+
+    Of those at most ten times the median: an outlying input is refused no solution that is exact
+    everywhere else, as its own functions are as much larger.
+    """
+    ordinary = deviations <= OUTLYING * jnp.median(deviations)
+    return jnp.max(jnp.where(ordinary, deviations, 0))
 
 
 def certify(
@@ -245,7 +258,12 @@ def require_resolved(
 
 
 def require_accurate(
-    latent_error: Float[Array, "*s"], *, tolerance: float, dtype: jnp.dtype, cause: str = ""
+    latent_error: Float[Array, "*s"],
+    *,
+    tolerance: float,
+    dtype: jnp.dtype,
+    ordinary_error: Float[Array, "*s"] | None = None,
+    cause: str = "",
 ) -> None:
     """Tell of draws whose latent error may exceed `tolerance`, and refuse what is not usable.
 
@@ -257,26 +275,33 @@ def require_accurate(
         What was asked for; more than that up to 0.05 is a `UserWarning`.
     dtype
         Of the inputs: decides the remedy.
+    ordinary_error
+        The same at the points that are not outlying (`ordinary_deviation`); by default at all.
     cause
         Why it is more; by default rounding.
 
     Raises
     ------
     ValueError
-        If a bound is above 0.05 and `tolerance`.
+        If a bound at points that are not outlying is above 0.05 and `tolerance`.
     """
     worst = float(jnp.max(latent_error))
     if worst <= tolerance:
         return
     failed, total = int(jnp.sum(~(latent_error <= tolerance))), latent_error.size
+    usable = worst if ordinary_error is None else float(jnp.max(ordinary_error))
     remedy = f"{more_digits(dtype)}take a larger prior_precision, or inputs of a smaller scale"
+    if worst > usable:
+        remedy = f"{more_digits(dtype)}remove or clip outlying rows of x, or take more noise"
     if not worst < float("inf"):
         raise ValueError(f"{failed} of {total} solutions are not finite; {remedy}.")
     found = (
         f"{failed} of {total} solutions may be off by more than the tolerance of {tolerance:.2g}: "
         f"the largest latent error is only known to be below {worst:.2g}"
     )
+    if worst > usable:
+        found += f" at an outlying row of x (elsewhere below {usable:.2g})"
     cause = cause or f"which is what rounding leaves in {jnp.dtype(dtype).name}"
-    if not worst <= max(STILL_USABLE, tolerance):
+    if not usable <= max(STILL_USABLE, tolerance):
         raise ValueError(f"{found}, {cause}; {remedy}.")
     warn_caller(f"{found}, {cause}; {remedy}.")

@@ -43,6 +43,7 @@ from ntkbayes.solvers.certificate import (
     Certificate,
     certify,
     largest_deviation,
+    ordinary_deviation,
     require_accurate,
     rounding_of_coefficients,
     rounding_of_products,
@@ -77,6 +78,8 @@ class Solution(eqx.Module):
         deviations of the prior.
     latent_error
         The same at the training points, in units of `Likelihood.latent_scale`: logits.
+    ordinary_error
+        The same at those of them that are not outlying (`ordinary_deviation`).
     residual
         max |a − s(f₀ + K a) − ξ|, evaluated with a fresh product K a.
     iterations
@@ -89,6 +92,7 @@ class Solution(eqx.Module):
     a: Float[Array, "*s n c"]
     error_bound: Float[Array, "*s"]
     latent_error: Float[Array, "*s"]
+    ordinary_error: Float[Array, "*s"]
     residual: Float[Array, "*s"]
     iterations: Int[Array, "*s"]
     gemm_equivalents: Float[Array, "*s"]
@@ -123,7 +127,12 @@ def require_converged(solution: Solution, *, tolerance: float) -> None:
     ValueError
         As `ntkbayes.solvers.certificate.require_accurate`.
     """
-    require_accurate(solution.latent_error, tolerance=tolerance, dtype=solution.a.dtype)
+    require_accurate(
+        solution.latent_error,
+        tolerance=tolerance,
+        dtype=solution.a.dtype,
+        ordinary_error=solution.ordinary_error,
+    )
 
 
 def find_mode(
@@ -271,10 +280,13 @@ def _solution(found: _Found, k: Array, to_latent: Array) -> Solution:
     """Give back what was found in the dtype of K, with what rounding of a costs added."""
     dtype, a = k.dtype, found.a.astype(k.dtype)
     error_bound = found.error_bound + rounding_of_coefficients(k, found.a, a)
+    ordinary = ordinary_deviation(jnp.sqrt(jnp.diagonal(k).astype(float)))
+    share = ordinary / largest_deviation(k)
     return Solution(
         a=a,
         error_bound=error_bound.astype(dtype),
         latent_error=(error_bound * to_latent).astype(dtype),
+        ordinary_error=(error_bound * to_latent * share).astype(dtype),
         residual=found.residual.astype(dtype),
         iterations=found.iterations.astype(jnp.int32),
         gemm_equivalents=found.gemm_equivalents.astype(dtype),
