@@ -33,7 +33,9 @@ def faults():
         task = next(task for part, task in TASKS.items() if part in cell)
         for metric, shares in found.items():
             coverage, null_rate = shares["coverage"], shares["null_rate"]
-            if coverage is not None and beyond(coverage, 0.9, 0.98):
+            # A share of 50 points jumps by more than its error: it may be held too often.
+            most = 1.0 if cell.endswith(", 50") else 0.98
+            if coverage is not None and beyond(coverage, 0.9, most):
                 wrong.setdefault((task, metric), []).append(f"{cell}: covers {coverage:.2f}")
             if null_rate is not None and beyond(null_rate, 0.0, 0.08):
                 wrong.setdefault((task, metric), []).append(f"{cell}: null rate {null_rate:.2f}")
@@ -70,3 +72,12 @@ def test_calibration_errors_that_rank_do_not_prefer_the_less_certain_predictor()
     for name, share in preferred.items():
         if METRICS["classification"][name].ranked:
             assert 0.35 < share < 0.65, name
+
+
+def test_errors_of_sets_with_hardly_a_wrong_answer_hold_the_truth():
+    """In the worst kind of 20 or 50 points; without what resamples do not see, 3 to 80 %."""
+    for cell, found in FOUND["rare"].items():
+        for metric, shares in found.items():
+            if shares["coverage"] is not None and (metric, cell[-2:]) != ("ece_squared", "20"):
+                assert shares["coverage"] > 0.82, (cell, metric)
+            assert (shares["null_rate"] or 0) < 0.13, (cell, metric)

@@ -155,9 +155,13 @@ def _others(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _interval_stakes(found: Predictive) -> dict[str, Stake]:
+    """Of intervals that hold all observations, or none; of others resamples know enough."""
     level = mixtures.central_level(*found.mixture, found.observations)
+    inside = {percent: (level <= percent / 100).all(axis=1) for percent in LEVELS}
     return {
-        f"coverage_{percent}": _one_each((level <= percent / 100).all(axis=1)) for percent in LEVELS
+        f"coverage_{percent}": _one_each(holds)
+        for percent, holds in inside.items()
+        if len(set(holds)) == 1
     }
 
 
