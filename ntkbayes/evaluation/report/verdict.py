@@ -68,8 +68,8 @@ def verdict(
     >>> for sentence in nb.evaluation.verdict(table, num_points=300, reference="Laplace"):
     ...     print(sentence)
     Closest to Laplace is NTK ensemble: total variation 0.047 ± 0.002.
-    Under-confident, by mean confidence minus accuracy: NTK ensemble (by 0.036 ± 0.018) and Laplace
-    (by 0.082 ± 0.019).
+    Under-confident, by mean confidence minus accuracy: Laplace (by 0.082 ± 0.019).
+    Mean confidence agrees with accuracy for NTK ensemble.
     Lowest NLL: NTK ensemble, 0.338 ± 0.024 nats.
     """
     check_at_least("num_points", num_points, 1)
