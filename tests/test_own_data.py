@@ -582,3 +582,21 @@ def test_data_that_lack_a_field_are_told_which(x, labels, key):
     tree = nb.predict(posterior, Mine(), key=key, num_draws=3)
     assert (tree.attrs["dataset"], tree["posterior"].sizes["obs_id"]) == ("mine", N)
     assert isinstance(Mine(), nb.evaluation.DatasetLike)
+
+
+def test_one_index_in_two_orders_is_refused():
+    """Rows go by position; the same index in another order says that they should not."""
+    frame = pd.DataFrame({"a": np.arange(60.0), "b": np.arange(60.0) % 7})
+    y = pd.Series(np.arange(60) % 2)
+    with pytest.raises(ValueError, match=r"one index in two: use y\.loc\[x\.index\]"):
+        nb.make_dataset(frame, y.sample(frac=1, random_state=0), task="classification")
+    for same in (y, y.to_numpy(), y.set_axis(range(100, 160))):  # other indexes say nothing
+        assert nb.make_dataset(frame, same, task="classification").x_train.shape[1] == 2
+
+
+def test_pictures_with_their_channels_first_are_refused():
+    x, y = np.random.default_rng(0).uniform(size=(60, 3, 8, 8)), np.arange(60) % 2
+    with pytest.raises(ValueError, match=r"channels last, .* np\.moveaxis\(x, 1, -1\)"):
+        nb.make_dataset(x, y, task="classification")
+    data = nb.make_dataset(np.moveaxis(x, 1, -1), y, task="classification")
+    assert data.image_shape == (8, 8, 3)

@@ -33,8 +33,8 @@ def test_the_verdict_names_the_closest_and_who_cannot_be_told_from_it():
     found = verdict(metrics, num_points=100, reference="HMC", differences=differences)
     assert found == [
         "Closest to HMC is GP: total variation 0.011 ± 0.001.",
-        "GP and Mode are at the Monte-Carlo floor: with these draws, no further from HMC than two "
-        "sets of draws of one and the same distribution.",
+        "GP and Mode are at the Monte-Carlo floor: with these draws, mean probabilities are no "
+        "further from HMC than two sets of draws of one and the same distribution.",
         "As close as that, for all one can tell: VI and Mode.",  # the floor, the standard error
         "Further away: Laplace (0.060 ± 0.001).",
     ]
@@ -210,3 +210,16 @@ def test_the_verdict_refuses_tables_it_cannot_read():
         verdict(metrics, num_points=0)
     with pytest.raises(ValueError, match=r"differences must have the columns .*lacks baseline"):
         verdict(metrics, num_points=9, differences=pd.DataFrame({"method": ["A"]}))
+
+
+def test_the_verdict_says_where_mean_probabilities_agree_and_draws_do_not():
+    """A method at the floor by total variation whose draws spread less."""
+    metrics = long_table(
+        total_variation={"GP": (0.003, 0.0002, 0.004), "Mode": (0.003, 0.0002, 0.004)},
+        wasserstein_1={"GP": (0.004, 0.0003, 0.005), "Mode": (0.021, 0.0005, 0.005)},
+    )
+    found = verdict(metrics, num_points=100, reference="HMC")
+    assert found[1].startswith("GP and Mode are at the Monte-Carlo floor: with these draws, mean")
+    assert found[2] == (
+        "Their draws spread otherwise, by Wasserstein-1 between draws: Mode (0.0210 ± 0.0005)."
+    )

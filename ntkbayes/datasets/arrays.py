@@ -11,7 +11,7 @@ from ntkbayes._types import AnyArray, typed
 from ntkbayes.datasets.labels import class_indices, label_array
 from ntkbayes.datasets.record import TASKS, Dataset, check_num_points
 from ntkbayes.datasets.splitting import dataset_of_rows, drawn_rows
-from ntkbayes.datasets.values import column_rounding, number_array
+from ntkbayes.datasets.values import check_same_index, column_rounding, number_array
 
 __all__ = ["make_dataset"]
 
@@ -154,6 +154,7 @@ class _Table:
 def _table(x: Any, y: Any, task: str, fixed: dict[str, Any]) -> _Table:
     """Check x, y and what is given of other splits, and put their rows below each other."""
     inputs, image_shape = _inputs("x", x)
+    check_same_index("x", x, "y", y)
     parts = [(inputs, _targets("y", y, task, len(inputs)))]
     rows, taken, total = {}, np.zeros(len(inputs), bool), len(inputs)
     for split, given in fixed.items():
@@ -166,6 +167,7 @@ def _table(x: Any, y: Any, task: str, fixed: dict[str, Any]) -> _Table:
             taken[rows[split]] = True
             continue
         more, shape = _inputs(f"x of {split}", given[0])
+        check_same_index(f"x of {split}", given[0], f"y of {split}", given[1])
         _check_like_x(split, x, given[0], (inputs.shape[1], image_shape), (more.shape[1], shape))
         parts.append((more, _targets(f"y of {split}", given[1], task, len(more))))
         rows[split] = np.arange(total, total + len(more))
@@ -192,6 +194,11 @@ def _inputs(name: str, values: Any) -> tuple[np.ndarray, tuple[int, ...] | None]
             f"{array.shape}."
         )
     shape = array.shape[1:] if array.ndim > 2 else None
+    if array.ndim == 4 and array.shape[1] in (1, 3, 4) and array.shape[3] not in (1, 2, 3, 4):
+        raise ValueError(
+            f"{name} must have its channels last, (n, h, w, k), but has {array.shape}, which looks "
+            "like (n, k, h, w): use np.moveaxis(x, 1, -1)."
+        )
     return array.reshape(len(array), -1), shape
 
 

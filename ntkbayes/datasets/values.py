@@ -13,6 +13,7 @@ import numpy as np
 from ntkbayes._checks import check_finite, check_kept, check_unmasked
 
 __all__ = [
+    "check_same_index",
     "column_rounding",
     "is_constant",
     "is_missing",
@@ -110,6 +111,22 @@ def _as_frame(values: Any) -> Any:
     import pandas as pd  # slow, and only needed by those who have it already
 
     return values if isinstance(values, pd.DataFrame) else None
+
+
+def check_same_index(name: str, values: Any, other_name: str, others: Any) -> None:
+    """Raise `ValueError` if two of pandas' objects have the same index in another order."""
+    first, second = (getattr(each, "index", None) for each in (values, others))
+    if not hasattr(first, "equals") or not hasattr(second, "equals"):
+        return
+    if (
+        len(first) == len(second)
+        and not first.equals(second)
+        and not len(first.symmetric_difference(second))
+    ):
+        raise ValueError(
+            f"{name} and {other_name} must have their rows in one order, but have one index in "
+            f"two: use {other_name}.loc[{name}.index], or to_numpy() of both if positions count."
+        )
 
 
 def _check_column(name: str, column: Any, series: Any) -> None:

@@ -18,7 +18,7 @@ import xarray as xr
 
 from ntkbayes.datasets import Dataset
 from ntkbayes.evaluation._checked import check_distinct
-from ntkbayes.evaluation.schema import POINTWISE_GROUPS, UNNAMED, output_names
+from ntkbayes.evaluation.schema import POINTWISE_GROUPS, STANDARDISED, UNNAMED, output_names
 from ntkbayes.evaluation.storage import observations
 
 __all__ = [
@@ -50,6 +50,7 @@ def aligned(trees: dict[str, xr.DataTree]) -> dict[str, xr.DataTree]:
     """
     _check_predictions(trees)
     _check_attributes(trees)
+    _check_units(trees)
     # Every two: what the first leaves unnamed others may name, and contradict each other.
     for one, other in combinations(trees.items(), 2):
         check_same_outputs(*one, *other)
@@ -182,6 +183,22 @@ def _check_attributes(trees: dict[str, xr.DataTree]) -> None:
                     f"{one} and {other} cannot be compared: their {what} differs "
                     f"({alike[one].attrs[what]} and {alike[other].attrs[what]})."
                 )
+
+
+def _check_units(trees: dict[str, xr.DataTree]) -> None:
+    """Raise where observations differ because only some are standardised."""
+    units = {name: tree.attrs.get("units", "") for name, tree in trees.items()}
+    standardised = [name for name, unit in units.items() if unit == STANDARDISED]
+    others = [name for name, unit in units.items() if unit != STANDARDISED]
+    if not standardised or not others:
+        return
+    one, other = (observations(trees[names[0]]) for names in (standardised, others))
+    if len(one) == len(other) and _differ(np.sort(one, axis=0), np.sort(other, axis=0)).any():
+        raise ValueError(
+            f"{standardised[0]} and {others[0]} cannot be compared: only the former's targets are "
+            "standardised; use compare(…, units='original'), or nb.evaluation.original_units of "
+            "each tree."
+        )
 
 
 def _ids(name: str, tree: xr.DataTree) -> list[Any]:

@@ -31,7 +31,10 @@ __all__ = [
 ]
 
 _NOTHING = "–"
-_NOTE = "Bold: best. ≈: the 95 % interval of the paired difference from the best holds 0."
+_NOTE = (
+    "Bold: best, of metrics that methods may be ranked by. ≈: the 95 % interval of the paired "
+    "difference from the best holds 0."
+)
 _FURTHER = ("dataset", "split", "shift", "severity", "score", "level")
 """In what rows may differ besides method and metric."""
 _SPECIAL = {
@@ -118,7 +121,8 @@ def markdown_table(long: pd.DataFrame, *, metrics: Sequence[str] | None = None) 
     | NTK ensemble | **0.853 ± 0.020** |
     | Laplace | **0.853 ± 0.020** |
     <BLANKLINE>
-    Bold: best. ≈: the 95 % interval of the paired difference from the best holds 0.
+    Bold: best, of metrics that methods may be ranked by. ≈: the 95 % interval of the paired
+    difference from the best holds 0.
     """
     table = _marked(long, metrics, best="**{}**", as_good="{} ≈")
     header = [table.index.name, *table.columns]

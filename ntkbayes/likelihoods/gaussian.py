@@ -60,7 +60,8 @@ class Gaussian(Likelihood):
         if not jnp.issubdtype(y.dtype, jnp.floating):
             raise ValueError(
                 f"y must hold real values with a Gaussian likelihood, but has {y.dtype}: "
-                "use y.astype(float) if they are measurements, Categorical if they are classes."
+                "use y.astype(float) if they are measurements, Categorical if they are classes, "
+                "Poisson if they are counts."
             )
         check_finite("y", y)
         targets = jnp.asarray(y, dtype=jnp.result_type(float))

@@ -161,11 +161,7 @@ def _closeness(
     at_floor = list(rows["method"][lower <= rows["monte_carlo_floor"]])
     texts = [f"Closest to {reference} is {best}: {name} {numbers[best]}."]
     if at_floor:
-        verb = "is" if len(at_floor) == 1 else "are"
-        texts.append(
-            f"{_list(at_floor)} {verb} at the Monte-Carlo floor: with these draws, no further "
-            f"from {reference} than two sets of draws of one and the same distribution."
-        )
+        texts += _at_floor(metrics, at_floor, *distance, reference, needed)
     others = list(rows["method"])[1:]
     if differences is None or not others:
         return texts
@@ -177,6 +173,28 @@ def _closeness(
     if further:
         named = [f"{method} ({numbers[method]})" for method in further]
         texts.append(f"Further away: {_list(named)}.")
+    return texts
+
+
+def _at_floor(
+    metrics: pd.DataFrame, methods: list[str], distance: str, reference: str, needed: float
+) -> list[str]:
+    """Say what is at the floor, which of classes are mean probabilities, and what is not."""
+    classes = distance == "total_variation"
+    texts = [
+        f"{_list(methods)} {'is' if len(methods) == 1 else 'are'} at the Monte-Carlo floor: with "
+        f"these draws, {'mean probabilities are ' if classes else ''}no further from {reference} "
+        "than two sets of draws of one and the same distribution."
+    ]
+    spread = _rows(metrics, "wasserstein_1").set_index("method")
+    spread = spread.loc[[method for method in methods if classes and method in spread.index]]
+    beyond = spread["value"] - needed * spread["standard_error"] > spread["monte_carlo_floor"]
+    numbers = _texts(metrics, "wasserstein_1")
+    named = [f"{method} ({numbers[method]})" for method in spread.index[beyond]]
+    if named:
+        texts.append(
+            f"Their draws spread otherwise, by Wasserstein-1 between draws: {_list(named)}."
+        )
     return texts
 
 
