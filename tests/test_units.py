@@ -112,7 +112,7 @@ def test_ours_and_anothers_predictions_meet_in_original_units(problem, key):
 def test_observations_that_differ_by_more_than_rounding_are_others(key):
     y = np.arange(5.0)
     one, other = (nb.from_normals(v, np.ones(5), v, key=key, method="m") for v in (y, y + 1e-9))
-    with pytest.raises(ValueError, match="targets are standardised; use compare"):
+    with pytest.raises(ValueError, match="their observations differ"):
         nb.compare({"one": one, "other": other})
 
 

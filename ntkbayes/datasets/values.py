@@ -115,18 +115,19 @@ def _as_frame(values: Any) -> Any:
 
 def check_same_index(name: str, values: Any, other_name: str, others: Any) -> None:
     """Raise `ValueError` if two of pandas' objects have the same index in another order."""
-    first, second = (getattr(each, "index", None) for each in (values, others))
-    if not hasattr(first, "equals") or not hasattr(second, "equals"):
+    first, second = (_index(each) for each in (values, others))
+    if first is None or second is None or len(first) != len(second) or first.equals(second):
         return
-    if (
-        len(first) == len(second)
-        and not first.equals(second)
-        and not len(first.symmetric_difference(second))
-    ):
+    if not len(first.symmetric_difference(second)):
         raise ValueError(
             f"{name} and {other_name} must have their rows in one order, but have one index in "
             f"two: use {other_name}.loc[{name}.index], or to_numpy() of both if positions count."
         )
+
+
+def _index(values: Any) -> Any:
+    """Return the index of a frame or series; a list has a method of that name."""
+    return values.index if hasattr(values, "to_numpy") and hasattr(values, "index") else None
 
 
 def _check_column(name: str, column: Any, series: Any) -> None:

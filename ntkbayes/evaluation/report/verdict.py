@@ -161,7 +161,7 @@ def _closeness(
     at_floor = list(rows["method"][lower <= rows["monte_carlo_floor"]])
     texts = [f"Closest to {reference} is {best}: {name} {numbers[best]}."]
     if at_floor:
-        texts += _at_floor(metrics, at_floor, *distance, reference, needed)
+        texts += _at_floor(metrics, at_floor, distance[0], reference, needed)
     others = list(rows["method"])[1:]
     if differences is None or not others:
         return texts
