@@ -1,10 +1,15 @@
 """Draws of every stochastic method at small size; as a script, written to the NPZ file it is given.
 
+A second argument is the number of cores that the script may use.
 Double precision; trained members, modes and chains are short, so that rounding is not amplified.
 """
 
+import os
 import sys
 import warnings
+
+if __name__ == "__main__" and len(sys.argv) > 2:  # before JAX starts its threads
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[2])])
 
 import jax
 import numpy as np

@@ -24,11 +24,10 @@ ROUNDING = 1e-7
 
 def draws_of_a_process(path, flag="", environment=(), *, num_cores=None):
     """Let another process make every draw."""
-    cores = None if num_cores is None else sorted(os.sched_getaffinity(0))[:num_cores]
+    cores = [] if num_cores is None else [str(num_cores)]
     subprocess.run(
-        [sys.executable, Path(__file__).with_name("every_draw.py"), path],
+        [sys.executable, Path(__file__).with_name("every_draw.py"), path, *cores],
         env=os.environ | {"XLA_FLAGS": f"{FLAGS} {flag}"} | dict(environment),
-        preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
         check=True,
     )  # fmt: skip
     with np.load(path) as file:
