@@ -262,17 +262,13 @@ def test_a_large_count_is_not_refused_for_rounding_that_the_solution_damps():
 def test_linearized_regressions_in_single_precision_bound_their_error(
     outlier, prior_precision, noise_variance
 ):
-    """Against a direct solve in float64, or refused: no NaN with a bound of 0 (float32)."""
+    """Against a direct solve in float64; some are told to be rough: no NaN with a bound of 0."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(12, 2)).astype(np.float32)
     y = (np.sin(x[:, 0]) + 0.1 * rng.normal(size=12)).astype(np.float32)
     x[0] *= np.float32(outlier)
     network, likelihood = nb.dense_network(depth=1, width=32), nb.Gaussian(noise_variance)
     settings = {"prior_precision": prior_precision, "num_members": 1, "key": KEY}
-    if outlier > 1 and noise_variance < 1e-5:
-        with pytest.raises(ValueError, match="solutions may be off"):
-            nb.linearized_ensemble(network, likelihood, x, y, **settings)
-        return
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*solutions may be off", category=UserWarning)
         ensemble = nb.linearized_ensemble(network, likelihood, x, y, **settings)
