@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-__all__ = ["computing_dtype", "is_traced", "more_digits", "one_hot"]
+__all__ = ["cast", "computing_dtype", "is_traced", "more_digits", "one_hot"]
 
 
 def is_traced(array: Any) -> bool:
@@ -25,6 +27,13 @@ def computing_dtype(*arrays: Any) -> jnp.dtype:
     if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 4:
         return dtype
     return jnp.result_type(float)
+
+
+def cast[T](tree: T, dtype: Any) -> T:
+    """Bring the floating-point arrays of a tree to another type."""
+    return jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, tree
+    )
 
 
 def more_digits(dtype: Any) -> str:

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ntkbayes._arrays import cast
 from ntkbayes._types import Array, Float
 from ntkbayes.likelihoods import Gaussian, Likelihood
 from ntkbayes.networks import Linearization, Network, linearize
@@ -182,11 +183,11 @@ def minimize_precisely(
     if dtype == jnp.float64 or float(solution.latent_error) <= tolerance:
         return found, solution
     with jax.enable_x64(True):
-        wide, again = _cast((problem, jnp.nan_to_num(found.dual)), jnp.float64)
+        wide, again = cast((problem, jnp.nan_to_num(found.dual)), jnp.float64)
         if jax.eval_shape(wide.network.apply, wide.params, wide.x).dtype != jnp.float64:
             return found, solution
         precise, certified = minimize(wide, again, tolerance=tolerance, goal=goal)
-        rounded = _cast(precise, dtype)
+        rounded = cast(precise, dtype)
         size, lost = (
             optax.tree.norm(each) * jnp.sqrt(wide.prior_precision)
             for each in (precise.weights, optax.tree.sub(precise.weights, rounded.weights))
@@ -201,14 +202,7 @@ def minimize_precisely(
             times * certified.ordinary_error, certified.residual,
             iterations.astype(solution.iterations.dtype), work,
         )  # fmt: skip
-        return rounded, _cast(certified, dtype)
-
-
-def _cast[T](tree: T, dtype: jnp.dtype) -> T:
-    """Bring floating-point leaves to another type."""
-    return jax.tree.map(
-        lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, tree
-    )
+        return rounded, cast(certified, dtype)
 
 
 def _deviations(problem: WeightSpaceProblem) -> Float[Array, "n c"]:

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from ntkbayes._arrays import is_traced, more_digits
+from ntkbayes._arrays import cast, is_traced, more_digits
 from ntkbayes._checks import check_choice, check_positive
 from ntkbayes._linalg import covariance_factor, extend_factor, naming_failure, repeated_rows
 from ntkbayes._problem import (
@@ -144,11 +144,7 @@ class GPRegression(GaussianPredictor):
         traced = is_traced(x_test)
         dtype = x_test.dtype if traced else jnp.float64
         with nullcontext() if traced else jax.enable_x64(True):
-            posteriors = jax.tree.map(
-                lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf,
-                self.posteriors,
-            )
-            return function(posteriors, x_test.astype(dtype))
+            return function(cast(self.posteriors, dtype), x_test.astype(dtype))
 
 
 class VariationalGP(GaussianPredictor):
