@@ -31,8 +31,8 @@ def targets(x):
     return np.sin(x[:, 0]) + 0.3 * np.sin(1000 * x[:, 1])  # the latter is noise to anyone
 
 
-def run(title, index, **known):
-    """Run one block of a section; return what it has made of the predictions."""
+def run(title, index, *, first=0, **known):
+    """Run the blocks of a section from `first` to `index`; return the predictions of the last."""
     names = {
         "nb": nb, "np": np, "jax": jax, "key": jax.random.key(0), "x_train": X_TRAIN,
         "x_test": X_TEST, "y_train": labels(X_TRAIN), "y": labels(X_TEST),
@@ -40,7 +40,7 @@ def run(title, index, **known):
     }  # fmt: skip
     (section,) = [blocks for name, blocks in SECTIONS.items() if name.startswith(title)]
     names |= known
-    for block in section[: index + 1]:
+    for block in section[first : index + 1]:
         exec(block, names)
     return names["theirs"], names
 
@@ -103,24 +103,56 @@ def test_raw_draws_of_members_are_chains():
 
 def test_samples_behind_the_points_are_brought_in_front():
     samples = RNG.dirichlet(np.ones(2), size=(M, 7))
-    tree, _ = run("probly", 0, samples=samples)
+    tree, _ = run("probly", 1, first=1, samples=samples)
     np.testing.assert_allclose(nb.evaluation.probabilities(tree), samples.swapaxes(0, 1))
 
 
+def test_problys_samples_are_probabilities():
+    torch, dropout = pytest.importorskip("torch"), pytest.importorskip("probly.method.dropout")
+    network = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    model = dropout.dropout(network, p=0.25, predictor_type="logit_classifier")
+    tree, names = run("probly", 1, model=model, x_test=torch.tensor(X_TEST, dtype=torch.float32))
+    expected = np.asarray(names["samples"].detach()).swapaxes(0, 1)
+    assert expected.shape == (50, M, 2)
+    np.testing.assert_allclose(nb.evaluation.probabilities(tree), expected, rtol=1e-5)
+    assert np.any(expected.std(axis=0) > 0.01)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
 def test_laplace_torchs_draws_are_probabilities():
-    torch = pytest.importorskip("torch")
-    laplace = pytest.importorskip("laplace")
+    torch, laplace = pytest.importorskip("torch"), pytest.importorskip("laplace")
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
     x = torch.tensor(X_TRAIN, dtype=torch.float32)
     data = torch.utils.data.TensorDataset(x, torch.tensor(labels(X_TRAIN)))
-    tree, _ = run(
+    tree, names = run(
         "laplace-torch", 0, Laplace=laplace.Laplace, network=network,
         loader=torch.utils.data.DataLoader(data, batch_size=60),
         x_test=torch.tensor(X_TEST, dtype=torch.float32),
     )  # fmt: skip
-    assert tree["posterior"].sizes["draw"] == 100
-    assert np.isfinite(value(tree, "nll"))
+    many = names["la"].predictive_samples(names["x_test"], n_samples=20_000).numpy()
+    draws = nb.evaluation.probabilities(tree)
+    assert draws.shape == (100, M, 2)
+    assert np.all(np.abs(draws.mean(0) - many.mean(0)) < 5 * many.std(0) / 10)
+    expected = -np.log(draws.mean(0)[np.arange(M), labels(X_TEST)]).mean()
+    assert value(tree, "nll") == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
+def test_laplace_torchs_regression_is_normal():
+    torch, laplace = pytest.importorskip("torch"), pytest.importorskip("laplace")
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+    x, y = (torch.tensor(a, dtype=torch.float32) for a in (X_TRAIN, targets(X_TRAIN)[:, None]))
+    data = torch.utils.data.TensorDataset(x, y)
+    la = laplace.Laplace(network, "regression", hessian_structure="full", sigma_noise=0.3)
+    la.fit(torch.utils.data.DataLoader(data, batch_size=60))
+    x_test = torch.tensor(X_TEST, dtype=torch.float32)
+    tree, names = run("laplace-torch", 1, first=1, la=la, x_test=x_test)
+    mean, variance = (np.asarray(names[name].detach()) for name in ("f_mean", "f_variance"))
+    deviation = np.sqrt(variance[:, 0, 0] + 0.09)
+    density = scipy.stats.norm.logpdf(targets(X_TEST), mean[:, 0], deviation)
+    assert value(tree, "nll") == pytest.approx(-density.mean(), rel=1e-5)
 
 
 def test_every_recipe_is_read_by_a_test():
@@ -132,6 +164,6 @@ def test_every_recipe_is_read_by_a_test():
         "Networks that predict a mean and a variance": 1,
         "laplace-torch": 2,
         "BDE": 2,
-        "probly": 1,
+        "probly": 2,
         "What can be done with them": 0,
     }

@@ -300,11 +300,17 @@ def torch_network(num_outputs):
             x = jnp.tanh(x @ weight.T + bias[None])
         return x @ params[4].T + params[5][None]
 
+    def stack(params):
+        layers = zip(params[0::2], params[1::2], strict=True)
+        return DenseStack([DenseLayer(weight.T, bias) for weight, bias in layers], jnp.tanh)
+
     shapes = [(8, 2), (8,), (6, 8), (6,), (num_outputs, 6), (num_outputs,)]
-    return nb.finite_network(lambda key: [jnp.zeros(shape) for shape in shapes], apply)
+    return nb.finite_network(
+        lambda key: [jnp.zeros(shape) for shape in shapes], apply, dense_stack=stack
+    )
 
 
-@pytest.mark.parametrize("structure", ["full", "diag"])
+@pytest.mark.parametrize("structure", ["full", "diag", "kron"])
 @pytest.mark.parametrize("subset", ["all", "last_layer"])
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_laplace_torch_gives_the_same_posterior(task, subset, structure):
@@ -326,6 +332,7 @@ def test_laplace_torch_gives_the_same_posterior(task, subset, structure):
         hessian_structure=structure,
         subset_of_weights="all" if subset == "all" else readout,
         form="weight" if structure == "full" else "auto",
+        kron_bias="separate" if structure == "kron" else "joint",
     )
     np.testing.assert_allclose(posterior.mean(x[30:]), expected["mean"], atol=1e-6)
     covariance = np.einsum("icid->icd", np.asarray(posterior.covariance(x[30:])))

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -91,14 +92,15 @@ def _unboxed_labels(name: str, labels: np.ndarray) -> np.ndarray:
 def _whole_numbers(name: str, labels: np.ndarray) -> np.ndarray:
     """Return an object array of numbers as integers; as floats if there are fractions."""
     flat = list(labels.flat)
-    if not all(isinstance(v, numbers.Integral) or (math.isfinite(v) and v == int(v)) for v in flat):
-        return labels.astype(float)
+    whole = all(isinstance(v, numbers.Integral) or (math.isfinite(v) and v == int(v)) for v in flat)
     try:
+        if not whole:
+            return labels.astype(float)
         return np.array([int(value) for value in flat], dtype=np.int64).reshape(labels.shape)
     except OverflowError:
         raise ValueError(
-            f"{name} must hold class labels, but holds {max(flat, key=abs)}: pass them with "
-            ".astype(str)."
+            f"{name} must hold class labels, but holds {reprlib.repr(max(flat, key=abs))}: "
+            "pass them with .astype(str)."
         ) from None
 
 

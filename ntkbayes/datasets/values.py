@@ -53,9 +53,12 @@ def number_array(name: str, values: Any) -> np.ndarray:
     check_unmasked(name, values)
     frame = _as_frame(values)
     if frame is not None:
-        for column, series in frame.items():
-            _check_column(name, column, series)
-        array = frame.to_numpy(dtype=float, na_value=np.nan)
+        _check_columns(name, frame)
+        if any(dtype == object for dtype in frame.dtypes):
+            array = _unboxed(name, frame.to_numpy(dtype=object))
+        else:
+            array = frame.to_numpy(dtype=float, na_value=np.nan)
+        _check_finite_columns(name, frame.columns, array)
     else:
         array = plain_array(name, values)
     if array.dtype.kind == "O":
@@ -130,30 +133,51 @@ def _index(values: Any) -> Any:
     return values.index if hasattr(values, "to_numpy") and hasattr(values, "index") else None
 
 
-def _check_column(name: str, column: Any, series: Any) -> None:
-    """Raise `ValueError` unless a frame's column holds real numbers, saying what to do."""
+def _check_columns(name: str, frame: Any) -> None:
+    """Raise `ValueError` unless a frame's columns hold real numbers, saying what to do."""
+    every = [(column, series.dtype, _what_is_held(series)) for column, series in frame.items()]
+    others = [(column, dtype, what) for column, dtype, what in every if what != "real numbers"]
+    if not others:
+        return
+    column, dtype, what = others[0]
+    advice = f": {_ADVICE[what]}" if what in _ADVICE else ""
+    more = _listed([f"{other!r} ({kind})" for other, _, kind in others[1:]])
+    raise ValueError(
+        f"{name} must hold real numbers, but its column {column!r} has dtype {dtype} and holds "
+        f"{what}{advice}." + (f" Other columns without numbers: {more}." if more else "")
+    )
+
+
+def _check_finite_columns(name: str, columns: Any, array: np.ndarray) -> None:
+    """Raise `ValueError` if numbers of a frame are not finite, by the names of their columns."""
+    counts = (~np.isfinite(array)).sum(axis=0)
+    if counts.any():
+        found = [f"{columns[k]!r} ({counts[k]})" for k in np.flatnonzero(counts)]
+        raise ValueError(
+            f"{name} must be finite, but has NaN or infinite values in its columns "
+            f"{_listed(found)}; drop or impute them."
+        )
+
+
+def _listed(words: list[str], at_most: int = 10) -> str:
+    """Join words by commas; of many, say how many more there are."""
+    shown = ", ".join(words[:at_most])
+    return shown if len(words) <= at_most else f"{shown} and {len(words) - at_most} more"
+
+
+def _what_is_held(series: Any) -> str:
+    """Say what a column of a frame holds."""
     import pandas as pd  # as above
 
     types = pd.api.types
     if types.is_numeric_dtype(series.dtype) and not types.is_complex_dtype(series.dtype):
-        return
-    where = f"its column {column!r}"
+        return "real numbers"
     if series.dtype == object:
         found = _first_that_is_no_number(series.to_numpy())
-        if found is None:
-            return
-        what = _kind_of(found[1])
-    elif types.is_datetime64_any_dtype(series.dtype) or types.is_timedelta64_dtype(series.dtype):
-        what = "times"
-    elif types.is_complex_dtype(series.dtype):
-        what = "complex numbers"
-    else:
-        what = "text"
-    advice = f": {_ADVICE[what]}" if what in _ADVICE else ""
-    raise ValueError(
-        f"{name} must hold real numbers, but {where} has dtype {series.dtype} and holds "
-        f"{what}{advice}."
-    )
+        return "real numbers" if found is None else _kind_of(found[1])
+    if types.is_datetime64_any_dtype(series.dtype) or types.is_timedelta64_dtype(series.dtype):
+        return "times"
+    return "complex numbers" if types.is_complex_dtype(series.dtype) else "text"
 
 
 def plain_array(name: str, values: Any) -> np.ndarray:
@@ -186,8 +210,16 @@ def _unboxed(name: str, array: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"{name} must hold real numbers, but holds {what} ({value!r} at index {where}){advice}."
         )
-    flat = [np.nan if is_missing(value) else float(value) for value in array.flat]
+    flat = [np.nan if is_missing(value) else _nearest_float(value) for value in array.flat]
     return np.array(flat, dtype=float).reshape(array.shape)
+
+
+def _nearest_float(value: Any) -> float:
+    """Return a number as a float, ±∞ where it is a whole one of hundreds of digits."""
+    try:
+        return float(value)
+    except OverflowError:
+        return np.inf if value > 0 else -np.inf
 
 
 def _first_that_is_no_number(array: np.ndarray) -> tuple[tuple[int, ...], Any] | None:

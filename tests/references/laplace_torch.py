@@ -15,7 +15,10 @@ import torch
 from laplace import Laplace
 
 PRIOR_PRECISION, NOISE_VARIANCE = 0.3, 0.05
-CASES = [("all", "full"), ("all", "diag"), ("last_layer", "full"), ("last_layer", "diag")]
+CASES = [
+    *[("all", "full"), ("all", "diag"), ("all", "kron")],
+    *[("last_layer", "full"), ("last_layer", "diag"), ("last_layer", "kron")],
+]
 
 
 def data(task):
