@@ -332,9 +332,7 @@ def test_arrays_without_numbers_say_what_to_do(x, labels, values, message):
 def test_every_column_that_is_in_the_way_is_named(x, labels):
     frame = pd.DataFrame(x, columns=list("abc"))
     text = frame.assign(d="Rome", e=pd.Timestamp("2020"), f=b"")
-    with pytest.raises(
-        ValueError, match=r"'d' .* text: .* numbers: 'e' \(times\), 'f' \(bytes\)\.$"
-    ):
+    with pytest.raises(ValueError, match=r"'d' .* text: .*: 'e' \(times\), 'f' \(bytes\)\.$"):
         nb.make_dataset(text, labels, task="classification")
     gaps = frame.assign(b=frame["b"].mask(frame.index < 2), c=np.inf)
     with pytest.raises(ValueError, match=rf"in its columns 'b' \(2\), 'c' \({N}\); drop"):
@@ -352,7 +350,7 @@ def test_whole_numbers_beyond_floats_are_infinite_not_an_error_of_python(kind, x
         nb.make_dataset(kind(rows.tolist()), labels, task="classification")
     with pytest.raises(ValueError, match="y must be finite"):
         nb.make_dataset(x, kind([[10**400]] + [[1.5]] * (N - 1)), task="regression")
-    with pytest.raises(ValueError, match="y must hold class labels, but holds 1000.*astype"):
+    with pytest.raises(ValueError, match=r"y must hold class labels, but holds 1000.*astype"):
         nb.make_dataset(x, [10**400, *[0, 1.5] * (N // 2)][:N], task="classification")
 
 

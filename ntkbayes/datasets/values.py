@@ -54,7 +54,7 @@ def number_array(name: str, values: Any) -> np.ndarray:
     frame = _as_frame(values)
     if frame is not None:
         _check_columns(name, frame)
-        if any(dtype == object for dtype in frame.dtypes):
+        if "object" in map(str, frame.dtypes):
             array = _unboxed(name, frame.to_numpy(dtype=object))
         else:
             array = frame.to_numpy(dtype=float, na_value=np.nan)
