@@ -32,7 +32,7 @@ from ntkbayes.evaluation import (
     predictive,
     probabilities,
 )
-from ntkbayes.likelihoods import Categorical, Gaussian
+from ntkbayes.likelihoods import Bernoulli, Categorical, Gaussian
 
 DISTANCES = ("agreement", "total_variation", "jensen_shannon", "wasserstein_1")
 DRAWS = {"NTK ensemble": 30, "HMC": 40, "Mode": 1}
@@ -509,13 +509,36 @@ def test_predictions_that_cannot_be_compared_are_refused(iris, classification, r
         compare({"a": classification["HMC"], "b": tree}, reference=None)
 
 
+def test_two_sets_of_draws_of_one_posterior_differ_by_no_more_than_chance():
+    """The joint NLL knows of its Monte-Carlo error: p-values under the null are uniform."""
+    generator, p_values, ignored = np.random.default_rng(0), [], []
+    y = np.ones(60, dtype=int)
+    for _ in range(80):  # all points share their logit, and so do batches of them
+        shared = generator.normal(size=(2, 100, 1, 1))
+        latent = shared + 0.1 * generator.normal(size=(2, 100, 60, 1))
+        trees = {
+            name: from_draws(draws, Bernoulli(), y, key=jax.random.key(0), method=name)
+            for name, draws in zip("ab", latent, strict=True)
+        }
+        table = paired_differences(trees, baseline="a").set_index("metric")
+        p_values.append(table["p_value"]["joint_nll"])
+        found = {name: predictive.Predictive(tree) for name, tree in trees.items()}
+        values = [comparison._resample(found, None)[name, "joint_nll"] for name in "ab"]
+        ignored.append(comparison.significance("joint_nll", *values, 60)["p_value"])
+    assert np.mean(np.array(p_values) < 0.05) < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 80)
+    assert np.mean(np.array(ignored) < 0.05) > 0.3
+
+
+NONE = comparison._Unseen({}, None)
+
+
 def test_infinite_scores_are_ranked_last_and_have_no_error():
     """Two infinite ones differ by nothing, of which nothing is known."""
     good, bad = np.array([1.0, 1.1, 0.9]), np.array([np.inf, 2.0, np.inf])
     scores = {("good", "nll"): good, ("bad", "nll"): bad, ("worse", "nll"): bad}
-    assert comparison._from_best("good", "nll", scores, {}, 30)["from_best"] == 0
+    assert comparison._from_best("good", "nll", scores, NONE, 30)["from_best"] == 0
     for method in ("bad", "worse"):
-        row = comparison._from_best(method, "nll", scores, {}, 30)
+        row = comparison._from_best(method, "nll", scores, NONE, 30)
         assert row["from_best"] == np.inf
         assert np.isnan(row["from_best_error"])
     both = comparison.significance("nll", bad, bad, 30)
@@ -525,7 +548,7 @@ def test_infinite_scores_are_ranked_last_and_have_no_error():
     assert np.isnan(one["standard_error"])
     assert np.isnan(one["p_value"])
     only = {("a", "nll"): bad, ("b", "nll"): bad}
-    assert comparison._from_best("a", "nll", only, {}, 30)["from_best"] == 0
+    assert comparison._from_best("a", "nll", only, NONE, 30)["from_best"] == 0
 
 
 @pytest.mark.parametrize("order", [("a", "b", "c"), ("c", "b", "a"), ("b", "a", "c")])
@@ -533,7 +556,9 @@ def test_a_method_without_a_value_leaves_the_best_of_the_others(order):
     """A method without errors has no `error_auroc`."""
     values = {"a": np.full(3, np.nan), "b": np.array([0.5, 0.4, 0.6]), "c": np.full(3, 0.7)}
     scores = {(name, "error_auroc"): values[name] for name in order}
-    found = {n: comparison._from_best(n, "error_auroc", scores, {}, 30)["from_best"] for n in "abc"}
+    found = {
+        n: comparison._from_best(n, "error_auroc", scores, NONE, 30)["from_best"] for n in "abc"
+    }
     np.testing.assert_allclose([found["b"], found["c"]], [0.2, 0])
     assert np.isnan(found["a"])
 

@@ -35,6 +35,7 @@ GOOD = {
     "mean": LATENT[0],
     "draws": LATENT,
     "variance": VARIANCE,
+    "noise_variance": VARIANCE,
     "lower": LATENT[0] - 1,
     "upper": LATENT[0] + 1,
     "level": 0.9,
@@ -92,6 +93,9 @@ def call(name, **changed):
         | changed
     )
     settings = {"batch_size": 2} if "batch_size" in parameters else {}
+    if name.endswith("_deviations"):  # of many draws
+        many = {n: np.repeat(values[n], 20, axis=0) for n in ("log_likelihood", "draws")}
+        values |= {n: each for n, each in many.items() if n in required}
     return FUNCTIONS[name](*(values[n] for n in required), **settings)
 
 

@@ -278,9 +278,10 @@ def test_joint_nll_of_a_linear_gaussian_model_is_the_joint_normal_density(genera
     draws = generator.normal(size=(num_draws, 1)) * x
     log_p = scipy.stats.norm.logpdf(y, draws, np.sqrt(0.5))
     found = metrics.batch_joint_nll(log_p, batch_size=10)
-    used = metrics.joint_draws_used(log_p, batch_size=10)
     batches = np.random.default_rng(0).permutation(20).reshape(2, 10)
-    for value, draws_used, batch in zip(found, used, batches, strict=True):
+    for value, batch in zip(found, batches, strict=True):
+        p = np.exp(log_p[:, batch].sum(axis=1))
+        draws_used = p.sum() ** 2 / np.sum(p**2)
         covariance = np.outer(x[batch], x[batch]) + 0.5 * np.eye(10)
         expected = -scipy.stats.multivariate_normal.logpdf(y[batch], cov=covariance) / 10
         error = np.sqrt(1 / draws_used - 1 / num_draws) / 10
@@ -347,40 +348,102 @@ def test_intervals_of_few_units_are_those_of_student():
     assert two_sided_p_value(0.0, 0.0, 5) == 1
 
 
-def test_finite_draws_raise_the_nll_by_the_estimated_bias(generator):
-    """Many batches of one point, each with its own draws, so that chance averages out."""
-    num_draws, num_batches = 50, 20_000
-    log_p = scipy.stats.norm.logpdf(0.8, generator.normal(size=(num_draws, num_batches)))
-    values = metrics.batch_joint_nll(log_p, batch_size=1)
-    bias = metrics.joint_nll_bias(log_p, batch_size=1)
-    truth = -scipy.stats.norm.logpdf(0.8, scale=np.sqrt(2))
-    error = values.std() / np.sqrt(num_batches)
-    assert bias > 5 * error
-    # The delta method is off by terms of 1/n², relatively 1/n.
-    assert abs(values.mean() - truth - bias) < 4 * error + 3 / num_draws * bias
+def length(deviations):
+    return float(np.linalg.norm(deviations))
 
 
-def test_the_bias_is_the_relative_variance_of_each_batch_over_twice_the_draws(log_likelihood):
-    points = np.random.default_rng(0).permutation(M).reshape(6, 10)
-    relative = []
-    for batch in points:
-        p = np.prod(np.exp(log_likelihood[:, batch]), axis=1)
-        relative.append(p.var(ddof=1) / p.mean() ** 2)
-    expected = np.mean(relative) / (2 * S * 10)
-    assert metrics.joint_nll_bias(log_likelihood) == pytest.approx(expected, rel=1e-10)
+def latent_normals(generator, num_points, noise):
+    """A function of covariance exp(−(x − x′)²), seen with noise; ten other points are known."""
+    x = np.concatenate(
+        [np.sort(generator.uniform(-3, 3, num_points)), generator.uniform(-3, 3, 10)]
+    )
+    k = np.exp(-((x[:, None] - x) ** 2)) + 1e-9 * np.eye(len(x))
+    y = np.linalg.cholesky(k) @ generator.normal(size=len(x)) + noise * generator.normal(
+        size=len(x)
+    )
+    known = slice(num_points, None)
+    gain = np.linalg.solve(k[known, known] + noise**2 * np.eye(10), k[known, :num_points]).T
+    covariance = k[:num_points, :num_points] - gain @ k[known, :num_points]
+    return gain @ y[known], covariance, y[:num_points]
 
 
-def test_fewer_effective_draws_have_a_proportionally_larger_bias(log_likelihood):
-    bias = metrics.joint_nll_bias(log_likelihood)
-    assert metrics.joint_nll_bias(log_likelihood, num_effective=S / 5) == pytest.approx(5 * bias)
+def joint_density(mean, covariance, noise, y):
+    """The joint NLL of ten points at a time, by the formula."""
+    batches = np.random.default_rng(0).permutation(len(y))[: len(y) // 10 * 10].reshape(-1, 10)
+    noisy = covariance + noise**2 * np.eye(len(y))
+    return np.mean(
+        [
+            -scipy.stats.multivariate_normal.logpdf(y[b], mean[b], noisy[np.ix_(b, b)]) / 10
+            for b in batches
+        ]
+    )
 
 
-def test_draws_used_are_all_of_equal_ones_and_one_of_a_dominating_one():
-    equal = np.full((7, 20), -1.0)
-    np.testing.assert_allclose(metrics.joint_draws_used(equal), [7, 7], rtol=1e-12)
-    assert metrics.joint_nll_bias(equal) == pytest.approx(0, abs=1e-15)
-    dominating = equal - 100 * (np.arange(7) > 0)[:, None]
-    np.testing.assert_allclose(metrics.joint_draws_used(dominating), [1, 1], rtol=1e-12)
+@pytest.mark.parametrize("noise", [0.3, 0.03])
+def test_errors_of_finite_draws_hold_the_joint_density(noise):
+    generator, hits, known, mixtures = np.random.default_rng(0), [], [], []
+    for _ in range(60):
+        mean, covariance, y = latent_normals(generator, 50, noise)
+        truth = joint_density(mean, covariance, noise, y)
+        draws = generator.multivariate_normal(mean, covariance, 400, method="eigh")
+        normal = (
+            mean[:, None], np.diag(covariance)[:, None], draws[..., None],
+            np.full((50, 1), noise**2), y[:, None],
+        )  # fmt: skip
+        found = metrics.normal_joint_nll(*normal, metrics.uniform_weights(50))
+        error = length(metrics.normal_joint_nll_deviations(*normal))
+        hits.append(abs(found - truth) < 1.96 * error)
+        log_p = scipy.stats.norm.logpdf(y, draws, noise)
+        mixture = metrics.joint_nll(log_p, metrics.uniform_weights(50))
+        error = length(metrics.joint_nll_deviations(log_p))
+        known.append(np.isfinite(error))
+        mixtures.append(abs(mixture - truth) < 1.96 * error)
+    assert np.mean(hits) > 0.95 - 4 * np.sqrt(0.95 * 0.05 / 60)
+    if noise == 0.3:
+        assert np.mean(known) > 0.75
+        assert np.mean(np.array(mixtures)[known]) > 0.8
+    else:  # no draw is near all ten targets
+        assert np.mean(known) < 0.1
+
+
+def test_the_joint_density_of_exact_moments_and_many_draws_is_the_formula(generator):
+    mean, covariance, y = latent_normals(generator, 35, 0.1)  # five points are left out
+    draws = generator.multivariate_normal(mean, covariance, 200_000, method="eigh")
+    found = metrics.normal_joint_nll(
+        mean[:, None], np.diag(covariance)[:, None], draws[..., None], np.full((35, 1), 0.01),
+        y[:, None], metrics.uniform_weights(35),
+    )  # fmt: skip
+    assert found == pytest.approx(joint_density(mean, covariance, 0.1, y), abs=0.005)
+
+
+def test_the_joint_density_of_two_outputs_is_that_of_both_together(generator):
+    draws = generator.normal(size=(50, 10, 2))
+    mean, variance = generator.normal(size=(10, 2)), np.zeros((10, 2))
+    noise, y = generator.uniform(0.5, 1, size=(10, 2)), generator.normal(size=(10, 2))
+    found = metrics.normal_joint_nll(mean, variance, draws, noise, y, metrics.uniform_weights(10))
+    expected = -scipy.stats.norm.logpdf(y, mean, np.sqrt(noise)).sum() / 10
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_errors_of_finite_draws_are_the_spread_over_sets_of_draws(generator):
+    """Bernoulli with a shared logit, observed as one: a draw has ten equal factors."""
+    errors, values = [], []
+    for _ in range(200):
+        p = 1 / (1 + np.exp(-generator.normal(size=(400, 1)))) * np.ones((1, 20))
+        log_p = np.log(p)
+        found = metrics.joint_nll_deviations(log_p), metrics.dyadic_nll_deviations(log_p)
+        errors.append([length(each) for each in found])
+        weights = metrics.uniform_weights(20)
+        values.append([metrics.joint_nll(log_p, weights), metrics.dyadic_nll(log_p, weights)])
+    # A deviation of 200 values is known to 1/√400 = 5 %.
+    np.testing.assert_allclose(np.mean(errors, axis=0), np.std(values, axis=0), rtol=0.2)
+
+
+def test_equal_draws_leave_nothing_unknown_and_few_everything():
+    assert length(metrics.joint_nll_deviations(np.full((40, 20), -1.0))) < 1e-12
+    dominating = np.full((40, 20), -1.0) - 100 * (np.arange(40) > 0)[:, None]
+    assert np.isnan(metrics.joint_nll_deviations(dominating)).all()
+    assert np.isnan(metrics.dyadic_nll_deviations(dominating)).all()
 
 
 def test_impossible_batches_and_draws_are_refused(log_likelihood, uniform):
@@ -388,10 +451,12 @@ def test_impossible_batches_and_draws_are_refused(log_likelihood, uniform):
         metrics.joint_nll(log_likelihood, uniform, batch_size=61)
     with pytest.raises(ValueError, match="batch_size must be at least 1, but is 0"):
         metrics.batch_joint_nll(log_likelihood, batch_size=0)
-    with pytest.raises(ValueError, match="number of draws must be at least 2"):
-        metrics.joint_nll_bias(log_likelihood[:1])
-    with pytest.raises(ValueError, match=r"num_effective must be at least 1, but is 0\.5"):
-        metrics.joint_nll_bias(log_likelihood, num_effective=0.5)
+    for error in (metrics.joint_nll_deviations, metrics.dyadic_nll_deviations):
+        with pytest.raises(ValueError, match="number of draws must be at least 40, but is 30"):
+            error(np.repeat(log_likelihood[:1], 30, axis=0))
+    one, draws = np.ones((M, 1)), np.ones((2, M, 1))
+    with pytest.raises(ValueError, match="noise_variance must be positive, but holds 0"):
+        metrics.normal_joint_nll(one, one, draws, 0 * one, one, uniform)
     with pytest.raises(ValueError, match="log_likelihood must be finite"):
         metrics.joint_nll(np.full((2, M), -np.inf), uniform)
 

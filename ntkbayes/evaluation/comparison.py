@@ -19,6 +19,7 @@ from ntkbayes.evaluation.measures import (
     calibration_floor,
     distance_floor,
     distance_measures,
+    draws_deviations,
     measures,
 )
 from ntkbayes.evaluation.metrics.resampling import spread, two_sided_p_value
@@ -79,7 +80,9 @@ def compare(
         "standardised target units", or nothing.
 
         ``standard_error`` is that of the finite test set, for these predictors as they are: what
-        other *training* data would change is no part of it (`seed_table`). It rests on
+        other *training* data would change is no part of it (`seed_table`). That of ``joint_nll``
+        and ``dyadic_nll`` holds the Monte-Carlo error of 40 draws or more, too (fewer are the
+        members of an ensemble), and is NaN where too few of them carry the value. It rests on
         ``num_units`` independent units, points or batches of them: an interval is ± Student's
         quantile of one degree of freedom less, and of a single unit there is no error (NaN).
         ``from_best`` says how much worse than the best method of this metric, ≥ 0, with the
@@ -111,7 +114,7 @@ def compare(
     trees = aligned(in_units(trees, units))
     check_reference(trees, reference, require_reliable)
     found = {method: Predictive(tree) for method, tree in trees.items()}
-    resampled, at_stake = _resample(found, reference), _at_stake(found, reference)
+    resampled, unseen = _resample(found, reference), _Unseen(found, reference)
     first = next(iter(trees.values()))
     num_points = len(found[next(iter(trees))].observations)
     floors = {
@@ -128,10 +131,12 @@ def compare(
             "method": method,
             "metric": metric,
             "value": float(values[0]),
-            "standard_error": _standard_error(
-                values, at_stake.get((method, metric)), num_units(metric, num_points)
+            "standard_error": float(
+                np.hypot(
+                    spread(values[1:], num_units(metric, num_points)), unseen.error(method, metric)
+                )
             ),
-            **_from_best(method, metric, resampled, at_stake, num_points),
+            **_from_best(method, metric, resampled, unseen, num_points),
             "monte_carlo_floor": floors.get((method, metric), np.nan),
             "calibration_floor": by_chance[method].get(metric, np.nan),
             "num_units": num_units(metric, num_points),
@@ -142,16 +147,11 @@ def compare(
     return pd.DataFrame(rows)
 
 
-def _standard_error(values: np.ndarray, at_stake: Stake | None, num_independent: int) -> float:
-    """Deviation over resamples, and what these know nothing of."""
-    return float(np.hypot(spread(values[1:], num_independent), unseen_error(at_stake)))
-
-
 def _from_best(
     method: str,
     metric: str,
     resampled: dict[tuple[str, str], np.ndarray],
-    at_stake: dict[tuple[str, str], Stake],
+    unseen: "_Unseen",
     num_points: int,
 ) -> dict[str, float]:
     """How much worse than the best method, on the same points, with its standard error."""
@@ -167,7 +167,7 @@ def _from_best(
         of_all[method],
         of_all[best],
         num_points,
-        unseen=unseen_difference(at_stake.get((method, metric)), at_stake.get((best, metric))),
+        unseen=unseen.difference(method, best, metric),
     )
     return {"from_best": found["difference"], "from_best_error": found["standard_error"]}
 
@@ -221,7 +221,7 @@ def paired_differences(
     for name in baselines:
         check_choice("baseline", name, trees)
     found = {method: Predictive(tree) for method, tree in trees.items()}
-    resampled, at_stake = _resample(found, reference), _at_stake(found, reference)
+    resampled, unseen = _resample(found, reference), _Unseen(found, reference)
     num_points = len(found[baselines[0]].observations)
     rows = [
         {
@@ -233,9 +233,7 @@ def paired_differences(
                 values,
                 resampled[subtracted, metric],
                 num_points,
-                unseen=unseen_difference(
-                    at_stake.get((method, metric)), at_stake.get((subtracted, metric))
-                ),
+                unseen=unseen.difference(method, subtracted, metric),
             ),
         }
         for subtracted in baselines
@@ -310,15 +308,35 @@ def check_reference(
             check_reliable(reference, trees[reference])
 
 
-def _at_stake(found: dict[str, Predictive], reference: str | None) -> dict[tuple[str, str], Stake]:
-    """Find what is at stake of every method and metric that rests on answers."""
-    every = {}
-    for method, predictive in found.items():
-        of_method = stakes(predictive)
-        if reference is not None and reference != method:
-            of_method |= distance_stakes(predictive, found[reference])
-        every |= {(method, name): each for name, each in of_method.items()}
-    return every
+class _Unseen:
+    """What resamples of the test points do not show: rare answers, and that draws are finite."""
+
+    def __init__(self, found: dict[str, Predictive], reference: str | None):
+        self._stakes: dict[tuple[str, str], Stake] = {}
+        self._draws: dict[tuple[str, str], np.ndarray] = {}
+        for method, predictive in found.items():
+            at_stake = stakes(predictive)
+            if reference is not None and reference != method:
+                at_stake |= distance_stakes(predictive, found[reference])
+            self._stakes |= {(method, name): each for name, each in at_stake.items()}
+            deviations = draws_deviations(predictive)
+            self._draws |= {(method, name): each for name, each in deviations.items()}
+
+    def error(self, method: str, metric: str) -> float:
+        """Of a metric; NaN where it is unknown."""
+        at_stake = unseen_error(self._stakes.get((method, metric)))
+        return float(np.hypot(at_stake, np.linalg.norm(self._of_draws(method, metric))))
+
+    def difference(self, a: str, b: str, metric: str) -> float:
+        """Of the difference between two methods."""
+        if a == b:
+            return 0.0
+        at_stake = unseen_difference(*(self._stakes.get((each, metric)) for each in (a, b)))
+        deviations = self._of_draws(a, metric) - self._of_draws(b, metric)
+        return float(np.hypot(at_stake, np.linalg.norm(deviations)))
+
+    def _of_draws(self, method: str, metric: str) -> np.ndarray:
+        return self._draws.get((method, metric), np.zeros(1))
 
 
 def _resample(

@@ -13,10 +13,18 @@ import numpy as np
 
 from ntkbayes.evaluation import count_mixtures, distances, metrics, mixtures
 from ntkbayes.evaluation.catalog import LEVELS, METRICS
+from ntkbayes.evaluation.metrics.finite_draws import FEWEST
 from ntkbayes.evaluation.metrics.likelihood import BATCH_SIZE
 from ntkbayes.evaluation.predictive import Predictive
 
-__all__ = ["Metric", "calibration_floor", "distance_floor", "distance_measures", "measures"]
+__all__ = [
+    "Metric",
+    "calibration_floor",
+    "distance_floor",
+    "distance_measures",
+    "draws_deviations",
+    "measures",
+]
 
 Metric = Callable[[np.ndarray], np.ndarray]
 """From weights (… m) of the test points to values (…)."""
@@ -230,14 +238,37 @@ def _count_measures(found: Predictive) -> dict[str, Metric]:
 
 
 def _joint(found: Predictive) -> dict[str, Metric]:
-    """Joint NLLs, from draws even where the marginals have a closed form, of points enough."""
+    """Joint NLLs of points enough; of Gaussian functions, correlations need draws enough."""
     log_likelihood = found.log_likelihood
     bound: dict[str, Metric] = {}
     if log_likelihood.shape[1] >= BATCH_SIZE:
-        bound["joint_nll"] = partial(metrics.joint_nll, log_likelihood)
+        if found.normal is None:
+            bound["joint_nll"] = partial(metrics.joint_nll, log_likelihood)
+        elif len(log_likelihood) >= FEWEST:
+            bound["joint_nll"] = partial(metrics.normal_joint_nll, *found.normal)
     if found.is_classification and log_likelihood.shape[1] >= 2:
         bound["dyadic_nll"] = partial(metrics.dyadic_nll, log_likelihood)
     return bound
+
+
+def draws_deviations(found: Predictive) -> dict[str, np.ndarray]:
+    """Return deviations, whose length is the Monte-Carlo error, of metrics that have them.
+
+    Fewer than `FEWEST` draws are members of an ensemble, which is the predictor itself.
+    """
+    num_draws, num_points = found.log_likelihood.shape
+    if num_draws < FEWEST:
+        return {}
+    deviations: dict[str, np.ndarray] = {}
+    if num_points >= BATCH_SIZE:
+        deviations["joint_nll"] = (
+            metrics.joint_nll_deviations(found.log_likelihood)
+            if found.normal is None
+            else metrics.normal_joint_nll_deviations(*found.normal)
+        )
+    if found.is_classification and num_points >= 2:
+        deviations["dyadic_nll"] = metrics.dyadic_nll_deviations(found.log_likelihood)
+    return deviations
 
 
 class _Once:

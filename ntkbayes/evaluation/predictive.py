@@ -104,6 +104,14 @@ class Predictive:
         return mean, np.maximum(variance, 0)  # a difference of 0 may be rounded below it
 
     @cached_property
+    def normal(self) -> tuple[np.ndarray, ...] | None:
+        """Of a Gaussian function in closed form: moments, draws, variance of the noise, targets."""
+        if self.moments is None:
+            return None
+        noise = np.broadcast_to(observation_variance(self.tree), self.moments[0].shape)
+        return *self.moments, self.latent, noise, self.observations
+
+    @cached_property
     def latent(self) -> np.ndarray:
         """Draws of the latent function (s m c)."""
         return pooled(self.tree)

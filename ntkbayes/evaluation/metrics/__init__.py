@@ -64,6 +64,11 @@ from ntkbayes.evaluation.metrics.detection import (
     auroc,
     fpr95,
 )
+from ntkbayes.evaluation.metrics.finite_draws import (
+    dyadic_nll_deviations,
+    joint_nll_deviations,
+    normal_joint_nll_deviations,
+)
 from ntkbayes.evaluation.metrics.isotonic import (
     isotonic_fit,
     pav_calibration_error,
@@ -71,12 +76,11 @@ from ntkbayes.evaluation.metrics.isotonic import (
 from ntkbayes.evaluation.metrics.joint_scores import (
     dyadic_nll,
     energy_score,
+    normal_joint_nll,
 )
 from ntkbayes.evaluation.metrics.likelihood import (
     batch_joint_nll,
-    joint_draws_used,
     joint_nll,
-    joint_nll_bias,
     mixture_nll,
 )
 from ntkbayes.evaluation.metrics.quantile_calibration import (
@@ -141,6 +145,7 @@ __all__ = [
     "crps",
     "draws_crps",
     "dyadic_nll",
+    "dyadic_nll_deviations",
     "ece",
     "ence",
     "energy_score",
@@ -151,9 +156,8 @@ __all__ = [
     "interval_score",
     "interval_width",
     "isotonic_fit",
-    "joint_draws_used",
     "joint_nll",
-    "joint_nll_bias",
+    "joint_nll_deviations",
     "kolmogorov_smirnov_p_value",
     "kolmogorov_smirnov_statistic",
     "kuiper_p_value",
@@ -163,6 +167,8 @@ __all__ = [
     "miscalibration_area",
     "mixture_nll",
     "mutual_information",
+    "normal_joint_nll",
+    "normal_joint_nll_deviations",
     "observed_proportions",
     "pav_calibration_error",
     "pit_kolmogorov_smirnov",

@@ -14,16 +14,15 @@ al. (2022), From predictions to decisions: the importance of joint predictive di
 import numpy as np
 import scipy.special
 
-from ntkbayes._checks import check_at_least, check_finite
+from ntkbayes._checks import check_finite
 from ntkbayes._types import Float, typed
 from ntkbayes.evaluation.metrics.batches import over_batches, random_batches
 from ntkbayes.evaluation.metrics.resampling import weighted, weighted_mean
 
 __all__ = [
     "batch_joint_nll",
-    "joint_draws_used",
+    "joint_log_likelihood",
     "joint_nll",
-    "joint_nll_bias",
     "mixture_nll",
 ]
 
@@ -104,7 +103,7 @@ def batch_joint_nll(
     other under any posterior; then the joint value is near the pointwise one.
 
     **Bias.** −log of a mean over finitely many draws is too large on average, the more so the
-    fewer draws explain a batch: `joint_nll_bias`, `joint_draws_used`.
+    fewer draws explain a batch: `joint_nll_deviations`.
 
     Parameters
     ----------
@@ -127,13 +126,10 @@ def batch_joint_nll(
 
 
 @typed
-def joint_draws_used(
+def joint_log_likelihood(
     log_likelihood: Float[np.ndarray, "s m"], *, batch_size: int = BATCH_SIZE, seed: int = 0
-) -> Float[np.ndarray, "k"]:
-    """Effective number of draws (Σ_s p_s)² / Σ_s p_s² that carry each batch's likelihood, 1 to s.
-
-    p_s = ∏_{i in B} p(y_i | f_s). Near 1, a single draw explains the batch, and its joint
-    likelihood is a matter of chance, for which `joint_nll_bias` is too small.
+) -> Float[np.ndarray, "s k"]:
+    """Return Σ_{i in B} log p(y_i | f_s) of every draw and batch of `batch_joint_nll`, in nats.
 
     Parameters
     ----------
@@ -143,51 +139,9 @@ def joint_draws_used(
     Raises
     ------
     ValueError
-        As in `batch_joint_nll`.
+        If `batch_size` is below 1 or above the number of points.
     """
-    check_finite("log_likelihood", log_likelihood)
-    joint = _joint(log_likelihood, random_batches(log_likelihood.shape[1], batch_size, seed))
-    first, second = (np.asarray(scipy.special.logsumexp(power * joint, axis=0)) for power in (1, 2))
-    return np.exp(2 * first - second)
-
-
-@typed
-def joint_nll_bias(
-    log_likelihood: Float[np.ndarray, "s m"],
-    *,
-    num_effective: float | None = None,
-    batch_size: int = BATCH_SIZE,
-    seed: int = 0,
-) -> float:
-    """Estimate by how much finitely many draws raise `joint_nll`, in nats per point.
-
-    By the delta method E[−log p̄] ≈ −log E p + var(p) / (2 n (E p)²), mean over batches, divided by
-    τ; of order 1/n. With E_B = `joint_draws_used` the relative variance is
-    (s / E_B − 1) s / (s − 1). It is an estimate for batches with E_B ≫ 1 and a lower bound in
-    tendency otherwise, since s draws cannot show a relative variance above s.
-
-    Parameters
-    ----------
-    log_likelihood, batch_size, seed
-        As in `batch_joint_nll`.
-    num_effective
-        Effective number n of draws, at least 1. Default: the draws are independent, n = s.
-
-    Raises
-    ------
-    ValueError
-        As in `batch_joint_nll`, and if there are fewer than two draws or `num_effective` is
-        below 1.
-    """
-    num_draws = len(log_likelihood)
-    check_at_least("the number of draws", num_draws, 2)
-    if num_effective is None:
-        num_effective = num_draws
-    if not num_effective >= 1:
-        raise ValueError(f"num_effective must be at least 1, but is {num_effective}.")
-    used = joint_draws_used(log_likelihood, batch_size=batch_size, seed=seed)
-    variance = (num_draws / used - 1) * num_draws / (num_draws - 1)
-    return float(variance.mean() / (2 * num_effective * batch_size))
+    return _joint(log_likelihood, random_batches(log_likelihood.shape[1], batch_size, seed))
 
 
 def _joint_nll(log_likelihood: np.ndarray, batches: np.ndarray) -> np.ndarray:
