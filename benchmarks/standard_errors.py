@@ -97,7 +97,7 @@ class Classes:
             is_classification=True, task="classification", observations=y, classes=summary,
             log_likelihood=np.log(p[:, np.arange(len(y)), y]),
             mutual_information=total - summary.expected_entropy,
-            spread_distance=lambda other: _spread_distance(p, other.draws), draws=p,
+            spread_distance=lambda other: _spread_distance(p, other.draws), draws=p, normal=None,
         )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ class Targets:
         noise = np.random.default_rng(0).normal(size=(3 * NUM_DRAWS, *y.shape))
         return SimpleNamespace(
             is_classification=False, task="regression", observations=y, latent=latent, moments=None,
-            pit=mixtures.pit(latent, np.full(y.shape, NOISE), y),
+            normal=None, pit=mixtures.pit(latent, np.full(y.shape, NOISE), y),
             mixture=(latent, np.full(y.shape, NOISE)),
             log_likelihood=scipy.stats.norm.logpdf(y, latent, np.sqrt(NOISE)).sum(axis=-1),
             new_observations=np.tile(latent, (3, 1, 1)) + np.sqrt(NOISE) * noise,
@@ -162,7 +162,8 @@ class Counts:
         rates = np.exp(latent[..., 0])
         return SimpleNamespace(
             is_classification=False, task="counts", observations=y, latent=latent, moments=None,
-            rates=rates, log_likelihood=scipy.stats.poisson.logpmf(y[:, 0], rates),
+            normal=None, rates=rates,
+            log_likelihood=scipy.stats.poisson.logpmf(y[:, 0], rates),
         )  # fmt: skip
 
 

@@ -512,7 +512,8 @@ def test_predictions_that_cannot_be_compared_are_refused(iris, classification, r
 def test_two_sets_of_draws_of_one_posterior_differ_by_no_more_than_chance():
     """The joint NLL knows of its Monte-Carlo error: p-values under the null are uniform."""
     generator, p_values, ignored = np.random.default_rng(0), [], []
-    y = np.ones(60, dtype=int)
+    y, weights = np.ones(60, dtype=int), metrics.bootstrap_weights(60)
+    weights = np.concatenate([metrics.uniform_weights(60)[None], weights])
     for _ in range(80):  # all points share their logit, and so do batches of them
         shared = generator.normal(size=(2, 100, 1, 1))
         latent = shared + 0.1 * generator.normal(size=(2, 100, 60, 1))
@@ -520,11 +521,12 @@ def test_two_sets_of_draws_of_one_posterior_differ_by_no_more_than_chance():
             name: from_draws(draws, Bernoulli(), y, key=jax.random.key(0), method=name)
             for name, draws in zip("ab", latent, strict=True)
         }
-        table = paired_differences(trees, baseline="a").set_index("metric")
-        p_values.append(table["p_value"]["joint_nll"])
         found = {name: predictive.Predictive(tree) for name, tree in trees.items()}
-        values = [comparison._resample(found, None)[name, "joint_nll"] for name in "ab"]
-        ignored.append(comparison.significance("joint_nll", *values, 60)["p_value"])
+        values = [metrics.joint_nll(found[name].log_likelihood, weights) for name in "ab"]
+        unseen = comparison._Unseen(found, None).difference("a", "b", "joint_nll")
+        for kept, error in ((p_values, unseen), (ignored, 0.0)):
+            row = comparison.significance("joint_nll", *values, 60, unseen=error)
+            kept.append(row["p_value"])
     assert np.mean(np.array(p_values) < 0.05) < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 80)
     assert np.mean(np.array(ignored) < 0.05) > 0.3
 
