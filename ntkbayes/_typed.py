@@ -27,14 +27,15 @@ MAX_ITEMS = 4
 """Up to which dictionaries, lists and tuples are described item by item."""
 _SIMPLER = (
     (r"(?:\w+\.)+(?=\w)", ""),  # names of modules
-    (r"Union\[Key\[Array, ''\], UInt32\[Array, '2'\], UInt32\[Array, '4'\]\]", _KEY),
-    (r"Union\[(\w+\[)Array, ('[^']*'\])(?:, \1ndarray, \2)+\]", r"\1Array, \2"),
+    (r"Union\[((?:[^\[\]]|\[[^\[\]]*\])*)\]", lambda found: found[1].replace("], ", "] | ")),
+    (r"Key\[Array, ''\] \| UInt32\[Array, '2'\] \| UInt32\[Array, '4'\]", _KEY),
+    (r"(\w+\[)Array, ('[^']*'\])(?: \| \1ndarray, \2)+", r"\1Array, \2"),
     (r"(\w+)\[(?:Array|ndarray), '([^']*)'\]", r"\1 array of shape (\2)"),
     (r"\bShaped array", "array"),
     (r"\bArray \| ndarray\b", "array"),
     (r"^<class '(.*)'>$", r"\1"),
 )
-"""From an annotation to words."""
+"""From an annotation to words; Python 3.14 writes unions with bars."""
 
 
 class ArgumentTypeError(TypeCheckError):

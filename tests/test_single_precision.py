@@ -1,6 +1,7 @@
 """Draws in JAX's default precision have the variances of double, also with tiny noise."""
 
 import warnings
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -36,7 +37,7 @@ def test_draws_with_little_noise_have_the_variances_of_double_precision(method, 
     expected = np.asarray(posterior(float).variance(X_TEST.astype(float)))
     with jax.enable_x64(False):
         with warnings.catch_warnings():  # in float32 the mode is known to 0.014 σ
-            warnings.filterwarnings("ignore", message=".*may be off by more", category=UserWarning)
+            warnings.filterwarnings("ignore", message=".*may be off by", category=UserWarning)
             single = posterior(np.float32)
         draws = single.draw(jax.random.key(0), X_TEST, num_draws=NUM_DRAWS).latent
     ratio = np.asarray(draws, float).var(axis=0) / expected
@@ -79,10 +80,29 @@ def test_draws_at_training_inputs_are_no_wider_than_what_is_known_there(method, 
         "variational": nb.gp_posterior,
     }
     with jax.enable_x64(False), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*may be off by more", category=UserWarning)
+        warnings.filterwarnings("ignore", message=".*may be off by", category=UserWarning)
         posterior = fit[method](NETWORK, likelihood, x, y, prior_precision=1.0)
         draws = posterior.draw(key, x[[4, 0, 1]], num_draws=NUM_DRAWS).latent
     k = np.asarray(NETWORK.ntk(x.astype(float)))
     exact = np.diag(k - k @ np.linalg.solve(k + noise * np.eye(6), k))[[4, 0, 1]]
     ratio = np.asarray(draws, float)[..., 0].var(axis=0) / exact
     np.testing.assert_allclose(ratio, 1, atol=6 * np.sqrt(2 / NUM_DRAWS))
+
+
+@pytest.mark.parametrize("method", ["laplace", "ensemble", "hmc", "gp"])
+def test_noise_that_rounding_hides_is_told(method):
+    """The warning comes before variances at training inputs are off by more than a quarter."""
+    x, y = X[:20], Y[:20]
+    settings = {"prior_precision": 1.0}
+    short = partial(nb.hmc, key=jax.random.key(0), num_warmup=5, num_draws=5, num_chains=1)
+    fit = METHODS | {"hmc": short}
+    k = np.asarray(NETWORK.ntk(x.astype(float)))
+    eps = float(np.finfo(np.float32).eps)
+    edge = float(128 * eps * np.median(np.diag(k)))
+    with jax.enable_x64(False):
+        with pytest.warns(UserWarning, match="is below 128 roundings in float32"):
+            fit[method](NETWORK, nb.Gaussian(0.9 * edge), x, y, **settings)
+        posterior = fit[method](NETWORK, nb.Gaussian(1.1 * edge), x, y, **settings)
+    if method != "hmc":
+        exact = np.diag(k - k @ np.linalg.solve(k + 1.1 * edge * np.eye(len(x)), k))
+        np.testing.assert_allclose(posterior.variance(x)[:, 0], exact, rtol=0.25)

@@ -11,6 +11,7 @@ from beartype import beartype
 from jaxtyping import TypeCheckError, jaxtyped
 
 import ntkbayes as nb
+from ntkbayes import _typed
 from ntkbayes._types import AnyArray, Float, Int, Key, typed
 
 X, Y, KEY = np.ones((3, 2)), np.array([0, 1, 0]), jax.random.key(0)
@@ -78,6 +79,25 @@ def of_arrays(p: Float[np.ndarray, "m c"], names: Sequence[str] = (), x: AnyArra
 def test_hints_fit_what_is_wanted(arguments, message):
     with pytest.raises(TypeCheckError, match=message.replace("(m c)", r"\(m c\)")):
         of_arrays(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("spelled", "words"),
+    [
+        ("jaxtyping.Key[Array, ''] | UInt32[Array, '2'] | UInt32[Array, '4']", "random key"),
+        ("Float[Array, 'n d'] | Float[ndarray, 'n d']", "Float array of shape (n d)"),
+        (
+            "dict[str, Int[Array, 'n'] | Int[numpy.ndarray, 'n']] | None",
+            "dict[str, Int array of shape (n)] | None",
+        ),
+        (
+            "typing.Union[Int[Array, 'n'], Bool[Array, 'n']]",
+            "Int array of shape (n) | Bool array of shape (n)",
+        ),
+    ],
+)
+def test_unions_are_read_as_every_python_writes_them(spelled, words):
+    assert _typed._wanted(f"Expected type: {spelled}.") == words
 
 
 def test_several_keys_are_not_one():

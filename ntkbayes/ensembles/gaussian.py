@@ -33,7 +33,7 @@ from jax.scipy.linalg import cho_solve
 
 from ntkbayes._arrays import more_digits
 from ntkbayes._linalg import cholesky, conditional_covariance, eigenbasis
-from ntkbayes._problem import TrainingSet, check_draws, checked_inputs
+from ntkbayes._problem import TrainingSet, check_draws, checked_inputs, warn_of_hidden_noise
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent
 from ntkbayes.ensembles.initial import InitialLaw, initial_law
 from ntkbayes.ensembles.members import Members
@@ -229,6 +229,8 @@ def regression_ensemble(
     """
     kernel = network.kernel(train.x)
     noise = likelihood.noise_variance
+    if perturb_targets and prior_precision > 0 and math.isinf(time):
+        warn_of_hidden_noise(likelihood, jnp.diagonal(kernel.ntk) / prior_precision)
     smoother = (
         _inverse(kernel.ntk, prior_precision * noise)
         if math.isinf(time)

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ntkbayes._linalg import covariance_factor, extend_factor, repeated_rows
-from ntkbayes._problem import TrainingSet, kernel_name, prior_kernel
+from ntkbayes._problem import TrainingSet, kernel_name, prior_kernel, warn_of_hidden_noise
 from ntkbayes._types import Array, Float, Key
 from ntkbayes.likelihoods import Likelihood
 from ntkbayes.networks import Network
@@ -120,6 +120,7 @@ def sample_functions(
         If the network has no such kernel, or K is not positive definite.
     """
     covariance = prior_kernel(network, train.x, prior_precision=prior_precision, kind=kernel)
+    warn_of_hidden_noise(likelihood, jnp.diagonal(covariance))
     factor = covariance_factor(covariance, name=kernel_name(network, kernel))
     # NumPyro draws momenta in the default type, and its loops refuse to mix types.
     default = jnp.result_type(float)

@@ -31,6 +31,7 @@ from ntkbayes._problem import (
     kernel_name,
     prior_kernel,
     training_set,
+    warn_of_hidden_noise,
 )
 from ntkbayes._progress import bar_in_notebooks
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent, typed
@@ -309,6 +310,7 @@ def gp_posterior(
     prior = partial(prior_kernel, network, prior_precision=float(prior_precision), kind=kernel)
     z = None if inducing is None else inducing_inputs(prior, train.x, inducing)
     if isinstance(likelihood, Gaussian):
+        warn_of_hidden_noise(likelihood, prior_variance(prior, train.x))
         # Imported here because importing GPJax starts JAX's backend, after which a user could no
         # longer choose devices.
         from ntkbayes.posteriors._gpjax import condition

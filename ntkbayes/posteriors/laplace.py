@@ -30,6 +30,7 @@ from ntkbayes._problem import (
     kernel_name,
     prior_kernel,
     training_set,
+    warn_of_hidden_noise,
 )
 from ntkbayes._types import AnyArray, Array, Float, Key, Progress, silent, typed
 from ntkbayes.likelihoods import Likelihood
@@ -193,6 +194,7 @@ def laplace(
     check_positive("prior_precision", prior_precision)
     train = training_set(likelihood, x, y)
     k = prior_kernel(network, train.x, prior_precision=float(prior_precision), kind=kernel)
+    warn_of_hidden_noise(likelihood, jnp.diagonal(k))
     tolerance = default_tolerance(k.dtype)
     mode = find_mode(k, likelihood, train.targets, tolerance=tolerance)
     require_converged(mode, tolerance=tolerance)

@@ -69,7 +69,7 @@ def plot_distance_heatmap(
     axes.tick_params(length=0)
     middle = 0.55 * values.max()
     for (row, column), value in np.ndenumerate(values):
-        text = "0" if row == column else f"{value:.3f}"
+        text = "0" if row == column else f"{value:z.3f}".replace("-", "−")
         color = "white" if value > middle else "black"
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
     figure.colorbar(image, ax=axes, label=wrapped(label, size), shrink=0.8)
