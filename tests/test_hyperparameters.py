@@ -408,12 +408,24 @@ def test_scales_of_other_networks_and_scales_of_zero_are_refused():
         selection._names(without_bias, ["bias_scale"])
 
 
-def test_single_precision_is_refused():
+@pytest.mark.parametrize("likelihood", [nb.Gaussian(0.1), nb.Bernoulli()], ids=["Gaussian", "0/1"])
+def test_in_single_precision_the_same_is_chosen(likelihood):
     x, y, _ = regression_data()
-    with jax.enable_x64(False), pytest.raises(ValueError, match="float64 only"):
-        nb.select_hyperparameters(
-            NETWORK, nb.Gaussian(0.1), np.float32(x), np.float32(y), key=jax.random.key(0)
-        )
+    x, y = np.float32(x), np.float32(y)
+    if isinstance(likelihood, nb.Bernoulli):
+        y = (y > np.median(y)).astype(np.int32)
+    chosen = []
+    for is_double in (True, False):
+        with jax.enable_x64(is_double):
+            chosen.append(
+                nb.select_hyperparameters(
+                    NETWORK, likelihood, x, y, key=jax.random.key(0), num_restarts=1,
+                    parameters=["prior_precision"],
+                )
+            )  # fmt: skip
+            assert jnp.result_type(float) == (jnp.float64 if is_double else jnp.float32)
+    assert chosen[0].value == pytest.approx(chosen[1].value, rel=1e-10)
+    assert chosen[0].prior_precision == pytest.approx(chosen[1].prior_precision, rel=1e-6)
 
 
 def test_the_figure_shows_every_restart_and_the_bounds(found):

@@ -66,7 +66,7 @@ def select_hyperparameters(
     ----------
     network, likelihood, x, y
         The model, whose hyperparameters are the first start, and its training data, as in
-        `ntkbayes.ntk_ensemble`. Computed in float64.
+        `ntkbayes.ntk_ensemble`. Computed in float64, whatever their type and JAX's default are.
     key
         Draws the further starts, log-uniformly inside the bounds.
     prior_precision
@@ -104,8 +104,7 @@ def select_hyperparameters(
     Raises
     ------
     ValueError
-        If data or settings are out of range, the model lacks a parameter, double precision is off,
-        or no restart succeeds.
+        If data or settings are out of range, the model lacks a parameter, or no restart succeeds.
 
     Notes
     -----
@@ -129,34 +128,26 @@ def select_hyperparameters(
     check_choice("objective", objective, OBJECTIVES)
     check_positive("prior_precision", prior_precision)
     check_at_least("num_restarts", num_restarts, 1)
-    train = training_set(likelihood, _double("x", x), y)
-    validation = _validation(objective, likelihood, train, y, x_val, y_val)
     model = Model(infinite_width(network), likelihood, float(prior_precision), kernel)
     names = _names(model, parameters)
     limits = _limits(model, names, bounds or {})
-    searches = []
-    for number, start in enumerate(_starts(key, model, limits, num_restarts)):
+    with jax.enable_x64(True):  # whose gradients a line search can trust
+        train = training_set(likelihood, jnp.asarray(x, dtype=jnp.float64), y)
+        validation = _validation(objective, likelihood, train, y, x_val, y_val)
+        searches = []
+        for number, start in enumerate(_starts(key, model, limits, num_restarts)):
 
-        def share(done: float, number: int = number) -> None:
-            progress((number + done) / num_restarts)
+            def share(done: float, number: int = number) -> None:
+                progress((number + done) / num_restarts)
 
-        search = Search(names, model, train, validation, share)
-        minimize(search, start, limits)
-        searches.append(search)
-        share(1.0)
-    selection = _selection(objective, model, limits, searches, validation)
+            search = Search(names, model, train, validation, share)
+            minimize(search, start, limits)
+            searches.append(search)
+            share(1.0)
+        selection = _selection(objective, model, limits, searches, validation)
     for text in selection.warnings:
         warn_caller(text)
     return selection
-
-
-def _double(name: str, x: AnyArray) -> AnyArray:
-    if jnp.result_type(float) != jnp.float64:
-        raise ValueError(
-            "hyperparameters are chosen in float64 only, whose gradients a line search can trust: "
-            "enable jax_enable_x64."
-        )
-    return jnp.asarray(x, dtype=jnp.float64)
 
 
 def _validation(
