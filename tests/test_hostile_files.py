@@ -222,6 +222,37 @@ def test_a_file_with_the_right_groups_but_no_attributes_is_refused_by_name(tmp_p
         nb.load_predictions(path)
 
 
+def without(path):
+    def change(tree):
+        group, name = path.split("/")
+        tree[group] = xr.DataTree(tree[group].to_dataset().drop_vars(name))
+
+    return change
+
+
+def renamed(tree):
+    tree["posterior"] = xr.DataTree(tree["posterior"].to_dataset().rename(obs_id="row"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("posterior/latent"), "posterior/latent missing"),
+        (without("log_likelihood/y"), "log_likelihood/y missing"),
+        (without("observed_data/y"), "observed_data/y missing"),
+        (renamed, "dimension obs_id of posterior/latent missing"),
+        (lambda tree: tree.attrs.update(task="ranking"), "task 'ranking', which is none of class"),
+    ],
+)
+def test_predictions_that_were_altered_by_hand_are_refused_by_name(tmp_path, tree, change, message):
+    altered = tree.copy(deep=True)
+    change(altered)
+    path = tmp_path / "a.nc"
+    altered.to_netcdf(path, engine="netcdf4")
+    with pytest.raises(ValueError, match=message):
+        nb.load_predictions(path)
+
+
 @pytest.mark.parametrize("text", ["a\0b", "\ud800"])
 @pytest.mark.parametrize("where", ["method", "dataset", "output_names", "obs_ids"])
 def test_text_that_no_file_can_hold_is_refused(key, text, where):

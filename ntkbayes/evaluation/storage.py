@@ -24,8 +24,15 @@ __all__ = [
     "save_predictions",
 ]
 
-_GROUPS = ("posterior", "posterior_predictive", "log_likelihood", "observed_data")
+_VARIABLES = {
+    "posterior/latent": ("chain", "draw", "obs_id", "output"),
+    "posterior_predictive/y": ("chain", "draw", "obs_id"),
+    "log_likelihood/y": ("chain", "draw", "obs_id"),
+    "observed_data/y": ("obs_id",),
+}
+"""What all predictions hold, and dimensions that it has at least."""
 _ATTRIBUTES = ("method", "settings", "likelihood", "dataset", "split", "task", "num_chains")
+_TASKS = ("classification", "regression", "counts")
 _ROOT, _DIGESTS = "zarr.json", "file_digests"
 """The file that makes a directory a Zarr group, and the attribute that lists all others."""
 _SEAL = b"\nntkbayes sha256 "
@@ -114,14 +121,33 @@ def load_predictions(path: str | os.PathLike[str]) -> xr.DataTree:
             f"{path} is not a readable file of predictions ({type(error).__name__}: {error}); it "
             "may be half written: delete it and run again."
         ) from error
-    missing = [name for name in _GROUPS if name not in tree.children]
-    missing += [f"attribute {name}" for name in _ATTRIBUTES if name not in tree.attrs]
+    missing = list(_missing(tree))
     if missing:
         raise ValueError(
             f"{path} holds no predictions of ntkbayes: {', '.join(missing)} missing; from_draws "
             "makes them of draws."
         )
+    if tree.attrs["task"] not in _TASKS:
+        raise ValueError(
+            f"{path} holds predictions of a task {tree.attrs['task']!r}, which is none of "
+            f"{', '.join(_TASKS)}."
+        )
     return tree
+
+
+def _missing(tree: xr.DataTree) -> Iterator[str]:
+    """Name what predictions have and this does not."""
+    for path, dims in _VARIABLES.items():
+        group, name = path.split("/")
+        if group not in tree.children:
+            yield group
+        elif name not in tree[group].data_vars:
+            yield path
+        elif absent := [dim for dim in dims if dim not in tree[path].dims]:
+            yield f"dimension {' and '.join(absent)} of {path}"
+    for name in _ATTRIBUTES:
+        if name not in tree.attrs:
+            yield f"attribute {name}"
 
 
 def _is_zarr(path: Path) -> bool:
