@@ -122,6 +122,17 @@ def test_predictions_that_name_no_settings_are_not_those_of_the_run(run, compari
         load_comparison(run)
 
 
+@pytest.mark.parametrize(
+    ("column", "value"), [("method", None), ("metric", 3), ("value", "a"), ("unit", None)]
+)
+def test_a_table_whose_columns_hold_what_they_cannot_is_refused(run, column, value):
+    path = run / "metrics.parquet"
+    table = pd.read_parquet(path)
+    table.assign(**{column: pd.Series([value] * len(table), dtype=object)}).to_parquet(path)
+    with pytest.raises(ValueError, match=r"metrics\.parquet is no table of metrics: columns hold"):
+        load_comparison(run)
+
+
 @pytest.mark.parametrize("content", [DEEP, "[]", "{}", '"ab"', "null"])
 def test_a_lock_is_of_another_process_where_the_owner_is_unknown(tmp_path, content):
     (tmp_path / ".running.json").write_text(content, encoding="utf-8")

@@ -22,6 +22,13 @@ from ntkbayes.methods import METHODS, Problem
 
 __all__ = ["load_comparison"]
 
+_TEXT = ("dataset", "split", "method", "metric", "unit")
+_NUMBERS = (
+    *("value", "standard_error", "from_best", "from_best_error", "monte_carlo_floor"),
+    *("calibration_floor", "num_units"),
+)
+"""Columns of a table of metrics."""
+
 
 def load_comparison(directory: str | os.PathLike[str]) -> Comparison:
     """Read what `run_comparison` wrote; refuse what is no run, or not a complete one.
@@ -116,8 +123,12 @@ def _metrics(directory: Path, titles: set[str]) -> pd.DataFrame:
     try:
         metrics = pd.read_parquet(path)
         methods = set(metrics["method"])
+        sound = all(isinstance(v, str) for name in _TEXT for v in metrics[name])
+        sound &= all(pd.api.types.is_numeric_dtype(metrics[name]) for name in _NUMBERS)
     except Exception as error:  # Arrow and pandas raise errors of any kind
         raise ValueError(f"{path} is not a readable table of metrics.") from error
+    if not sound:
+        raise ValueError(f"{path} is no table of metrics: columns hold what they cannot.")
     if methods != titles:
         raise _incomplete(directory, f"{path.name} for {', '.join(sorted(titles ^ methods))}")
     return metrics
