@@ -28,6 +28,7 @@ ARGUMENTS = {
     "means": MEANS,
     "mean": MEANS[0],
     "variance": VARIANCE,
+    "noise_variance": VARIANCE,
     "draws": MEANS,
     "log_likelihood": np.log(DRAWS[..., 0]),
     "pit": PIT,
