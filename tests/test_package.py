@@ -1,8 +1,11 @@
 """The package as a whole: what its names are, and what importing it costs."""
 
+import importlib.metadata
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +89,13 @@ def test_names_imported_from_the_package_are_the_functions_of_its_parts():
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="ntk_ensembles"):
         nb.ntk_ensembles  # noqa: B018
+
+
+def test_the_description_of_the_package_links_to_nothing_that_only_the_repository_has():
+    text = importlib.metadata.metadata("ntkbayes")["Description"]
+    assert re.findall(r"\]\((?!https?:)[^)]*\)", text) == []
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    links = r"\]\((https?:[^)]*)\)"
+    assert re.findall(links, text) == re.findall(links, readme) != []
+    code = r"```.*?```"
+    assert re.findall(code, text, re.DOTALL) == re.findall(code, readme, re.DOTALL) != []
