@@ -109,13 +109,18 @@ def normal_joint_nll_deviations(
     Parameters
     ----------
     mean, variance, draws, noise_variance, y, batch_size, seed
-        As in `normal_joint_nll`; at least 40 draws.
+        As in `normal_joint_nll`; at least 40 draws. With fewer than two to each of the τ c numbers
+        of a batch the deviations are NaN: correlations are unknown.
 
     Raises
     ------
     ValueError
         As in `normal_joint_nll`, and if there are fewer than 40 draws.
     """
+    if len(draws) < 2 * batch_size * y.shape[1]:  # correlations of as many numbers
+        check_at_least("the number of draws", len(draws), FEWEST)
+        normal_scores(mean, variance, draws, noise_variance, y, batch_size=batch_size, seed=seed)
+        return np.full(NUM_BLOCKS + 1, np.nan)
 
     def score(kept: np.ndarray) -> float:
         given = (mean, variance, draws[kept], noise_variance, y)
