@@ -28,7 +28,11 @@ import scipy.special
 from ntkbayes._checks import check_at_least, check_finite
 from ntkbayes._types import Float, typed
 from ntkbayes.evaluation.metrics.joint_scores import dyadic_log_likelihood, normal_scores
-from ntkbayes.evaluation.metrics.likelihood import BATCH_SIZE, joint_log_likelihood
+from ntkbayes.evaluation.metrics.likelihood import (
+    BATCH_SIZE,
+    joint_log_likelihood,
+    log_mean_exp,
+)
 
 __all__ = ["FEWEST", "dyadic_nll_deviations", "joint_nll_deviations", "normal_joint_nll_deviations"]
 
@@ -137,7 +141,7 @@ def _of_mixtures(joint: np.ndarray) -> np.ndarray:
         return np.full(NUM_BLOCKS + 1, np.nan)
 
     def score(kept: np.ndarray) -> float:
-        return float(np.mean(np.log(len(kept)) - scipy.special.logsumexp(joint[kept], axis=0)))
+        return -float(np.mean(log_mean_exp(joint[kept])))
 
     return _jackknife(score, len(joint))
 

@@ -11,13 +11,12 @@ sampling).
 
 import numpy as np
 import scipy.spatial.distance
-import scipy.special
 
 from ntkbayes._checks import check_at_least, check_finite
 from ntkbayes._types import Float, typed
 from ntkbayes.evaluation.metrics.batches import over_batches, random_batches
 from ntkbayes.evaluation.metrics.inputs import check_variance
-from ntkbayes.evaluation.metrics.likelihood import BATCH_SIZE
+from ntkbayes.evaluation.metrics.likelihood import BATCH_SIZE, log_mean_exp
 from ntkbayes.evaluation.metrics.resampling import weighted
 
 __all__ = [
@@ -253,7 +252,7 @@ def dyadic_nll(
     """
     _check_dyads(log_likelihood, num_copies)
     return over_batches(
-        lambda pairs: -_mean_exp(_dyads(log_likelihood, pairs, num_copies, seed)) / num_copies,
+        lambda pairs: -log_mean_exp(_dyads(log_likelihood, pairs, num_copies, seed)) / num_copies,
         weights,
         batch_size=2,
         seed=seed,
@@ -293,8 +292,3 @@ def _dyads(log_likelihood: np.ndarray, pairs: np.ndarray, num_copies: int, seed:
     first = rng.binomial(num_copies, 0.5, size=len(pairs))
     values = log_likelihood.astype(float)
     return first * values[:, pairs[:, 0]] + (num_copies - first) * values[:, pairs[:, 1]]
-
-
-def _mean_exp(joint: np.ndarray) -> np.ndarray:
-    """Log of the mean over draws (k) of what has these logarithms (s k)."""
-    return np.asarray(scipy.special.logsumexp(joint, axis=0)) - np.log(len(joint))

@@ -147,7 +147,12 @@ def joint_log_likelihood(
 def _joint_nll(log_likelihood: np.ndarray, batches: np.ndarray) -> np.ndarray:
     """−(1/τ) log (1/s) Σ_s of each batch's likelihood (k)."""
     joint = _joint(log_likelihood, batches)
-    return (np.log(len(joint)) - scipy.special.logsumexp(joint, axis=0)) / batches.shape[1]
+    return -log_mean_exp(joint) / batches.shape[1]
+
+
+def log_mean_exp(joint: np.ndarray) -> np.ndarray:
+    """Log of the mean over draws (k) of what has these logarithms (s k)."""
+    return np.asarray(scipy.special.logsumexp(joint, axis=0)) - np.log(len(joint))
 
 
 def _joint(log_likelihood: np.ndarray, batches: np.ndarray) -> np.ndarray:
